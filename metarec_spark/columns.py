@@ -1,0 +1,38 @@
+"""Column, table and scorer names, each spelled once."""
+
+# Events and items as they arrive and as they are stored.
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+DOMAIN = "domain"
+EVENT_TYPE = "event_type"
+EVENT_TIME = "event_time"
+EVENT_DATE = "event_date"
+VALUE = "value"
+SOURCE = "source"
+REASON = "reason"
+TITLE = "title"
+ATTRIBUTES = "attributes"
+CONTENT = "content"
+ITEM_IDX = "item_idx"
+
+# Tables under the warehouse.
+EVENTS = "events"
+REJECTED_EVENTS = "rejected_events"
+ITEMS = "items"
+USER_SEQUENCES = "user_sequences"
+ITEM_TRANSITIONS = "item_transitions"
+ITEM_CONTENT = "item_content"
+MODELS = "models"
+METRICS = "metrics"
+RECOMMENDATIONS = "recommendations"
+FEEDBACK = "feedback"
+
+# Splits of a user's events.
+TRAIN = "train"
+VALIDATION = "validation"
+TEST = "test"
+
+# Scorers that evaluation puts side by side.
+MODEL = "model"
+TRANSITIONS = "transitions"
+POPULARITY = "popularity"

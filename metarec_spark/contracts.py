@@ -1,0 +1,57 @@
+"""The tables' contracts, read from schemas/NAME.json, and conforming a DataFrame to one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from metarec_spark.errors import DataError
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a table promises its readers."""
+
+    name: str
+    """Table name; also its folder under the warehouse."""
+    schema: StructType
+    """Columns with types, nullability and comments."""
+    key: tuple[str, ...]
+    """Columns that identify a row; empty where rows have no identity."""
+    partition_by: tuple[str, ...]
+    """Partition columns."""
+    description: str
+    """One sentence for the table's own metadata."""
+
+
+@cache
+def contract(name: str) -> Contract:
+    """Read the contract of one table."""
+    raw = json.loads((resources.files("metarec_spark") / "schemas" / f"{name}.json").read_text(encoding="utf-8"))
+    return Contract(name, StructType.fromJson(raw), tuple(raw["key"]), tuple(raw["partition_by"]), raw["description"])
+
+
+def conform(frame: DataFrame, name: str) -> DataFrame:
+    """Select the contract's columns in its order.
+
+    Nothing is filled in, dropped or cast: a missing, surplus or differently typed column is an error. Nullability is
+    enforced by Delta when the rows are written.
+
+    Raises
+    ------
+    DataError
+        Listing every column that differs, with both types.
+    """
+    expected = {field.name: field.dataType.simpleString() for field in contract(name).schema}
+    got = {field.name: field.dataType.simpleString() for field in frame.schema}
+    problems = [f"{column}: expected {kind}, got {got.get(column, 'nothing')}" for column, kind in expected.items() if got.get(column) != kind]
+    problems += [f"{column}: not in the contract" for column in got if column not in expected]
+    if problems:
+        raise DataError(f"table {name}: rows do not fit schemas/{name}.json: {'; '.join(problems)}")
+    return frame.select(*[F.col(column) for column in expected])

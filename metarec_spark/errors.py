@@ -1,0 +1,32 @@
+"""Errors that a user can act on: what, where, got what, what to do next.
+
+Each class carries the exit code that every command ends with.
+"""
+
+
+class MetarecError(Exception):
+    """Any failure that the product explains itself."""
+
+    exit_code = 1
+
+
+class ConfigError(MetarecError):
+    """The configuration, the command line or the machine is not usable as given."""
+
+    exit_code = 2
+
+
+class DataError(MetarecError):
+    """A source, a table or a contract does not hold what it should."""
+
+    exit_code = 3
+
+
+class ModelRejected(MetarecError):
+    """No model was approved."""
+
+    exit_code = 4
+
+
+class TrainingError(MetarecError):
+    """A training rank failed, or the rows that ranks read do not add up."""

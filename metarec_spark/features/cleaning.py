@@ -1,0 +1,97 @@
+"""Judge every row of a log: an event, or rejected with a reason. No row is lost, none is counted twice."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+from metarec_spark.config import Features
+from metarec_spark.features.sources import ARRIVAL, TIME_TEXT
+
+DAY = "day"
+_KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME)
+
+
+def judge(rows: DataFrame, settings: Features, now: datetime) -> DataFrame:
+    """Add ``reason`` (null for an event) and ``day`` (the day that a row counts for) to the rows of all sources.
+
+    A row counts for the UTC day of its event; where that is unusable, for the day on which it arrived; where that is
+    unknown too, for no day. Every judgement looks at rows of the same day only, so that a day can be judged alone.
+
+    Parameters
+    ----------
+    rows
+        As :func:`metarec_spark.features.sources.open_events` gives them.
+    settings
+        Limits and known event types.
+    now
+        Times after it are in the future, where a source has no arrival day; UTC.
+    """
+    late = F.date_sub(F.col(ARRIVAL), settings.late_days)
+    event_day = F.to_date(c.EVENT_TIME)
+    in_future = F.when(F.col(ARRIVAL).isNull(), F.col(c.EVENT_TIME) > F.lit(now)).otherwise(event_day > F.col(ARRIVAL))
+    first_reason = F.coalesce(
+        F.when(_blank(c.USER_ID), "null_user"),
+        F.when(_blank(c.ITEM_ID), "null_item"),
+        F.when(_blank(c.DOMAIN), "null_domain"),
+        F.when(F.col(c.EVENT_TIME).isNull(), "bad_time"),
+        F.when(in_future, "future_time"),
+        F.when(event_day < late, "late"),
+        F.when(_unknown_type(settings.event_types), "unknown_type"),
+    )
+    misplaced = F.coalesce(in_future, F.lit(True)) | F.coalesce(event_day < late, F.lit(False))
+    day = F.when(misplaced, F.col(ARRIVAL)).otherwise(event_day)
+    judged = rows.withColumn(c.REASON, first_reason).withColumn(DAY, day)
+    # Rejected rows are set apart by their own contents, so that no shuffle partition receives all null keys.
+    bucket = F.when(F.col(c.REASON).isNull(), F.xxhash64(c.USER_ID)).otherwise(F.xxhash64(c.ITEM_ID, TIME_TEXT, c.USER_ID))
+    judged = judged.withColumn("bucket", bucket).withColumn("hour", F.date_trunc("hour", c.EVENT_TIME))
+    together = ["bucket", "hour"]
+    judged = judged.repartition(*together)
+    same = Window.partitionBy(*together, c.REASON, *_KEY).orderBy(c.SOURCE, c.VALUE)
+    judged = judged.withColumn("copy", F.row_number().over(same))
+    judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("copy") > 1, "duplicate")))
+    hourly = Window.partitionBy(*together, c.USER_ID)
+    busy = F.count(F.when(F.col(c.REASON).isNull(), 1)).over(hourly) > settings.max_events_per_hour
+    judged = judged.withColumn("busy", busy)
+    judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("busy"), "bot")))
+    return judged.drop("bucket", "hour", "copy", "busy")
+
+
+def of_days(judged: DataFrame, first: date, last: date) -> DataFrame:
+    """Keep the rows that count for the days ``first`` to ``last``, or for no day."""
+    return judged.where(F.col(DAY).between(F.lit(first), F.lit(last)) | F.col(DAY).isNull())
+
+
+def within_reach(rows: DataFrame, first: date, last: date, settings: Features, now: datetime) -> DataFrame:
+    """Keep the rows that can count for ``first`` to ``last``, by conditions that a file format can skip data with."""
+    start = datetime.combine(first, datetime.min.time())
+    end = datetime.combine(last, datetime.min.time()) + timedelta(days=1)
+    time = F.col(c.EVENT_TIME)
+    by_time = time.isNull() | ((time >= F.lit(start)) & (time < F.lit(end))) | (time > F.lit(now))
+    by_arrival = F.col(ARRIVAL).between(F.lit(first), F.lit(last + timedelta(days=settings.late_days)))
+    return rows.where(F.when(F.col(ARRIVAL).isNull(), by_time).otherwise(by_arrival))
+
+
+def accepted(judged: DataFrame) -> DataFrame:
+    """The rows that are events, as the table ``events`` has them."""
+    return judged.where(F.col(c.REASON).isNull()).select(
+        *[c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE, c.SOURCE], F.col(DAY).alias(c.EVENT_DATE)
+    )
+
+
+def rejected(judged: DataFrame) -> DataFrame:
+    """The rows that are not, as the table ``rejected_events`` has them."""
+    return judged.where(F.col(c.REASON).isNotNull()).select(
+        *[c.SOURCE, DAY, c.REASON, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE], F.col(TIME_TEXT).alias(c.EVENT_TIME), c.VALUE
+    )
+
+
+def _blank(column: str) -> F.Column:
+    return F.col(column).isNull() | (F.trim(column) == "")
+
+
+def _unknown_type(known: list[str]) -> F.Column:
+    return _blank(c.EVENT_TYPE) | (~F.col(c.EVENT_TYPE).isin(known) if known else F.lit(False))

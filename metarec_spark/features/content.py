@@ -1,0 +1,43 @@
+"""Item content: attributes and title words as one sparse vector, beside the vector that was given."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+
+
+def content(items: DataFrame, information: DataFrame) -> DataFrame:
+    """Rows of ``item_content``.
+
+    Tokens are attributes, kept apart by domain because platforms use their own words for them, and lower-cased title words,
+    which mean the same everywhere. A token's weight is log(1 + items / items with it), scaled so that the squares of an item's
+    weights sum to 1: the scalar product of two items is then their cosine.
+
+    Parameters
+    ----------
+    items
+        Table ``items``.
+    information
+        (domain, item_id, title, attributes, content), at most one row an item.
+    """
+    known = items.join(information, [c.DOMAIN, c.ITEM_ID])
+    attribute = F.transform(F.coalesce(c.ATTRIBUTES, F.array()), lambda a: F.concat(F.lit("a:"), F.col(c.DOMAIN), F.lit(":"), a))
+    words = F.split(F.lower(F.coalesce(c.TITLE, F.lit(""))), r"[^\p{L}\p{N}]+")
+    words = F.transform(F.filter(words, lambda w: w != ""), lambda w: F.concat(F.lit("w:"), w))
+    tokens = F.array_sort(F.array_distinct(F.filter(F.concat(attribute, words), lambda t: t.isNotNull())))
+    known = known.withColumn("tokens", tokens)
+    one = known.select(c.ITEM_IDX, F.explode("tokens").alias("token"))
+    total = items.agg(F.count("*").alias("total"))
+    idf = one.groupBy("token").agg(F.count("*").alias("n")).crossJoin(total)
+    idf = idf.select("token", F.log1p(F.col("total") / F.col("n")).alias("idf"))
+    weighted = one.join(idf, "token").groupBy(c.ITEM_IDX).agg(F.sort_array(F.collect_list(F.struct("token", "idf"))).alias("bag"))
+    norm = F.sqrt(F.aggregate("bag", F.lit(0.0), lambda sum_, t: sum_ + t["idf"] * t["idf"]))
+    weights = F.transform("bag", lambda t: (t["idf"] / norm).cast("float"))
+    weighted = weighted.select(c.ITEM_IDX, weights.alias("weights"))
+    rows = known.join(weighted, c.ITEM_IDX, "left")
+    no_weights = F.array().cast("array<float>")
+    return rows.select(
+        *[c.ITEM_IDX, c.DOMAIN, c.TITLE, "tokens"], F.coalesce("weights", no_weights).alias("weights"), F.col(c.CONTENT).alias("vector")
+    )

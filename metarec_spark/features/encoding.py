@@ -1,0 +1,64 @@
+"""Sequences as numbers: the arrays that a model reads, of one fixed length, oldest event first, padded at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+
+LENGTH = "length"
+GAP = "gap"
+ARRAYS = (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, GAP)
+GAP_BUCKETS = 32
+
+
+def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int) -> DataFrame:
+    """Replace the four sequence arrays by array<int> of ``max_length``, and add ``gap`` and ``length``.
+
+    The newest ``max_length`` events with a known item are kept. ``domain`` holds positions in ``domains``; ``event_type``
+    positions in ``event_types`` from 1, and 0 for a type that is not among them. ``gap`` is 0 for the first event, else
+    1 + floor(log2(1 + seconds since the event before)), at most 31. Other columns stay as they are.
+
+    Parameters
+    ----------
+    frame
+        Rows with item_idx, domain, event_type and event_time arrays of equal length.
+    domains, event_types
+        Known names, in the model's order.
+    items
+        Items that the model knows: those with an index below it.
+    max_length
+        Length of the arrays.
+    """
+    event = F.arrays_zip(c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
+    known = F.filter(event, lambda e: (e[c.ITEM_IDX] < items) & (e[c.DOMAIN].isin(list(domains))))
+    newest = F.slice(known, F.greatest(F.lit(1), F.size(known) - max_length + 1), max_length)
+    frame = frame.withColumn("event", newest).withColumn(LENGTH, F.size("event"))
+    seconds = F.transform(f"event.{c.EVENT_TIME}", lambda time: F.unix_timestamp(time))
+    frame = frame.withColumn("seconds", seconds)
+    gap = F.transform("seconds", lambda s, i: F.when(i == 0, 0).otherwise(_bucket(s - F.get("seconds", i - 1))))
+    arrays = {
+        c.ITEM_IDX: F.col(f"event.{c.ITEM_IDX}"),
+        c.DOMAIN: F.transform(f"event.{c.DOMAIN}", lambda name: _position(domains, name) - 1),
+        c.EVENT_TYPE: F.transform(f"event.{c.EVENT_TYPE}", lambda name: _position(event_types, name)),
+        GAP: gap,
+    }
+    padded = {name: _pad(array, max_length) for name, array in arrays.items()}
+    return frame.withColumns(padded).drop("event", "seconds", c.EVENT_TIME)
+
+
+def _bucket(seconds: Column) -> Column:
+    return F.least(F.lit(GAP_BUCKETS - 1), 1 + F.floor(F.log2(1 + F.greatest(seconds, F.lit(0))))).cast("int")
+
+
+def _position(names: Sequence[str], name: Column) -> Column:
+    """Place of a name in a list, from 1; 0 where it is not in it."""
+    return F.array_position(F.array(*[F.lit(known) for known in names]).cast("array<string>"), name).cast("int")
+
+
+def _pad(array: Column, length: int) -> Column:
+    padding = F.array_repeat(F.lit(0), F.lit(length) - F.size(array))
+    return F.concat(array.cast("array<int>"), padding)

@@ -1,0 +1,194 @@
+"""extract: logs → events, rejected_events → items → user_sequences → item_transitions, item_content.
+
+``events`` and ``rejected_events`` are replaced by day. Everything after them follows the change feed of ``events`` from the
+version that it was last made from, so a run that was killed between two tables is completed by the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
+
+from metarec_spark import columns as c
+from metarec_spark.config import Section
+from metarec_spark.errors import DataError
+from metarec_spark.features import cleaning, sources
+from metarec_spark.features.content import content
+from metarec_spark.features.sequences import sequences, touched_items, touched_users
+from metarec_spark.features.split import held_out, train_part
+from metarec_spark.features.transitions import transitions
+from metarec_spark.features.vocabulary import counted, updated
+from metarec_spark.job import Job, Result, log
+
+_FIRST_DAY = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What cleaning made of the rows that a run read."""
+
+    read: int
+    rejected: dict[str, int]
+
+    @property
+    def kept(self) -> int:
+        """Rows that became events."""
+        return self.read - sum(self.rejected.values())
+
+
+def extract(job: Job, *, history: bool = False) -> Result:
+    """Bring all feature tables to the end of the job's day.
+
+    The first run, and one with ``history`` or with changed sources or cleaning rules, reads the whole log up to the day. Any
+    other reads the day, the ``late_days`` before it, and days that were missed since the last run.
+    """
+    if not job.config.sources:
+        raise DataError("no [[sources]] in the configuration; name at least one behaviour log to extract from")
+    first = _FIRST_DAY if history else _first_day(job)
+    kept = _events(job, first)
+    events_version = job.warehouse.version(c.EVENTS)
+    information = _information(job)
+    _items(job, events_version, information)
+    _sequences(job, events_version)
+    _transitions(job)
+    _content(job, information)
+    names = [c.ITEMS, c.USER_SEQUENCES]
+    details = {"first_day": first.isoformat(), "rejected": kept.rejected}
+    details |= {name: job.warehouse.read(name).count() for name in names}
+    return Result(rows_in=kept.read, rows_out=kept.kept, details=details)
+
+
+def _first_day(job: Job) -> date:
+    """First day to read: the whole log where the tables hold nothing that this configuration made."""
+    said = job.warehouse.last_commit(c.EVENTS, job.name)
+    if said is None:
+        return _FIRST_DAY
+    if said.get("settings") != _cleaning_settings(job):
+        log.info("sources or cleaning rules changed since the last extract: reading the whole log again")
+        return _FIRST_DAY
+    missed = date.fromisoformat(said["ds"]) + timedelta(days=1)
+    return min(job.ds, missed) - timedelta(days=job.config.features.late_days)
+
+
+def _events(job: Job, first: date) -> Kept:
+    config, spark, now = job.config, job.spark, datetime.now(UTC).replace(tzinfo=None)
+    opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
+    rows = reduce(DataFrame.unionByName, [cleaning.within_reach(rows, first, job.ds, config.features, now) for rows in opened])
+    judged = cleaning.of_days(cleaning.judge(rows, config.features, now), first, job.ds).persist(StorageLevel.DISK_ONLY)
+    try:
+        counts = {row[0]: row[1] for row in judged.groupBy(c.REASON).count().toLocalIterator()}
+        kept = Kept(sum(counts.values()), {reason: n for reason, n in sorted(counts.items(), key=str) if reason})
+        if not kept.kept and not job.warehouse.exists(c.EVENTS):
+            raise DataError(f"no event on or before {job.ds} in any source: {_why_none(opened, kept)}")
+        commit = job.commit(settings=_cleaning_settings(job))
+        events = cleaning.accepted(judged).repartition(c.EVENT_DATE).sortWithinPartitions(c.EVENT_DATE, c.USER_ID, c.EVENT_TIME)
+        job.warehouse.replace_days(c.EVENTS, events, c.EVENT_DATE, first, job.ds, commit)
+        rejected = cleaning.rejected(judged).repartition(cleaning.DAY)
+        job.warehouse.replace_days(c.REJECTED_EVENTS, rejected, cleaning.DAY, first, job.ds, commit, undated=True)
+    finally:
+        judged.unpersist()
+    log.info("events: %d rows read from %s on, %d kept, rejected %s", kept.read, first, kept.kept, kept.rejected or "none")
+    if not kept.kept:
+        log.warning("no event from %s to %s; the tables hold what they held before", first, job.ds)
+    return kept
+
+
+def _why_none(opened: list[DataFrame], kept: Kept) -> str:
+    if kept.read:
+        return f"all {kept.read} rows were rejected: {kept.rejected}; see table rejected_events' reasons in schemas/rejected_events.json"
+    oldest = min(filter(None, (rows.agg(F.min(c.EVENT_TIME)).first()[0] for rows in opened)), default=None)
+    return f"the oldest is of {oldest:%Y-%m-%d}; choose a later --ds" if oldest else "the sources are empty"
+
+
+def _information(job: Job) -> DataFrame | None:
+    """Item information of all item sources, one row an item: the first source that names an item wins."""
+    if not job.config.items:
+        return None
+    opened = [sources.open_items(job.spark, source, i).withColumn("position", F.lit(i)) for i, source in enumerate(job.config.items)]
+    named = F.struct("position", c.TITLE, c.ATTRIBUTES, c.CONTENT)
+    rows = reduce(DataFrame.unionByName, opened).groupBy(c.DOMAIN, c.ITEM_ID).agg(F.min(named).alias("named"))
+    return rows.select(c.DOMAIN, c.ITEM_ID, "named.title", "named.attributes", "named.content")
+
+
+def _items(job: Job, events_version: int, information: DataFrame | None) -> None:
+    warehouse = job.warehouse
+    warehouse.ensure(c.ITEMS)
+    changes = _changes(job, c.ITEMS, events_version)
+    events = warehouse.read(c.EVENTS, events_version)
+    if changes is None:
+        known = counted(events)
+    else:
+        touched = touched_items(changes)
+        of_touched = counted(events.join(touched, [c.DOMAIN, c.ITEM_ID], "left_semi"))
+        known = touched.join(of_touched, [c.DOMAIN, c.ITEM_ID], "left").na.fill(0, ["events"])
+    items = warehouse.read(c.ITEMS)
+    if information is not None:
+        unseen = information.select(c.DOMAIN, c.ITEM_ID).join(items, [c.DOMAIN, c.ITEM_ID], "left_anti")
+        unseen = unseen.join(known, [c.DOMAIN, c.ITEM_ID], "left_anti")
+        none = F.lit(None).cast("date")
+        known = known.unionByName(unseen.withColumns({"events": F.lit(0).cast("long"), "first_day": none, "last_day": none}))
+    first_free = (items.agg(F.max(c.ITEM_IDX)).first()[0] or -1) + 1 if not items.isEmpty() else 0
+    warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: events_version}))
+
+
+def _sequences(job: Job, events_version: int) -> None:
+    warehouse, features = job.warehouse, job.config.features
+    settings = _fingerprint(features.max_length)
+    changes = _changes(job, c.USER_SEQUENCES, events_version, settings)
+    events, items = warehouse.read(c.EVENTS, events_version), warehouse.read(c.ITEMS)
+    commit = job.commit(inputs={c.EVENTS: events_version}, settings=settings)
+    if changes is None:
+        rows = sequences(events, items, features.max_length)
+        warehouse.replace_all(c.USER_SEQUENCES, rows, commit)
+        return
+    users = touched_users(changes)
+    rows = sequences(events.join(users, c.USER_ID, "left_semi"), items, features.max_length)
+    rows = users.join(rows, c.USER_ID, "left").withColumn("gone", F.col("events").isNull())
+    warehouse.merge(c.USER_SEQUENCES, rows, commit, delete="gone")
+
+
+def _transitions(job: Job) -> None:
+    warehouse, config = job.warehouse, job.config
+    version = warehouse.version(c.USER_SEQUENCES)
+    # A temporal split moves with the day; the others do not.
+    moving = job.ds.isoformat() if config.split.protocol == "temporal" else None
+    settings = _fingerprint(config.transitions, config.split, config.features.min_user_events, moving)
+    said = warehouse.last_commit(c.ITEM_TRANSITIONS, job.name)
+    if said and said["inputs"] == {c.USER_SEQUENCES: version} and said.get("settings") == settings:
+        return
+    users = warehouse.read(c.USER_SEQUENCES, version).where(F.col("events") >= config.features.min_user_events)
+    rows = transitions(train_part(held_out(users, config.split, job.ds)), config.transitions)
+    warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs={c.USER_SEQUENCES: version}, settings=settings))
+
+
+def _content(job: Job, information: DataFrame | None) -> None:
+    if information is None:
+        job.warehouse.ensure(c.ITEM_CONTENT)
+        return
+    rows = content(job.warehouse.read(c.ITEMS), information)
+    job.warehouse.merge(c.ITEM_CONTENT, rows, job.commit(inputs={c.ITEMS: job.warehouse.version(c.ITEMS)}))
+
+
+def _changes(job: Job, name: str, events_version: int, settings: str | None = None) -> DataFrame | None:
+    """Changes of ``events`` since a table was last made from it; None where it must be made from the whole."""
+    said = job.warehouse.last_commit(name, job.name)
+    if said is None or said.get("settings") != settings or c.EVENTS not in said["inputs"]:
+        return None
+    return job.warehouse.changes(c.EVENTS, said["inputs"][c.EVENTS], events_version)
+
+
+def _cleaning_settings(job: Job) -> str:
+    features = job.config.features
+    return _fingerprint(*job.config.sources, features.late_days, features.max_events_per_hour, features.event_types)
+
+
+def _fingerprint(*settings: Section | object) -> str:
+    plain = [s.model_dump(mode="json") if isinstance(s, Section) else s for s in settings]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,55 @@
+"""User sequences: the newest events of a user over all domains, in time order, one row a user."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+
+SEEN = "seen_items"
+
+
+def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame:
+    """Rows of ``user_sequences`` for the users of ``events``.
+
+    Parameters
+    ----------
+    events
+        All events of these users.
+    items
+        Table ``items``; an event's item must be in it.
+    max_length
+        Newest events kept.
+
+    Notes
+    -----
+    Executor memory grows with the longest history of one user.
+    """
+    indexed = events.join(items.select(c.DOMAIN, c.ITEM_ID, c.ITEM_IDX), [c.DOMAIN, c.ITEM_ID])
+    event = F.struct(c.EVENT_TIME, c.ITEM_IDX, c.EVENT_TYPE, c.DOMAIN)
+    history = indexed.groupBy(c.USER_ID).agg(
+        F.sort_array(F.collect_list(event)).alias("history"),
+        F.sort_array(F.collect_set(c.ITEM_IDX)).alias(SEEN),
+        F.count("*").alias("events"),
+    )
+    newest = F.slice("history", F.greatest(F.lit(1), F.size("history") - max_length + 1), max_length)
+    history = history.withColumn("newest", newest)
+    arrays = [F.col(f"newest.{name}").alias(name) for name in (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)]
+    return history.select(c.USER_ID, *arrays, SEEN, "events")
+
+
+def touched_users(changes: DataFrame) -> DataFrame:
+    """Users of whom an event was added or removed, net: a day that was replaced by equal rows touches nobody."""
+    return _net(changes).select(c.USER_ID).distinct()
+
+
+def touched_items(changes: DataFrame) -> DataFrame:
+    """Items of which an event was added or removed, net."""
+    return _net(changes).select(c.DOMAIN, c.ITEM_ID).distinct()
+
+
+def _net(changes: DataFrame) -> DataFrame:
+    key = [c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME]
+    sign = F.when(F.col("_change_type") == "insert", 1).otherwise(-1)
+    return changes.groupBy(*key).agg(F.sum(sign).alias("net")).where("net <> 0")

@@ -1,0 +1,157 @@
+"""Open a source and bring its columns to ours: names mapped, types checked, nothing judged yet."""
+
+from __future__ import annotations
+
+import difflib
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from metarec_spark import columns as c
+from metarec_spark.config import ItemSource, Source
+from metarec_spark.errors import DataError
+
+ARRIVAL = "arrival"
+TIME_TEXT = "time_text"
+_CORRUPT = "_corrupt"
+_INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+_ID_TYPES = (T.StringType, *_INTEGERS)
+_TIME_TYPES = (T.TimestampType, T.TimestampNTZType, T.DateType, T.StringType, *_INTEGERS)
+_NUMBER_TYPES = (T.StringType, T.FloatType, T.DoubleType, T.DecimalType, *_INTEGERS)
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
+
+
+def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame:
+    """Open one behaviour log as (source, user_id, item_id, domain, event_type, event_time, time_text, value, arrival).
+
+    ``event_time`` is null where the time cannot be read; ``time_text`` is the time as it arrived. ``arrival`` is the day on
+    which the row arrived, null where the source has no ``day_column``.
+
+    Raises
+    ------
+    DataError
+        Where the source cannot be opened, a needed column is missing, or a column has a type that cannot be used.
+    """
+    where = f"sources[{position}] {source.path}"
+    frame = _open(spark, source, where)
+    pick = _Picker(frame, source, where)
+    user = pick.required(c.USER_ID, _ID_TYPES).cast("string")
+    if source.user_namespace:
+        user = F.when(F.trim(user) != "", F.concat(F.lit(f"{source.user_namespace}:"), user))
+    time = pick.required(c.EVENT_TIME, _TIME_TYPES)
+    value = pick.optional(c.VALUE, _NUMBER_TYPES)
+    value = pick.optional("rating", _NUMBER_TYPES) if value is None and c.VALUE not in source.columns else value
+    event_type = pick.optional(c.EVENT_TYPE, _ID_TYPES)
+    domain = F.lit(source.domain) if source.domain else pick.required(c.DOMAIN, _ID_TYPES).cast("string")
+    arrival = pick.column(source.day_column) if source.day_column else F.lit(None)
+    return frame.select(
+        F.lit(f"{position}:{source.format}").alias(c.SOURCE),
+        user.alias(c.USER_ID),
+        pick.required(c.ITEM_ID, _ID_TYPES).cast("string").alias(c.ITEM_ID),
+        domain.alias(c.DOMAIN),
+        (F.lit("event") if event_type is None else event_type.cast("string")).alias(c.EVENT_TYPE),
+        _timestamp(time, frame.select(time).schema[0].dataType, source.time_unit).alias(c.EVENT_TIME),
+        time.cast("string").alias(TIME_TEXT),
+        (F.lit(None).cast("double") if value is None else value.try_cast("double")).alias(c.VALUE),
+        arrival.try_cast("date").alias(ARRIVAL),
+    )
+
+
+def open_items(spark: SparkSession, source: ItemSource, position: int) -> DataFrame:
+    """Open one item file as (domain, item_id, title, attributes, content), without rows that lack a key.
+
+    Raises
+    ------
+    DataError
+        As :func:`open_events`.
+    """
+    where = f"items[{position}] {source.path}"
+    frame = _open(spark, source, where)
+    pick = _Picker(frame, source, where)
+    title = pick.optional(c.TITLE, (T.StringType,))
+    attributes = pick.optional(c.ATTRIBUTES, (T.ArrayType,))
+    content = pick.optional(c.CONTENT, (T.ArrayType,))
+    domain = F.lit(source.domain) if source.domain else pick.required(c.DOMAIN, _ID_TYPES).cast("string")
+    rows = frame.select(
+        domain.alias(c.DOMAIN),
+        pick.required(c.ITEM_ID, _ID_TYPES).cast("string").alias(c.ITEM_ID),
+        (F.lit(None).cast("string") if title is None else title).alias(c.TITLE),
+        (F.lit(None) if attributes is None else attributes).cast("array<string>").alias(c.ATTRIBUTES),
+        (F.lit(None) if content is None else content).cast("array<float>").alias(c.CONTENT),
+    )
+    return rows.where((F.trim(c.DOMAIN) != "") & (F.trim(c.ITEM_ID) != ""))
+
+
+class _Picker:
+    """Finds mapped columns in a source, or explains why it cannot."""
+
+    def __init__(self, frame: DataFrame, source: Source | ItemSource, where: str) -> None:
+        self.types = {field.name: field.dataType for field in frame.schema}
+        self.mapping, self.where = source.columns, where
+
+    def required(self, name: str, types: tuple[type[T.DataType], ...]) -> Column:
+        found = self.optional(name, types)
+        if found is None:
+            close = difflib.get_close_matches(name, self.types, n=1)
+            hint = f"; did you mean columns = {{ {name} = {close[0]!r} }}?" if close else f"; map it: columns = {{ {name} = \"…\" }}"
+            raise DataError(f"{self.where}: no column {name!r} among {', '.join(self.types)}{hint}")
+        return found
+
+    def optional(self, name: str, types: tuple[type[T.DataType], ...]) -> Column | None:
+        theirs = self.mapping.get(name, name)
+        if theirs not in self.types:
+            if name in self.mapping:
+                self.column(theirs)
+            return None
+        if not isinstance(self.types[theirs], types):
+            usable = ", ".join(kind.typeName() for kind in types)
+            got = self.types[theirs].simpleString()
+            raise DataError(f"{self.where}: column {theirs!r} is {got}; {name} must be one of {usable}: map another column or convert it")
+        return self.column(theirs)
+
+    def column(self, theirs: str) -> Column:
+        if theirs not in self.types:
+            raise DataError(f"{self.where}: no column {theirs!r} among {', '.join(self.types)}")
+        return F.col("`" + theirs.replace("`", "``") + "`")
+
+
+def _open(spark: SparkSession, source: Source | ItemSource, where: str) -> DataFrame:
+    try:
+        if source.format == "json":
+            return _open_json(spark, source.path)
+        if source.format == "csv":
+            return spark.read.csv(source.path, header=True, inferSchema=False)
+        return spark.read.format(source.format).load(source.path)
+    except AnalysisException as error:
+        known = {
+            "PATH_NOT_FOUND": "no such file or folder",
+            "UNABLE_TO_INFER_SCHEMA": f"no {source.format} data in it",
+            "DELTA_TABLE_NOT_FOUND": "no Delta table there",
+        }
+        reason = known.get(error.getCondition() or "", str(error).splitlines()[0])
+        raise DataError(f"{where}: cannot be read as {source.format}: {reason}; check path and format") from None
+
+
+def _open_json(spark: SparkSession, path: str) -> DataFrame:
+    """Read JSON lines with the columns of the first thousand, scalars as text, so that one odd row changes no type."""
+    sample = spark.read.json(spark.read.text(path).limit(1000).rdd.map(lambda row: row[0]), columnNameOfCorruptRecord=_CORRUPT)
+    kept = [field for field in sample.schema if field.name != _CORRUPT]
+    if not kept:
+        raise AnalysisException(message="no JSON objects in it")
+    as_text = [T.StructField(f.name, f.dataType if isinstance(f.dataType, (T.ArrayType, T.StructType)) else T.StringType()) for f in kept]
+    return spark.read.json(path, schema=T.StructType(as_text))
+
+
+def _timestamp(time: Column, kind: T.DataType, unit: str) -> Column:
+    """Read a time as UTC; null where it is no time from 1970 to 9999."""
+    if isinstance(kind, _INTEGERS):
+        seconds = time / F.lit(_PER_SECOND[unit])
+        parsed = F.when(seconds.between(0, _LAST_SECOND), seconds).cast("timestamp")
+    elif isinstance(kind, T.StringType):
+        parsed = F.try_to_timestamp(time)
+    else:
+        parsed = time.cast("timestamp")
+    return F.when(parsed >= F.lit("1970-01-01").cast("timestamp"), parsed)

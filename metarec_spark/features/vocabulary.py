@@ -1,0 +1,43 @@
+"""Items: a dense int for every (domain, item id), given once and never changed."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+
+_KEY = [c.DOMAIN, c.ITEM_ID]
+
+
+def counted(events: DataFrame) -> DataFrame:
+    """(domain, item_id, events, first_day, last_day) of every item with an event."""
+    days = F.min(c.EVENT_DATE).alias("first_day"), F.max(c.EVENT_DATE).alias("last_day")
+    return events.groupBy(*_KEY).agg(F.count("*").alias("events"), *days)
+
+
+def updated(items: DataFrame, known: DataFrame, first_free: int) -> DataFrame:
+    """Rows to merge into ``items``: new counts for items that have an index, new indexes for those that have none.
+
+    Parameters
+    ----------
+    items
+        The table as it stands.
+    known
+        (domain, item_id, events, first_day, last_day) of all items that may have changed; an item without events has 0 and
+        nulls.
+    first_free
+        The smallest index not yet given.
+
+    Notes
+    -----
+    New indexes follow (first_day, domain, item_id), items without events last. The new items of a run, and only those, are
+    sorted in one task, which spills to disk.
+    """
+    both = known.join(items.select(*_KEY, c.ITEM_IDX), _KEY, "left")
+    columns = [c.ITEM_IDX, *_KEY, "events", "first_day", "last_day"]
+    old = both.where(F.col(c.ITEM_IDX).isNotNull())
+    order = Window.orderBy(F.col("first_day").asc_nulls_last(), *_KEY)
+    new = both.where(F.col(c.ITEM_IDX).isNull())
+    new = new.withColumn(c.ITEM_IDX, (F.row_number().over(order) + F.lit(first_free - 1)).cast("int"))
+    return old.select(*columns).unionByName(new.select(*columns))

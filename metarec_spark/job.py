@@ -1,0 +1,90 @@
+"""What every job shares: its context, logging, the result line on standard output, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from metarec_spark.config import Config
+from metarec_spark.errors import MetarecError
+from metarec_spark.session import session
+from metarec_spark.tables import Commit, Warehouse
+
+log = logging.getLogger("metarec_spark")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job works with."""
+
+    name: str
+    """Job name, as in ``metarec NAME``."""
+    config: Config
+    """The checked configuration."""
+    ds: date
+    """The logical day: nothing newer than its end is read."""
+    spark: SparkSession
+    warehouse: Warehouse
+
+    def commit(self, **said: object) -> Commit:
+        """What this job's writes say of themselves."""
+        return Commit(job=self.name, ds=self.ds, **said)
+
+
+@dataclass
+class Result:
+    """What a job reports; printed as the last line on standard output."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    model_id: str | None = None
+    details: dict[str, object] = field(default_factory=dict)
+    exit_code: int = 0
+
+
+def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> int:
+    """Run one job: print its result as one JSON line and return its exit code.
+
+    Every failure that the product explains is logged as one line; an unexpected one with its traceback, and exit code 1.
+    """
+    start = time.monotonic()
+    result, warehouse, error = Result(), None, None
+    try:
+        spark = session(config, f"metarec {name}")
+        warehouse = Warehouse(spark, config.warehouse)
+        warehouse.check_writable()
+        result = work(Job(name, config, ds, spark, warehouse))
+    except MetarecError as failure:
+        log.error("%s", failure)
+        result.exit_code, error = failure.exit_code, str(failure)
+    except PySparkException as failure:
+        log.exception("%s of %s failed in Spark; the warehouse is as its last finished commit left it: run it again", name, ds)
+        result.exit_code, error = 1, str(failure).splitlines()[0]
+    line = {
+        "job": name,
+        "ds": ds.isoformat(),
+        "seconds": round(time.monotonic() - start, 1),
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "tables_read": warehouse.versions_read if warehouse else {},
+        "tables_written": warehouse.versions_written if warehouse else {},
+        "model_id": result.model_id,
+        "exit_code": result.exit_code,
+    }
+    print(json.dumps(line | result.details | ({"error": error} if error else {})), flush=True)
+    return result.exit_code
+
+
+def start_logging(name: str, ds: date | None, *, verbose: bool = False) -> None:
+    """Log to standard error, one line a record, with the job and its day."""
+    day = f" {ds.isoformat()}" if ds else ""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True, format=f"%(asctime)s %(levelname)s {name}{day}: %(message)s")
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -1,0 +1,1 @@
+"""The model: a Transformer over mixed sequences, its loss, its file. Torch, and nothing of Spark."""

@@ -1,0 +1,138 @@
+"""The model file: model.safetensors and manifest.json in one folder; nothing in it can carry code.
+
+Everything that scoring needs but the external ids is inside: parameters, catalogue, popularity, transitions. The ids lie
+beside it in items.parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+
+from metarec_spark.config import Model, Transitions
+from metarec_spark.errors import DataError
+from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.transformer import NextItemModel, Shape
+
+FORMAT = 1
+_WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model ready to score."""
+
+    manifest: dict[str, Any]
+    """Model id, configuration, domains, event types, table versions, training metrics."""
+    model: NextItemModel
+    catalogue: Catalogue
+    item_vectors: np.ndarray
+    """[I, D] float32, each of length 1."""
+    folder: Path
+
+    @property
+    def domains(self) -> list[str]:
+        """Names of the domains, in the model's order."""
+        return self.manifest["domains"]
+
+    @property
+    def max_length(self) -> int:
+        """Events of a user that the model reads."""
+        return self.manifest["max_length"]
+
+    @property
+    def transitions(self) -> Transitions:
+        """Settings of the transition scorer."""
+        return Transitions.model_validate(self.manifest["transitions"])
+
+    def item_ids(self) -> pa.ChunkedArray:
+        """External id of each item, [I] strings."""
+        return pq.read_table(self.folder / _ITEMS, columns=["item_id"])["item_id"]
+
+
+def shape(manifest: dict[str, Any]) -> Shape:
+    """Sizes that a manifest implies."""
+    return Shape(len(manifest["domains"]), len(manifest["event_types"]), manifest["gap_buckets"], manifest["max_length"])
+
+
+def save(folder: Path, manifest: dict[str, Any], model: NextItemModel, catalogue: Catalogue, item_ids: pa.ChunkedArray) -> None:
+    """Write a model folder; the manifest comes last, so a folder with a manifest is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    transitions = catalogue.transitions
+    tensors = {f"state.{name}": value.detach().numpy() for name, value in model.state_dict().items()}
+    tensors |= {
+        "item_vectors": model.catalogue_vectors().numpy(),
+        "catalogue.domain": catalogue.domain,
+        "catalogue.events": catalogue.events,
+        "catalogue.tokens": catalogue.tokens,
+        "catalogue.weights": catalogue.weights,
+        "catalogue.token_hashes": catalogue.token_hashes,
+        "transitions.indptr": transitions.indptr,
+        "transitions.indices": transitions.indices,
+        "transitions.data": transitions.data,
+    }
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
+    pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
+    checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
+    text = json.dumps({**manifest, "format": FORMAT, "sha256": checksums}, indent=2, sort_keys=True)
+    draft = folder / f".{_MANIFEST}"
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(folder / _MANIFEST)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check a model's manifest.
+
+    Raises
+    ------
+    DataError
+        Where it is missing, or of a format that this version does not read.
+    """
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"model {folder}: no {_MANIFEST}; the folder is not a whole model: train again") from None
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"model {folder}: format {manifest.get('format')}, this version reads {FORMAT}: train again")
+    return manifest
+
+
+@lru_cache(maxsize=2)
+def load(folder: Path) -> Bundle:
+    """Load a model; a process that asks again for the same folder gets the same object.
+
+    Raises
+    ------
+    DataError
+        Where a file is missing or is not the one that was saved.
+    """
+    manifest = read_manifest(folder)
+    for name, expected in manifest["sha256"].items():
+        found = _sha256(folder / name) if (folder / name).exists() else "nothing"
+        if found != expected:
+            raise DataError(f"model {folder}: {name} has sha256 {found}, the manifest says {expected}: restore it or train again")
+    tensors = load_file(folder / _WEIGHTS)
+    part = {name: tensors[f"catalogue.{name}"] for name in ("domain", "events", "tokens", "weights", "token_hashes")}
+    size = len(part["domain"])
+    csr = tuple(tensors[f"transitions.{name}"] for name in ("data", "indices", "indptr"))
+    catalogue = Catalogue(**part, transitions=sparse.csr_matrix(csr, shape=(size, size)))
+    model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
+    state = {name.removeprefix("state."): torch.from_numpy(value) for name, value in tensors.items() if name.startswith("state.")}
+    model.load_state_dict(state)
+    return Bundle(manifest, model.eval(), catalogue, tensors["item_vectors"], folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

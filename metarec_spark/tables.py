@@ -1,0 +1,255 @@
+"""All Delta I/O: one folder a table under the warehouse, every write conforming to its contract.
+
+A day's rows are replaced (``replaceWhere``), state is merged by key, appends carry a transaction id, and each commit
+records job, day, model and input versions in its metadata, from which the next run knows where to go on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import date
+
+from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from metarec_spark.contracts import Contract, conform, contract
+from metarec_spark.errors import ConfigError, DataError
+
+_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a write says of itself in the table's history."""
+
+    job: str
+    """Job that wrote."""
+    ds: date
+    """Its logical day."""
+    inputs: dict[str, int] = field(default_factory=dict)
+    """Delta version of each table that the rows were made from."""
+    model_id: str | None = None
+    """Model that the rows were made with."""
+    settings: str | None = None
+    """Fingerprint of the settings that shaped the rows."""
+
+    def to_json(self) -> str:
+        """The commit's ``userMetadata``."""
+        said = {"job": self.job, "ds": self.ds.isoformat(), "inputs": self.inputs}
+        said |= {"model_id": self.model_id} if self.model_id else {}
+        return json.dumps(said | ({"settings": self.settings} if self.settings else {}), sort_keys=True)
+
+
+class Warehouse:
+    """The tables under one root URI, as seen by one Spark session."""
+
+    def __init__(self, spark: SparkSession, root: str) -> None:
+        self.spark = spark
+        # As Hadoop spells it (file:/ with one slash): Delta refuses to create a table under two spellings.
+        self.root = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(root).toString()
+        self.versions_read: dict[str, int] = {}
+        self.versions_written: dict[str, int] = {}
+
+    def path(self, name: str) -> str:
+        """Folder of a table, or of anything else that lives under the warehouse."""
+        return f"{self.root}/{name}"
+
+    def check_writable(self) -> None:
+        """Create the root and a probe file in it.
+
+        Raises
+        ------
+        ConfigError
+            Where the warehouse cannot be written.
+        """
+        jvm = self.spark.sparkContext._jvm
+        probe = jvm.org.apache.hadoop.fs.Path(self.path("_writable"))
+        try:
+            files = probe.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
+            files.create(probe, True).close()
+            files.delete(probe, False)
+        except Exception as error:
+            reason = str(getattr(error, "java_exception", error)).splitlines()[0]
+            raise ConfigError(
+                f"warehouse {self.root} cannot be written: {reason}. Set warehouse to a folder that this user may write"
+            ) from None
+
+    def exists(self, name: str) -> bool:
+        """Whether the table has been written."""
+        return DeltaTable.isDeltaTable(self.spark, self.path(name))
+
+    def version(self, name: str) -> int:
+        """Newest version of a table."""
+        return int(self._table(name).history(1).select("version").first()[0])
+
+    def read(self, name: str, version: int | None = None) -> DataFrame:
+        """Read a table, at a pinned version where one is given.
+
+        Raises
+        ------
+        DataError
+            Where there is no such table (yet); the message names the command that writes it.
+        """
+        version = self.version(name) if version is None else version
+        self.versions_read[name] = version
+        return self.spark.read.format("delta").option("versionAsOf", version).load(self.path(name))
+
+    def ensure(self, name: str) -> None:
+        """Create the table empty, with its contract, where it is missing."""
+        if self.exists(name):
+            return
+        spec = contract(name)
+        builder = DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(spec.schema).comment(spec.description)
+        if spec.partition_by:
+            builder = builder.partitionedBy(*spec.partition_by)
+        builder.property("delta.enableChangeDataFeed", "true").execute()
+
+    def changes(self, name: str, since: int, until: int) -> DataFrame | None:
+        """Rows added (``_change_type`` insert) and removed (delete) after version ``since``, up to version ``until``.
+
+        Returns None where the change feed no longer reaches back that far (vacuumed, or the log was cleaned): the
+        caller then works from the whole table.
+        """
+        self.versions_read[name] = until
+        if since >= until:
+            return self.read(name, until).withColumn("_change_type", F.lit("insert")).limit(0)
+        reader = self.spark.read.format("delta").option("readChangeFeed", "true")
+        rows = reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
+        kind = F.col("_change_type")
+        rows = rows.withColumn("_change_type", F.when(kind.isin("insert", "update_postimage"), "insert").otherwise("delete"))
+        return rows.drop("_commit_version", "_commit_timestamp")
+
+    def last_commit(self, name: str, job: str) -> dict | None:
+        """What the newest commit of a job to a table said of itself; None where there is none in the history."""
+        if not self.exists(name):
+            return None
+        for row in self._table(name).history().select("userMetadata").where("userMetadata IS NOT NULL").toLocalIterator():
+            said = json.loads(row[0])
+            if said.get("job") == job:
+                return said
+        return None
+
+    def replace_days(self, name: str, rows: DataFrame, column: str, first: date, last: date, commit: Commit, *, undated: bool = False) -> None:
+        """Replace the rows of the days ``first`` to ``last`` (and, if ``undated``, those without a day) by ``rows``."""
+        span = f"{column} >= DATE'{first.isoformat()}' AND {column} <= DATE'{last.isoformat()}'"
+        self._replace(name, rows, f"({span}) OR {column} IS NULL" if undated else span, commit)
+
+    def replace_all(self, name: str, rows: DataFrame, commit: Commit) -> None:
+        """Replace a whole table, keeping its contract and history."""
+        self._replace(name, rows, "true", commit)
+
+    def _replace(self, name: str, rows: DataFrame, where: str, commit: Commit) -> None:
+        self.ensure(name)
+        writer = conform(rows, name).write.format("delta").mode("overwrite").option("userMetadata", commit.to_json())
+        writer.option("replaceWhere", where).save(self.path(name))
+        self._wrote(name)
+
+    def append(self, name: str, rows: DataFrame, commit: Commit, *, app: str, txn: int) -> None:
+        """Append rows once: a second append with the same ``app`` and a ``txn`` that is not higher is skipped by Delta."""
+        self.ensure(name)
+        writer = conform(rows, name).write.format("delta").mode("append").option("userMetadata", commit.to_json())
+        writer.option("txnAppId", app).option("txnVersion", txn).save(self.path(name))
+        self._wrote(name)
+
+    def merge(self, name: str, rows: DataFrame, commit: Commit, *, delete: str | None = None) -> None:
+        """Merge rows by the contract's key: matched rows are updated, others inserted.
+
+        Parameters
+        ----------
+        delete
+            A boolean column of ``rows``, not in the contract: matched rows where it is true are deleted, and others where
+            it is true are not inserted.
+        """
+        self.ensure(name)
+        spec = contract(name)
+        conform(rows.drop(delete) if delete else rows, name)
+        on = " AND ".join(f"old.{column} <=> new.{column}" for column in spec.key)
+        values = {field.name: f"new.{field.name}" for field in spec.schema}
+        differs = " OR ".join(f"NOT (old.{column} <=> new.{column})" for column in self._comparable(spec))
+        merge = self._table(name).alias("old").merge(rows.alias("new"), on)
+        if delete:
+            merge = merge.whenMatchedDelete(f"new.{delete}")
+        merge = merge.whenMatchedUpdate(condition=differs or None, set=values)
+        merge = merge.whenNotMatchedInsert(condition=f"NOT new.{delete}" if delete else None, values=values)
+        with self._saying(commit):
+            merge.execute()
+        self._wrote(name)
+
+    def merge_records(self, name: str, records: list[dict], commit: Commit) -> None:
+        """Merge a few rows given as dictionaries."""
+        self.merge(name, self.spark.createDataFrame(records, contract(name).schema), commit)
+
+    def delete_days(self, name: str, column: str, before: date, commit: Commit) -> None:
+        """Delete the rows whose day is before ``before``."""
+        with self._saying(commit):
+            self._table(name).delete(F.col(column) < F.lit(before))
+        self._wrote(name)
+
+    def optimize(self, name: str, commit: Commit) -> None:
+        """Compact small files."""
+        with self._saying(commit):
+            self._table(name).optimize().executeCompaction()
+        self._wrote(name)
+
+    def vacuum(self, name: str, hours: float) -> None:
+        """Delete files that no version younger than ``hours`` needs."""
+        self._table(name).vacuum(hours)
+
+    def names(self) -> list[str]:
+        """Tables that have been written, in the order of the data flow."""
+        return [name for name in ALL if self.exists(name)]
+
+    def _wrote(self, name: str) -> None:
+        self.versions_written[name] = self.version(name)
+
+    def _table(self, name: str) -> DeltaTable:
+        try:
+            return DeltaTable.forPath(self.spark, self.path(name))
+        except AnalysisException as error:
+            if "DELTA_MISSING_DELTA_TABLE" not in str(error) and "DELTA_TABLE_NOT_FOUND" not in str(error):
+                raise
+            raise DataError(f"table {name} is not in {self.root} yet; run `metarec {WRITTEN_BY[name]}` first") from None
+
+    @staticmethod
+    def _comparable(spec: Contract) -> list[str]:
+        """Columns whose change makes a row worth rewriting; maps cannot be compared, and are set by the same key."""
+        return [f.name for f in spec.schema if f.name not in spec.key and f.dataType.typeName() != "map"]
+
+    def _saying(self, commit: Commit) -> _SessionConf:
+        return _SessionConf(self.spark, {_USER_METADATA: commit.to_json()})
+
+
+class _SessionConf:
+    """Session settings that hold for a block: how DML commands, which take no options, get their commit metadata."""
+
+    def __init__(self, spark: SparkSession, values: dict[str, str]) -> None:
+        self.spark, self.values = spark, values
+
+    def __enter__(self) -> None:
+        for key, value in self.values.items():
+            self.spark.conf.set(key, value)
+
+    def __exit__(self, *_: object) -> None:
+        for key in self.values:
+            self.spark.conf.unset(key)
+
+
+# Every table, in the order of the data flow, with the command that writes it.
+WRITTEN_BY = {
+    "events": "extract",
+    "rejected_events": "extract",
+    "items": "extract",
+    "user_sequences": "extract",
+    "item_transitions": "extract",
+    "item_content": "extract",
+    "models": "train",
+    "metrics": "evaluate",
+    "recommendations": "recommend",
+    "feedback": "feedback",
+}
+ALL = tuple(WRITTEN_BY)

@@ -1,0 +1,1 @@
+"""From pinned tables to a model file: snapshot, reader, ranks, loop."""

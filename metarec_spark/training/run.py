@@ -1,0 +1,148 @@
+"""train: pinned table versions → Parquet snapshot → ranks → model folder → a row in ``models``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pyspark
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from metarec_spark import __version__
+from metarec_spark import columns as c
+from metarec_spark.config import Config
+from metarec_spark.errors import DataError
+from metarec_spark.features.encoding import GAP_BUCKETS
+from metarec_spark.features.split import held_out
+from metarec_spark.job import Job, Result, log
+from metarec_spark.model import bundle
+from metarec_spark.storage import local_path, read_json, write_json
+from metarec_spark.training import snapshot
+from metarec_spark.training.distributed import launch
+from metarec_spark.training.loader import count_rows
+
+_PINNED = (c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
+_MOST_NAMES = 1000
+
+
+def train(job: Job) -> Result:
+    """Train one model on the tables as they are now, and enter it in ``models`` as a candidate.
+
+    The model's id follows from day, data versions, configuration and code: the same run again finds its checkpoint and goes on,
+    or finds the finished model and enters it.
+    """
+    versions = {name: job.warehouse.version(name) for name in _PINNED}
+    model_id = f"{job.ds}-{_fingerprint(job.config, versions, job.ds)}"
+    work = local_path(job.warehouse.path(f"_training/{model_id}"))
+    model_folder = local_path(job.warehouse.path(f"_models/{model_id}"))
+    if not (model_folder / "manifest.json").exists():
+        manifest = _snapshot(job, versions, model_id, work)
+        for stale in work.glob("error-*.json"):
+            stale.unlink()
+        spec = {
+            "snapshot": str(work / "snapshot"),
+            "model": str(model_folder),
+            "train": job.config.train.model_dump(mode="json"),
+            "threads": os.cpu_count() or 1,
+            "manifest": manifest,
+        }
+        write_json(str(work / "spec.json"), spec)
+        launch(work / "spec.json", job.config.train.processes, job.config.train.launcher, job.spark, job.config.train.timeout_seconds)
+    manifest = bundle.read_manifest(model_folder)
+    _enter(job, manifest, model_folder)
+    shutil.rmtree(work, ignore_errors=True)
+    metrics = {name: value for name, value in manifest["metrics"].items() if name != "history"}
+    return Result(rows_in=manifest["sequences"], rows_out=1, model_id=model_id, details={"metrics": metrics})
+
+
+def _fingerprint(config: Config, versions: dict[str, int], ds: date) -> str:
+    shaping = {name: getattr(config, name).model_dump(mode="json") for name in ("split", "features", "transitions", "model", "train")}
+    said = json.dumps([shaping, versions, ds.isoformat(), __version__], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> dict:
+    """Write the snapshot, unless it is already whole, and return the model's manifest so far."""
+    done = work / "snapshot.json"
+    if done.exists():
+        return read_json(str(done))
+    config, folder = job.config, work / "snapshot"
+    tables = {name: job.warehouse.read(name, version) for name, version in versions.items()}
+    users = tables[c.USER_SEQUENCES].where(F.col("events") >= config.features.min_user_events)
+    labelled = held_out(users, config.split, job.ds)
+    items = tables[c.ITEMS].count()
+    known = {
+        "domains": _names(tables[c.ITEMS].select(c.DOMAIN), "domains"),
+        "event_types": _names(users.select(F.explode(c.EVENT_TYPE)), "event types"),
+        "items": items,
+        "max_length": config.features.max_length,
+    }
+    rows = snapshot.training_sequences(labelled, **known)
+    row_count = rows.count()
+    if row_count < config.train.processes:
+        raise DataError(
+            f"table user_sequences at version {versions[c.USER_SEQUENCES]} has {row_count} users with two or more training events; "
+            f"{config.train.processes} rank(s) need at least as many: extract a longer log, or lower train.processes"
+        )
+    files = min(row_count, max(4 * config.train.processes, -(-row_count // snapshot.ROWS_PER_FILE)))
+    parts = {
+        snapshot.SEQUENCES: snapshot.spread(rows, files),
+        snapshot.VALIDATION: snapshot.spread(snapshot.validation_pairs(labelled, config.train.validation_pairs, **known), 4 * config.train.processes),
+        snapshot.ITEMS: snapshot.catalogue_items(tables[c.ITEMS], labelled, known["domains"]),
+        snapshot.TOKENS: snapshot.catalogue_tokens(tables[c.ITEM_CONTENT]),
+        snapshot.TRANSITIONS: snapshot.catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
+    }
+    for name, part in parts.items():
+        part.write.mode("overwrite").parquet((folder / name).as_uri())
+    written = count_rows(folder / snapshot.SEQUENCES)
+    if written != row_count:
+        raise DataError(f"snapshot {folder}: {written} sequences written, {row_count} expected: run again")
+    manifest = {
+        **known,
+        "model_id": model_id,
+        "kind": "base",
+        "ds": job.ds.isoformat(),
+        "code_version": __version__,
+        "table_versions": versions,
+        "sequences": row_count,
+        "gap_buckets": GAP_BUCKETS,
+        "model": config.model.model_dump(mode="json"),
+        "transitions": config.transitions.model_dump(mode="json"),
+        "split": config.split.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json"),
+        "stack": {"pyspark": pyspark.__version__},
+    }
+    write_json(str(done), manifest)
+    log.info("snapshot: %d sequences in %d files, %d items, domains %s", row_count, files, items, ", ".join(known["domains"]))
+    return manifest
+
+
+def _names(column: DataFrame, what: str) -> list[str]:
+    """The distinct names in a column: few by nature, so an id column that was mapped by mistake is an error."""
+    names = sorted(row[0] for row in column.distinct().limit(_MOST_NAMES + 1).toLocalIterator())
+    if len(names) > _MOST_NAMES:
+        raise DataError(f"more than {_MOST_NAMES} {what}, such as {names[:3]}: is the right column mapped?")
+    return names
+
+
+def _enter(job: Job, manifest: dict, folder: Path) -> None:
+    shaping = {name: manifest[name] for name in ("model", "transitions", "split", "train")}
+    row = {
+        "model_id": manifest["model_id"],
+        "parent": None,
+        "kind": manifest["kind"],
+        "ds": date.fromisoformat(manifest["ds"]),
+        "table_versions": manifest["table_versions"],
+        "config": json.dumps(shaping, sort_keys=True),
+        "metrics": json.dumps({name: value for name, value in manifest["metrics"].items() if name != "history"}, sort_keys=True),
+        "status": "candidate",
+        "reason": None,
+        "path": folder.as_uri(),
+        "code_version": manifest["code_version"],
+    }
+    job.warehouse.merge_records(c.MODELS, [row], job.commit(inputs=manifest["table_versions"], model_id=manifest["model_id"]))

@@ -1,0 +1,70 @@
+"""The training snapshot: pinned table versions as Parquet, in the shapes that ranks read.
+
+``sequences`` and ``validation`` hold fixed-size arrays for Petastorm. ``items``, ``tokens`` and ``transitions`` hold what
+every rank knows of the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+from metarec_spark.features import encoding
+from metarec_spark.features.split import pairs, train_part
+
+SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS = "sequences", "validation", "items", "tokens", "transitions"
+PARTS = (SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS)
+ROWS_PER_FILE = 50_000
+
+
+def training_sequences(labelled: DataFrame, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int) -> DataFrame:
+    """(item_idx, domain, event_type, gap, length) of users with at least two training events.
+
+    Parameters
+    ----------
+    labelled
+        Rows of :func:`metarec_spark.features.split.held_out`.
+    domains, event_types, items, max_length
+        As :func:`metarec_spark.features.encoding.encoded` takes them.
+    """
+    known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
+    return encoding.encoded(train_part(labelled), **known).where(F.col(encoding.LENGTH) > 1)
+
+
+def validation_pairs(labelled: DataFrame, most: int, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int) -> DataFrame:
+    """Contexts with ``target`` and ``target_domain``: at most about ``most`` pairs, the same ones whenever data are the same."""
+    known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
+    rows = encoding.encoded(pairs(labelled).where(F.col("split") == c.VALIDATION), **known)
+    rows = rows.where((F.col(encoding.LENGTH) > 0) & F.col("target_domain").isin(list(domains)))
+    domain = F.array_position(F.array(*[F.lit(name) for name in domains]), F.col("target_domain")) - 1
+    rows = rows.withColumn("target_domain", domain.cast("int"))
+    return rows.orderBy(F.xxhash64(c.USER_ID, "target_domain")).limit(most).drop("split", "seen", "train_events")
+
+
+def spread(rows: DataFrame, files: int) -> DataFrame:
+    """Deal rows to files by a hash of the user, in a fixed order: the same rows give the same files."""
+    by_user = F.xxhash64(c.USER_ID)
+    return rows.repartition(files, by_user).sortWithinPartitions(by_user, c.USER_ID).drop(c.USER_ID)
+
+
+def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str]) -> DataFrame:
+    """(item_idx, item_id, domain position, training events) of every item of the vocabulary."""
+    trained = train_part(labelled).select(F.explode(c.ITEM_IDX).alias(c.ITEM_IDX)).groupBy(c.ITEM_IDX).agg(F.count("*").alias("train_events"))
+    domain = F.array_position(F.array(*[F.lit(name) for name in domains]), F.col(c.DOMAIN)) - 1
+    rows = items.join(trained, c.ITEM_IDX, "left").na.fill(0, ["train_events"])
+    return rows.select(c.ITEM_IDX, c.ITEM_ID, domain.cast("int").alias(c.DOMAIN), "train_events")
+
+
+def catalogue_tokens(content: DataFrame) -> DataFrame:
+    """(item_idx, token hash, weight), a row a token."""
+    token = F.explode(F.arrays_zip("tokens", "weights")).alias("token")
+    return content.select(c.ITEM_IDX, token).select(c.ITEM_IDX, F.xxhash64("token.tokens").alias("token"), F.col("token.weights").alias("weight"))
+
+
+def catalogue_transitions(transitions: DataFrame) -> DataFrame:
+    """(item_idx, successor, weight), a row a pair."""
+    row = transitions.select(c.ITEM_IDX, F.explode("successors").alias("to"))
+    return row.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), F.col("to.weight").alias("weight"))

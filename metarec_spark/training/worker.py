@@ -1,0 +1,100 @@
+"""One rank: ``python -m metarec_spark.training.worker SPEC``, started by Horovod, or called in this process.
+
+SPEC is a JSON file beside which everything of the run lies: snapshot folder, checkpoint, and the model folder to write.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from scipy import sparse
+
+from metarec_spark.config import Model, Train
+from metarec_spark.model import bundle
+from metarec_spark.model.catalogue import Catalogue, pack_tokens
+from metarec_spark.model.transformer import NextItemModel
+from metarec_spark.training import snapshot
+from metarec_spark.training.distributed import Horovod, Ranks
+from metarec_spark.training.loader import Shard, count_rows
+from metarec_spark.training.loop import fit
+
+MOST_TOKENS = 32
+
+
+def train(spec_path: Path, ranks: Ranks) -> None:
+    """Train as one of ``ranks``; rank 0 writes the model folder."""
+    spec = json.loads(spec_path.read_text(encoding="utf-8"))
+    folder = Path(spec["snapshot"])
+    settings = Train.model_validate(spec["train"])
+    torch.set_num_threads(max(1, spec["threads"] // ranks.size))
+    catalogue, item_ids = read_catalogue(folder, spec["manifest"]["items"])
+    torch.manual_seed(settings.seed)
+    model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), bundle.shape(spec["manifest"]), catalogue)
+    start = time.monotonic()
+    state = fit(
+        model,
+        catalogue,
+        Shard(folder / snapshot.SEQUENCES, ranks.rank, ranks.size, settings.reader_pool),
+        Shard(folder / snapshot.VALIDATION, ranks.rank, ranks.size, settings.reader_pool),
+        rows=count_rows(folder / snapshot.SEQUENCES),
+        settings=settings,
+        ranks=ranks,
+        checkpoint=spec_path.parent / "checkpoint.safetensors",
+    )
+    if ranks.rank == 0:
+        metrics = {
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "validation_ndcg@10": state.best if state.best >= 0 else None,
+            "loss": state.history[-1]["loss"],
+            "seconds": round(sum(epoch["seconds"] for epoch in state.history), 1),
+            "wall_seconds": round(time.monotonic() - start, 1),
+            "history": state.history,
+        }
+        bundle.save(Path(spec["model"]), {**spec["manifest"], "metrics": metrics}, model, catalogue, item_ids)
+
+
+def read_catalogue(folder: Path, items: int) -> tuple[Catalogue, Any]:
+    """Read what the snapshot says of the items; memory grows with items and their transitions."""
+    table = pq.read_table(folder / snapshot.ITEMS).sort_by("item_idx")
+    token = pq.read_table(folder / snapshot.TOKENS).sort_by([("item_idx", "ascending"), ("token", "ascending")])
+    known = token["item_idx"].to_numpy() < items
+    tokens, weights, hashes = pack_tokens(*(token[name].to_numpy()[known] for name in ("item_idx", "token", "weight")), items, MOST_TOKENS)
+    pair = pq.read_table(folder / snapshot.TRANSITIONS)
+    row, column, weight = (pair[name].to_numpy() for name in ("item_idx", "successor", "weight"))
+    transitions = sparse.csr_matrix((weight.astype(np.float32), (row, column)), shape=(items, items))
+    transitions.sort_indices()
+    catalogue = Catalogue(
+        domain=table["domain"].to_numpy().astype(np.int32),
+        events=table["train_events"].to_numpy().astype(np.int64),
+        tokens=tokens,
+        weights=weights,
+        token_hashes=hashes,
+        transitions=transitions,
+    )
+    return catalogue, table["item_id"]
+
+
+def main(spec_path: Path) -> None:
+    """Train as a Horovod rank; what goes wrong is left beside the spec, for whoever started the ranks."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s train: %(message)s")
+    rank = os.environ.get("HOROVOD_RANK", "0")
+    try:
+        train(spec_path, Horovod())
+    except Exception as error:
+        said = {"rank": rank, "error": f"{type(error).__name__}: {error}", "time": time.time()}
+        (spec_path.parent / f"error-{rank}.json").write_text(json.dumps(said), encoding="utf-8")
+        raise
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
