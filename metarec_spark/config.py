@@ -213,13 +213,15 @@ class Feedback(Section):
 
     days: Count = 7
     """Days after a list was published in which an event counts as following it."""
+    retrain_new_items: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """A domain where more than this share of the events is with items that the model lacks should be trained again."""
 
 
 class Maintain(Section):
     """Table upkeep."""
 
-    retention_days: Annotated[int, Field(ge=0)] = 30
-    """Old table versions younger than this stay readable."""
+    retention_days: Annotated[int, Field(ge=7)] = 30
+    """Old table versions younger than this stay readable; 7 at least, as readers and writers of today need theirs."""
 
 
 class Spark(Section):

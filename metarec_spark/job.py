@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from metarec_spark.config import Config
@@ -65,22 +64,29 @@ def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> i
     except MetarecError as failure:
         log.error("%s", failure)
         result.exit_code, error = failure.exit_code, str(failure)
-    except PySparkException as failure:
-        log.exception("%s of %s failed in Spark; the warehouse is as its last finished commit left it: run it again", name, ds)
-        result.exit_code, error = 1, str(failure).splitlines()[0]
+    except Exception as failure:
+        log.exception("%s of %s failed; the tables are as their last finished commits left them: run it again", name, ds)
+        result.exit_code, error = 1, f"{type(failure).__name__}: {failure}".splitlines()[0]
+    seconds = round(time.monotonic() - start, 1)
+    versions = (warehouse.versions_read, warehouse.versions_written) if warehouse else ({}, {})
+    report(name, ds, result, seconds, *versions, error=error)
+    return result.exit_code
+
+
+def report(name: str, ds: date | None, result: Result, seconds: float, read: dict, written: dict, *, error: str | None = None) -> None:
+    """Print a job's result: one JSON object, the last line on standard output."""
     line = {
         "job": name,
-        "ds": ds.isoformat(),
-        "seconds": round(time.monotonic() - start, 1),
+        "ds": ds.isoformat() if ds else None,
+        "seconds": seconds,
         "rows_in": result.rows_in,
         "rows_out": result.rows_out,
-        "tables_read": warehouse.versions_read if warehouse else {},
-        "tables_written": warehouse.versions_written if warehouse else {},
+        "tables_read": read,
+        "tables_written": written,
         "model_id": result.model_id,
         "exit_code": result.exit_code,
     }
     print(json.dumps(line | result.details | ({"error": error} if error else {})), flush=True)
-    return result.exit_code
 
 
 def start_logging(name: str, ds: date | None, *, verbose: bool = False) -> None:

@@ -1,0 +1,1 @@
+"""Full-ranking evaluation, beside the baselines, over all users."""

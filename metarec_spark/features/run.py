@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
@@ -172,8 +172,11 @@ def _content(job: Job, information: DataFrame | None) -> None:
     if information is None:
         job.warehouse.ensure(c.ITEM_CONTENT)
         return
-    rows = content(job.warehouse.read(c.ITEMS), information)
-    job.warehouse.merge(c.ITEM_CONTENT, rows, job.commit(inputs={c.ITEMS: job.warehouse.version(c.ITEMS)}))
+    job.warehouse.ensure(c.ITEM_CONTENT)
+    rows, stored = content(job.warehouse.read(c.ITEMS), information), job.warehouse.read(c.ITEM_CONTENT)
+    same = reduce(Column.__and__, [rows[name].eqNullSafe(stored[name]) for name in rows.columns])
+    changed = rows.join(stored, same, "left_anti")
+    job.warehouse.merge(c.ITEM_CONTENT, changed, job.commit(inputs={c.ITEMS: job.warehouse.version(c.ITEMS)}))
 
 
 def _changes(job: Job, name: str, events_version: int, settings: str | None = None) -> DataFrame | None:

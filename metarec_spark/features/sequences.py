@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 
 SEEN = "seen_items"
+ACTIVE_DOMAINS = "active_domains"
 
 
 def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame:
@@ -31,12 +32,13 @@ def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame
     history = indexed.groupBy(c.USER_ID).agg(
         F.sort_array(F.collect_list(event)).alias("history"),
         F.sort_array(F.collect_set(c.ITEM_IDX)).alias(SEEN),
+        F.sort_array(F.collect_set(c.DOMAIN)).alias(ACTIVE_DOMAINS),
         F.count("*").alias("events"),
     )
     newest = F.slice("history", F.greatest(F.lit(1), F.size("history") - max_length + 1), max_length)
     history = history.withColumn("newest", newest)
     arrays = [F.col(f"newest.{name}").alias(name) for name in (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)]
-    return history.select(c.USER_ID, *arrays, SEEN, "events")
+    return history.select(c.USER_ID, *arrays, SEEN, ACTIVE_DOMAINS, "events")
 
 
 def touched_users(changes: DataFrame) -> DataFrame:

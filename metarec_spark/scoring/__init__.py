@@ -1,0 +1,1 @@
+"""Exact top-N lists for every user, by blocks, on executors."""

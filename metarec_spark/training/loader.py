@@ -6,6 +6,10 @@ the snapshot's count by the caller.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,10 @@ from petastorm.errors import NoDataAvailableError
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.transformer import Contexts
+
+# Petastorm speaks pyarrow's old dialect, and says at every reader's end that its cache is clean.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
+logging.getLogger("petastorm").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,14 @@ def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterato
         raise TrainingError(
             f"rank {shard.rank} of {shard.size} finds no row group in {shard.folder}; lower train.processes"
         ) from None
-    with reader:
+    try:
         for group in reader:
             columns = group._asdict()
             yield {name: np.stack(values) if values.dtype == object else values for name, values in columns.items()}
+    finally:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints; standard output is the command's result alone
+            reader.stop()
+            reader.join()
 
 
 def count_rows(folder: Path) -> int:

@@ -114,6 +114,7 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
         "model": config.model.model_dump(mode="json"),
         "transitions": config.transitions.model_dump(mode="json"),
         "split": config.split.model_dump(mode="json"),
+        "features": config.features.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
         "stack": {"pyspark": pyspark.__version__},
     }
@@ -131,6 +132,10 @@ def _names(column: DataFrame, what: str) -> list[str]:
 
 
 def _enter(job: Job, manifest: dict, folder: Path) -> None:
+    """Add the model as a candidate, unless it is there: a run that is repeated takes back no decision."""
+    known = F.col("model_id") == F.lit(manifest["model_id"])
+    if job.warehouse.exists(c.MODELS) and not job.warehouse.read(c.MODELS).where(known).isEmpty():
+        return
     shaping = {name: manifest[name] for name in ("model", "transitions", "split", "train")}
     row = {
         "model_id": manifest["model_id"],

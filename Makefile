@@ -1,0 +1,30 @@
+# make demo and make test do all set-up themselves, once; what they fetch is cached and used without network afterwards.
+SHELL := /bin/bash
+RUN := .venv/bin
+
+.PHONY: setup demo test lint dist clean
+setup: .venv/.complete
+
+.venv/.complete: pyproject.toml deploy/setup.sh
+	deploy/setup.sh
+	touch $@
+
+demo: setup
+	$(RUN)/metarec demo
+
+test: setup dist
+	$(RUN)/ruff check metarec_spark jobs tests
+	$(RUN)/python -m pytest
+
+lint: setup
+	$(RUN)/ruff format metarec_spark jobs tests
+	$(RUN)/ruff check --fix metarec_spark jobs tests
+
+dist: dist/metarec_spark.zip
+
+dist/metarec_spark.zip: $(shell find metarec_spark schemas -name '*.py' -o -name '*.json')
+	mkdir -p dist
+	python3 -c "import pathlib, zipfile; z = zipfile.ZipFile('$@', 'w', zipfile.ZIP_DEFLATED); [z.write(p) for p in sorted(pathlib.Path('metarec_spark').rglob('*')) + sorted(pathlib.Path('metarec_spark/schemas').glob('*')) if p.suffix in ('.py', '.json')]"
+
+clean:
+	rm -rf dist warehouse .pytest_cache .ruff_cache

@@ -1,0 +1,8 @@
+"""spark-submit --properties-file deploy/spark-defaults.conf --py-files dist/metarec_spark.zip jobs/recommend_batch.py --config FILE.toml --ds YYYY-MM-DD"""
+
+import sys
+
+from metarec_spark.cli import main
+
+if __name__ == "__main__":
+    main(["recommend", *sys.argv[1:]])

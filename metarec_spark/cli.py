@@ -1,0 +1,164 @@
+"""The ``metarec`` command; jobs/*.py run the same commands under spark-submit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from metarec_spark import __version__, config, job
+from metarec_spark.errors import MetarecError
+from metarec_spark.job import Job, Result
+
+T = TypeVar("T")
+app = typer.Typer(name="metarec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration, a TOML file.", show_default=False)]
+Day = Annotated[datetime, typer.Option("--ds", formats=["%Y-%m-%d"], help="Logical day: nothing newer than its end is read.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times.")]
+
+
+@app.command()
+def extract(
+    config: ConfigFile, ds: Day, set_: Overrides = None, history: Annotated[bool, typer.Option(help="Read the whole log again.")] = False
+) -> None:
+    """Sources → events, rejected_events, items, user_sequences, item_transitions, item_content."""
+    from metarec_spark.features.run import extract as work
+
+    _run("extract", config, ds, set_, lambda job: work(job, history=history))
+
+
+@app.command()
+def train(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
+    """Pinned table versions → snapshot → Horovod ranks → a candidate model."""
+    from metarec_spark.training.run import train as work
+
+    _run("train", config, ds, set_, work)
+
+
+@app.command()
+def evaluate(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
+    """The newest model + held-out events → metrics; approves or rejects it."""
+    from metarec_spark.evaluation.run import evaluate as work
+
+    _run("evaluate", config, ds, set_, work)
+
+
+@app.command()
+def recommend(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
+    """User sequences + the newest approved model → the day's recommendations."""
+    from metarec_spark.scoring.run import recommend as work
+
+    _run("recommend", config, ds, set_, work)
+
+
+@app.command()
+def nightly(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
+    """extract → train (when due) → evaluate → recommend."""
+    from metarec_spark.nightly import nightly as work
+
+    _run("nightly", config, ds, set_, work)
+
+
+@app.command()
+def feedback(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
+    """Recommendations × later events → feedback, and what to train again."""
+    from metarec_spark.feedback.run import collect as work
+
+    _run("feedback", config, ds, set_, work)
+
+
+@app.command()
+def maintain(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
+    """Compact small files and remove old table versions."""
+    from metarec_spark.maintenance.run import maintain as work
+
+    _run("maintain", config, ds, set_, work)
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder to write; must not hold a log yet.")],
+    users: int = 10_000,
+    events: int = 1_000_000,
+    items: Annotated[int, typer.Option(help="Items of each platform.")] = 2_000,
+    days: int = 30,
+    first_day: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])] = datetime(2024, 1, 1),
+    seed: int = 0,
+    shared_taste: Annotated[float, typer.Option(help="Share of a person's taste that is the same on all platforms, 0 to 1.")] = 1.0,
+) -> None:
+    """Write a seeded log of five platforms, with late, duplicate and broken rows."""
+    from metarec_spark.synthetic.platforms import Scale
+    from metarec_spark.synthetic.run import generate as work
+
+    def write(job: Job) -> Result:
+        scale = Scale(users=users, events=events, items=items, days=days, first_day=first_day.date(), seed=seed, shared_taste=shared_taste)
+        counts = work(job.spark, scale, out.absolute().as_uri())
+        return Result(rows_out=counts["events"], details={"rows": counts})
+
+    settings = _checked("generate", None, lambda: config.parse({"warehouse": out.absolute().as_uri()}))
+    job.start_logging("generate", None)
+    raise typer.Exit(job.run("generate", settings, first_day.date(), write))
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder to write the log and the tables to.")] = Path("warehouse/demo")) -> None:
+    """Generate a small log of five platforms and run two nights on it."""
+    from metarec_spark.demo import demo as work
+
+    raise typer.Exit(work(out.absolute()))
+
+
+@app.command()
+def benchmark(
+    log: Annotated[list[Path], typer.Option(help="Folder with events.parquet and items.parquet, any number of times.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for tables and results.")] = Path("warehouse/benchmark"),
+    set_: Overrides = None,
+) -> None:
+    """Leave-one-out, full ranking, on given logs: model, transitions and popularity side by side."""
+    from metarec_spark.evaluation.benchmark import benchmark as work
+
+    raise typer.Exit(_checked("benchmark", None, lambda: work([path.absolute() for path in log], out.absolute(), set_ or [])))
+
+
+@app.command()
+def setup() -> None:
+    """Find Java and fetch Delta's jars, once; later runs need no network."""
+    from metarec_spark.jars import cache_folder, ensure_jars
+    from metarec_spark.java import ensure_java
+
+    java = _checked("setup", None, lambda: ensure_java(cache_folder()))
+    jars = _checked("setup", None, lambda: ensure_jars(java))
+    job.report("setup", None, Result(details={"java": str(java), "jars": [str(jar) for jar in jars]}), 0.0, {}, {})
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _run(name: str, path: Path, ds: datetime, overrides: list[str] | None, work: Callable[[Job], Result]) -> None:
+    job.start_logging(name, ds.date())
+    settings = _checked(name, ds.date(), lambda: config.load(path, overrides))
+    raise typer.Exit(job.run(name, settings, ds.date(), work))
+
+
+def _checked(name: str, ds: date | None, work: Callable[[], T]) -> T:
+    """Do what comes before a session; its errors are reported as a job's are."""
+    try:
+        return work()
+    except MetarecError as error:
+        job.start_logging(name, ds)
+        job.log.error("%s", error)
+        job.report(name, ds, Result(exit_code=error.exit_code), 0.0, {}, {}, error=str(error))
+        raise typer.Exit(error.exit_code) from None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; the exit code is 0 done, 2 usage or configuration, 3 data, 4 model rejected, 1 anything else."""
+    app(args=sys.argv[1:] if arguments is None else arguments)

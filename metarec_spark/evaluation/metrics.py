@@ -1,0 +1,66 @@
+"""Ranking metrics of one relevant item, each defined once, as a Spark column of the target's rank.
+
+With one relevant item, hit rate and recall are the same number, and the ideal DCG is 1. Definitions: Järvelin & Kekäläinen
+(2002) for NDCG; Voorhees (1999) for MRR; AUC as the share of candidates that the target beats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+SEGMENTS = ("all", "few_events", "cold_user", "cold_item")
+KEY = ("split", "domain", "segment", "scorer")
+
+
+def _hit(rank: Column, k: int) -> Column:
+    return F.when(rank <= k, 1.0).otherwise(0.0)
+
+
+AT_K: dict[str, Callable[[Column, int], Column]] = {
+    "ndcg": lambda rank, k: F.when(rank <= k, 1.0 / F.log2(rank + 1.0)).otherwise(0.0),
+    "hit_rate": _hit,
+    "recall": _hit,
+    "precision": lambda rank, k: _hit(rank, k) / k,
+    "f1": lambda rank, k: 2 * _hit(rank, k) / (k + 1),
+    "mrr": lambda rank, k: F.when(rank <= k, 1.0 / rank).otherwise(0.0),
+}
+"""Metrics with a cutoff: (rank from 1, k) → value of one pair."""
+
+
+def auc(rank: Column, candidates: Column) -> Column:
+    """Share of the other candidates that rank behind the target; null where there is no other."""
+    return F.when(candidates > 1, (candidates - rank) / (candidates - 1))
+
+
+def aggregate(ranks: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -> DataFrame:
+    """(split, domain, segment, scorer, metric, k, value, users) from the rows of :func:`metarec_spark.evaluation.ranks.rank`.
+
+    Parameters
+    ----------
+    ranks
+        One row per pair and scorer.
+    catalogue
+        Items of each domain.
+    cutoffs
+        List lengths k.
+    """
+    belongs = [F.when(F.lit(name == "all") | (F.lit(False) if name == "all" else F.col(name)), name) for name in SEGMENTS]
+    rows = ranks.withColumn("segment", F.explode(F.array_compact(F.array(*belongs))))
+    rank = F.col("rank")
+    means = {f"{name}@{k}": F.avg(of(rank, k)) for name, of in AT_K.items() for k in cutoffs}
+    means |= {"auc@0": F.avg(auc(rank, F.col("candidates"))), "accuracy@0": F.avg(_hit(rank, 1)), "loss@0": F.avg("loss")}
+    means |= {f"coverage@{k}": _coverage(k, catalogue) for k in cutoffs}
+    wide = rows.groupBy(*KEY).agg(F.count("*").alias("users"), *[mean.alias(name) for name, mean in means.items()])
+    values = F.map_from_arrays(F.array(*[F.lit(name) for name in means]), F.array(*[F.col(f"`{name}`") for name in means]))
+    long = wide.select(*KEY, "users", F.explode(values).alias("name", "value")).where(F.col("value").isNotNull())
+    parts = F.split("name", "@")
+    return long.select(*KEY, parts[0].alias("metric"), parts[1].cast("int").alias("k"), "value", "users")
+
+
+def _coverage(k: int, catalogue: dict[str, int]) -> Column:
+    """Share of the domain's catalogue that stands in any list of length k."""
+    size = F.element_at(F.create_map(*[F.lit(part) for pair in catalogue.items() for part in pair]), F.first("domain"))
+    return F.size(F.array_distinct(F.flatten(F.collect_set(F.slice("top", 1, k))))) / size

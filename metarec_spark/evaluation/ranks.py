@@ -1,0 +1,104 @@
+"""Rank each held-out target against the whole catalogue of its domain, for the model and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from metarec_spark import columns as c
+from metarec_spark.model.scorer import Scorer
+from metarec_spark.model.transformer import Contexts
+from metarec_spark.scoring.batch import contexts_of, places, ragged, scorer_of
+from metarec_spark.scoring.topn import hide, select
+
+SCHEMA = (
+    "split string, domain string, scorer string, rank int, candidates int, loss double, "
+    "few_events boolean, cold_user boolean, cold_item boolean, top array<int>"
+)
+_ARROW = pa.schema(
+    [
+        *[("split", pa.string()), ("domain", pa.string()), ("scorer", pa.string())],
+        *[("rank", pa.int32()), ("candidates", pa.int32()), ("loss", pa.float64())],
+        *[("few_events", pa.bool_()), ("cold_user", pa.bool_()), ("cold_item", pa.bool_())],
+        ("top", pa.list_(pa.int32())),
+    ]
+)
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an executor needs to know to evaluate."""
+
+    model: str
+    """Folder of the model."""
+    longest: int
+    """Largest cutoff k."""
+    few_events: int
+    """Users with at most so many training events in the domain are in segment few_events."""
+
+
+def rank(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
+    """One row per (user, domain, split) pair and scorer: the target's rank and what metrics need beside it.
+
+    Items that the user has seen are left out, except the target. Ties count against the target. A target that the model's
+    vocabulary lacks ranks last. A user without a usable context is ranked by popularity, as ``recommend`` does.
+    """
+    scorer, _ = scorer_of(task.model)
+    for batch in batches:
+        domain = batch["target_position"].to_numpy()
+        order = np.argsort(domain, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(domain[order])) + 1):
+            for start in range(0, len(rows), _BLOCK):
+                part = batch.take(pa.array(rows[start : start + _BLOCK]))
+                if part.num_rows:
+                    yield from _rank_block(scorer, part, int(domain[rows[0]]), task)
+
+
+def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) -> Iterator[pa.RecordBatch]:
+    items = scorer.catalogue.of_domain[domain]
+    target = batch["target"].to_numpy()
+    place = np.minimum(np.searchsorted(items, target), len(items) - 1)
+    known = items[place] == target
+    seen = [places(items, row) for row in ragged(batch["seen"])]
+    candidates = len(items) - np.array([len(row) for row in seen])
+    train_events = batch["train_events"].to_numpy()
+    cold_item = np.where(known, scorer.catalogue.events[items[place]] == 0, True)
+    for name, scores in _scores(scorer, contexts_of(batch), domain).items():
+        hide(scores, seen)
+        of_target = scores[torch.arange(len(target)), torch.from_numpy(place)]
+        ahead = (scores >= of_target[:, None]).sum(1).numpy()
+        loss = (torch.logsumexp(scores, 1) - of_target).numpy().astype(np.float64)
+        comparable = known if name == c.MODEL else np.zeros_like(known)
+        top, _ = select(scores, min(task.longest, len(items)))
+        yield pa.RecordBatch.from_arrays(
+            [
+                batch["split"],
+                batch["target_domain"],
+                pa.array([name] * len(target)),
+                pa.array(np.where(known, ahead, candidates).astype(np.int32)),
+                pa.array(candidates.astype(np.int32)),
+                pa.array(loss, mask=~comparable),
+                pa.array((train_events > 0) & (train_events <= task.few_events)),
+                pa.array(train_events == 0),
+                pa.array(cold_item),
+                pa.array(list(items[top].astype(np.int32))),
+            ],
+            schema=_ARROW,
+        )
+
+
+def _scores(scorer: Scorer, contexts: Contexts, domain: int) -> dict[str, torch.Tensor]:
+    popularity = torch.from_numpy(scorer.popularity(domain)).expand(len(contexts.length), -1)
+    users = scorer.user_vectors(scorer.hidden(contexts), domain)
+    model = torch.from_numpy(scorer.bundle.model.scale * users @ scorer.vectors[domain].T)
+    empty = (contexts.length == 0)[:, None]
+    return {
+        c.MODEL: torch.where(empty, popularity, model),
+        c.TRANSITIONS: torch.from_numpy(scorer.transitions(contexts, domain)),
+        c.POPULARITY: popularity.clone(),
+    }

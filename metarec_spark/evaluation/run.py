@@ -1,0 +1,113 @@
+"""evaluate: the newest candidate + held-out events → ``metrics``, and the model approved or rejected."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+from metarec_spark.config import Split
+from metarec_spark.errors import DataError
+from metarec_spark.evaluation.metrics import aggregate
+from metarec_spark.evaluation.ranks import SCHEMA, Task, rank
+from metarec_spark.evaluation.table import show
+from metarec_spark.features.encoding import encoded
+from metarec_spark.features.split import held_out, pairs
+from metarec_spark.job import Job, Result, log
+from metarec_spark.model import bundle
+from metarec_spark.storage import local_path
+
+PAIRS_PER_TASK = 5_000
+_EXIT_REJECTED = 4
+
+
+def evaluate(job: Job) -> Result:
+    """Measure the newest model of the day or before on what its split held out, and approve or reject it.
+
+    It is measured on the table versions that it was trained on. A model is rejected where its mean NDCG@10 over all test pairs
+    is not above popularity's; a domain in which it is below the transition baseline is flagged. Without held-out events nothing
+    can be measured, and the model is approved as such.
+    """
+    model = _newest(job)
+    folder = local_path(model["path"])
+    manifest = bundle.read_manifest(folder)
+    split = Split.model_validate(manifest["split"])
+    if split.protocol == "none":
+        log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model["model_id"])
+        return _decide(job, model, "approved", "not measured: split.protocol is none", Result(model_id=model["model_id"]))
+    version = manifest["table_versions"][c.USER_SEQUENCES]
+    users = job.warehouse.read(c.USER_SEQUENCES, version).where(F.col("events") >= manifest["features"]["min_user_events"])
+    rows = _inputs(pairs(held_out(users, split, model["ds"])), manifest)
+    task = Task(str(folder), max(job.config.evaluate.cutoffs), job.config.evaluate.few_events)
+    ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA)
+    catalogue = {name: len(items) for name, items in zip(manifest["domains"], bundle.load(folder).catalogue.of_domain, strict=True)}
+    metrics = aggregate(ranked, catalogue, job.config.evaluate.cutoffs).withColumn("model_id", F.lit(model["model_id"])).persist()
+    try:
+        commit = job.commit(inputs={c.USER_SEQUENCES: version}, model_id=model["model_id"])
+        job.warehouse.merge(c.METRICS, metrics.select("model_id", *[name for name in metrics.columns if name != "model_id"]), commit)
+        values = _headline(metrics)
+    finally:
+        metrics.unpersist()
+    if not values:
+        raise DataError(f"model {model['model_id']}: no held-out pair in {len(manifest['domains'])} domain(s); the log is too short for {split.protocol}")
+    show(values, model["model_id"])
+    status, reason = judge(values)
+    pair_count = sum(users for (name, scorer), (_, _, users) in values.items() if scorer == c.MODEL)
+    result = Result(rows_in=pair_count, rows_out=1, model_id=model["model_id"], details={"test": _plain(values)})
+    return _decide(job, model, status, reason, result)
+
+
+def judge(values: dict[tuple[str, str], tuple[float, float, int]]) -> tuple[str, str]:
+    """Status and reason from (domain, scorer) → (NDCG@10, HR@10, pairs)."""
+    domains = sorted({domain for domain, _ in values})
+    pairs_of = {domain: values[domain, c.MODEL][2] for domain in domains}
+    mean = {s: sum(values[d, s][0] * pairs_of[d] for d in domains) / sum(pairs_of.values()) for s in (c.MODEL, c.POPULARITY)}
+    below = [d for d in domains if values[d, c.MODEL][0] < values[d, c.TRANSITIONS][0]]
+    flag = f"; below the transition baseline in {', '.join(below)}" if below else ""
+    said = f"NDCG@10 {mean[c.MODEL]:.4f} over all test pairs, popularity {mean[c.POPULARITY]:.4f}{flag}"
+    return ("approved" if mean[c.MODEL] > mean[c.POPULARITY] else "rejected"), said
+
+
+def _newest(job: Job) -> dict:
+    rows = job.warehouse.read(c.MODELS).where(F.col("ds") <= F.lit(job.ds))
+    row = rows.orderBy(F.desc("ds"), F.desc("model_id")).first()
+    if row is None:
+        raise DataError(f"no model on or before {job.ds} in {job.warehouse.root}; run `metarec train` first")
+    return row.asDict()
+
+
+def _inputs(rows: DataFrame, manifest: dict) -> DataFrame:
+    """Pairs in domains that the model knows, encoded, dealt to tasks by user."""
+    domains = F.array(*[F.lit(name) for name in manifest["domains"]])
+    shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
+    frame = encoded(rows, **shape).withColumn("target_position", (F.array_position(domains, F.col("target_domain")) - 1).cast("int"))
+    tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest["sequences"] / PAIRS_PER_TASK))
+    return frame.where(F.col("target_position") >= 0).repartition(tasks, c.USER_ID)
+
+
+def _headline(metrics: DataFrame) -> dict[tuple[str, str], tuple[float, float, int]]:
+    """(domain, scorer) → (NDCG@10, HR@10, pairs) of the test split: one value a domain and scorer, by nature few."""
+    rows = metrics.where("split = 'test' AND segment = 'all' AND k = 10 AND metric IN ('ndcg', 'hit_rate')")
+    found: dict[tuple[str, str], dict[str, tuple[float, int]]] = {}
+    for row in rows.toLocalIterator():
+        found.setdefault((row["domain"], row["scorer"]), {})[row["metric"]] = (row["value"], row["users"])
+    return {key: (value["ndcg"][0], value["hit_rate"][0], value["ndcg"][1]) for key, value in sorted(found.items())}
+
+
+def _plain(values: dict[tuple[str, str], tuple[float, float, int]]) -> dict[str, dict[str, dict[str, float]]]:
+    plain: dict[str, dict[str, dict[str, float]]] = {}
+    for (domain, scorer), (ndcg, hit_rate, _) in values.items():
+        plain.setdefault(domain, {})[scorer] = {"ndcg@10": round(ndcg, 5), "hit_rate@10": round(hit_rate, 5)}
+    return plain
+
+
+def _decide(job: Job, model: dict, status: str, reason: str, result: Result) -> Result:
+    log.log(30 if status == "rejected" or "below" in reason else 20, "model %s %s: %s", model["model_id"], status, reason)
+    row = {**model, "status": status, "reason": reason}
+    job.warehouse.merge_records(c.MODELS, [row], job.commit(model_id=model["model_id"]))
+    result.details |= {"status": status, "reason": reason}
+    result.exit_code = _EXIT_REJECTED if status == "rejected" else 0
+    return result

@@ -1,0 +1,108 @@
+"""Score one Arrow batch of users: encode, rank each domain, map back to external ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from metarec_spark.features.encoding import ARRAYS, LENGTH
+from metarec_spark.model import bundle
+from metarec_spark.model.scorer import Scorer
+from metarec_spark.model.transformer import Contexts
+from metarec_spark.scoring.topn import top_n
+
+SCHEMA = "user_id string, domain string, items array<struct<item_id: string, score: float>>, kind string"
+_ITEMS = pa.list_(pa.struct([("item_id", pa.string()), ("score", pa.float32())]))
+_ARROW = pa.schema([("user_id", pa.string()), ("domain", pa.string()), ("items", _ITEMS), ("kind", pa.string())])
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an executor needs to know to score; small, sent with every task."""
+
+    model: str
+    """Folder of the model."""
+    top_n: int
+    exclude_seen: bool
+
+
+@lru_cache(maxsize=2)
+def scorer_of(folder: str) -> tuple[Scorer, pa.Array]:
+    """A model's scorer and its external ids; loaded once per process."""
+    torch.set_num_threads(1)
+    loaded = bundle.load(Path(folder))
+    return Scorer(loaded), loaded.item_ids().combine_chunks()
+
+
+def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
+    """Rows of ``recommendations`` without day and model, for (user_id, encoded sequence, seen_items, wanted domain positions)."""
+    scorer, item_ids = scorer_of(task.model)
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        contexts = contexts_of(batch)
+        hidden = scorer.hidden(contexts)
+        seen = ragged(batch["seen_items"])
+        pair_user, pair_domain = _pairs(batch["wanted"])
+        for domain in np.unique(pair_domain):
+            users = pair_user[pair_domain == domain]
+            yield _lists(batch, scorer, item_ids, task, int(domain), users, hidden, contexts.length.numpy(), seen)
+
+
+def _lists(batch, scorer, item_ids, task, domain, users, hidden, length, seen) -> pa.RecordBatch:
+    items = scorer.catalogue.of_domain[domain]
+    unseen = [places(items, seen[user]) if task.exclude_seen else np.empty(0, np.int64) for user in users]
+    known = length[users] > 0
+    index = np.full((len(users), task.top_n), -1, np.int64)
+    value = np.full((len(users), task.top_n), -np.inf, np.float32)
+    for by_model in (True, False):
+        rows = np.flatnonzero(known == by_model)
+        if len(rows):
+            users_d = scorer.user_vectors(hidden[users[rows]], domain) if by_model else np.ones((len(rows), 1), np.float32)
+            items_d = scorer.vectors[domain] if by_model else scorer.popularity(domain)[:, None]
+            index[rows], value[rows] = top_n(users_d, items_d, [unseen[row] for row in rows], task.top_n)
+    filled = index >= 0
+    offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
+    ids = item_ids.take(pa.array(items[index[filled]]))
+    lists = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([ids, pa.array(value[filled])], fields=list(_ITEMS.value_type)))
+    return pa.RecordBatch.from_arrays(
+        [
+            batch["user_id"].take(pa.array(users)),
+            pa.array([scorer.bundle.domains[domain]] * len(users)),
+            lists,
+            pa.array(np.where(known, "model", "popularity")),
+        ],
+        schema=_ARROW,
+    )
+
+
+def contexts_of(batch: pa.RecordBatch) -> Contexts:
+    """Tensors of the encoded sequences in a batch."""
+    rows = batch.num_rows
+    arrays = [torch.from_numpy(batch[name].flatten().to_numpy().reshape(rows, -1).astype(np.int64)) for name in ARRAYS]
+    return Contexts(*arrays, length=torch.from_numpy(batch[LENGTH].to_numpy().astype(np.int64)))
+
+
+def ragged(lists: pa.ListArray) -> list[np.ndarray]:
+    """A list column as one int array a row."""
+    counts = np.diff(lists.offsets.to_numpy())
+    return np.split(lists.flatten().to_numpy(), np.cumsum(counts)[:-1])
+
+
+def _pairs(wanted: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.diff(wanted.offsets.to_numpy())
+    return np.repeat(np.arange(len(wanted)), counts), wanted.flatten().to_numpy()
+
+
+def places(items: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Places, in ascending ``items``, of those of ``seen`` that are among them."""
+    place = np.searchsorted(items, seen)
+    found = place < len(items)
+    found[found] = items[place[found]] == seen[found]
+    return place[found]

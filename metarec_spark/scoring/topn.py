@@ -1,0 +1,87 @@
+"""The exact top-N: a blocked matrix product and a selection. No Spark, no model.
+
+A users × items matrix never exists: one block of scores does, of at most ``BLOCK_BYTES``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+BLOCK_BYTES = 64 * 2**20
+MOST_ROWS = 512
+
+
+def top_n(users: np.ndarray, items: np.ndarray, seen: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``n`` items with the highest scalar product for each user, seen items left out, ties to the smaller index.
+
+    Parameters
+    ----------
+    users
+        [U, D] float32.
+    items
+        [I, D] float32.
+    seen
+        U arrays of item indexes to leave out.
+    n
+        Items wanted.
+
+    Returns
+    -------
+    index
+        [U, n] int64, best first; -1 where a user has fewer than ``n`` items left.
+    score
+        [U, n] float32; -inf there.
+
+    Raises
+    ------
+    ValueError
+        Where a vector is not finite.
+
+    Notes
+    -----
+    Every block has the same number of rows, padded with zeros, so that a user's scores do not depend on who shares the block.
+    Memory: BLOCK_BYTES for scores, and U × n for the result.
+    """
+    if not (np.isfinite(users).all() and np.isfinite(items).all()):
+        raise ValueError("vectors must be finite: got NaN or infinity")
+    rows = int(np.clip(BLOCK_BYTES // (4 * max(1, len(items))), 1, MOST_ROWS))
+    index = np.full((len(users), n), -1, np.int64)
+    score = np.full((len(users), n), -np.inf, np.float32)
+    kept = min(n, len(items))
+    transposed = torch.from_numpy(np.ascontiguousarray(items)).T
+    for start in range(0, len(users), rows):
+        part = users[start : start + rows]
+        block = torch.zeros(rows, users.shape[1])
+        block[: len(part)] = torch.from_numpy(part)
+        scores = (block @ transposed)[: len(part)]
+        hide(scores, seen[start : start + rows])
+        index[start : start + rows, :kept], score[start : start + rows, :kept] = select(scores, kept)
+    index[score == -np.inf] = -1
+    return index, score
+
+
+def hide(scores: torch.Tensor, seen: list[np.ndarray]) -> None:
+    """Set the scores of seen items to -inf, in place."""
+    counts = [len(items) for items in seen]
+    if sum(counts):
+        row = np.repeat(np.arange(len(seen)), counts)
+        scores[torch.from_numpy(row), torch.from_numpy(np.concatenate(seen).astype(np.int64))] = float("-inf")
+
+
+def select(scores: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``n`` largest of each row, by (score descending, index ascending): [rows, n] indexes and scores."""
+    if n == 0:
+        return np.empty((len(scores), 0), np.int64), np.empty((len(scores), 0), np.float32)
+    value, index = torch.topk(scores, n, dim=1)
+    value, index = value.numpy(), index.numpy()
+    # topk breaks ties as it likes: order ties inside the list, then see whether one was cut at its end.
+    order = np.lexsort((index, -value), axis=1)
+    value, index = np.take_along_axis(value, order, 1), np.take_along_axis(index, order, 1)
+    last = torch.from_numpy(value[:, -1:].copy())
+    cut = ((scores == last).sum(1) > torch.from_numpy((value == value[:, -1:]).sum(1))).numpy() & np.isfinite(value[:, -1])
+    for row in np.flatnonzero(cut):
+        all_scores = scores[row].numpy()
+        above = int((value[row] > value[row, -1]).sum())
+        index[row, above:] = np.flatnonzero(all_scores == value[row, -1])[: n - above]
+    return index, value

@@ -1,0 +1,1 @@
+"""A made-up behaviour log of several platforms, for demonstrations, tests and benchmarks."""

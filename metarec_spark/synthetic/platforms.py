@@ -1,0 +1,124 @@
+"""The platforms, their items, and the scale of a log: what people's behaviour is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+from metarec_spark.errors import ConfigError
+from metarec_spark.synthetic.draws import one_of, scattered, uniform
+from metarec_spark.synthetic.topics import BRANDS, TOPICS
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One domain of the log."""
+
+    name: str
+    """Domain of its rows."""
+    share: float
+    """Its share of all events, about."""
+    event_types: dict[str, float]
+    """Event type → share of the platform's events."""
+    noun: str
+    """Last word of its items' titles."""
+
+
+PLATFORMS = (
+    Platform("shop", 0.30, {"view": 0.75, "cart": 0.17, "purchase": 0.08}, "kit"),
+    Platform("social", 0.25, {"like": 0.70, "share": 0.20, "follow": 0.10}, "group"),
+    Platform("music", 0.20, {"play": 0.90, "like": 0.10}, "album"),
+    Platform("video", 0.15, {"watch": 0.85, "rate": 0.15}, "film"),
+    Platform("search", 0.10, {"click": 1.0}, "guide"),
+)
+# Event type → largest value: a price, a share of the running time, a rating. The others have no value.
+VALUES = {"purchase": 200.0, "play": 1.0, "watch": 1.0, "rate": 5.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the log is, and its seed. Same scale, same rows.
+
+    Raises
+    ------
+    ConfigError
+        Where a field is out of range.
+    """
+
+    users: int
+    """People, from 1; one user id on all platforms. With few events, the least active have none."""
+    events: int
+    """Events of people, from 1, exactly; duplicates and bots come on top (see arrivals.py)."""
+    items: int
+    """Items of each platform, at least one for each topic."""
+    days: int
+    """Days from the first to the last event, from 1."""
+    first_day: date
+    """UTC day of the first events."""
+    seed: int
+    """Any whole number of 64 bits."""
+    shared_taste: float = 1.0
+    """Probability, 0 to 1, that a user's taste on a platform is the person's and not one of that platform's own."""
+
+    def __post_init__(self) -> None:
+        ranges = {"users": (1, 2**31 - 1), "events": (1, 2**53), "items": (len(TOPICS), 2**31 - 1), "days": (1, 36_500)}
+        for name, (low, high) in {**ranges, "seed": (-(2**63), 2**63 - 1), "shared_taste": (0, 1)}.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} = {getattr(self, name)}: expected {low} to {high}")
+
+    def draw(self, what: str, *keys: Column | str) -> Column:
+        """A uniform number from 0 to below 1; see :func:`metarec_spark.synthetic.draws.uniform`."""
+        return uniform(self.seed, what, *keys)
+
+
+def items(spark: SparkSession, scale: Scale) -> DataFrame:
+    """All items of all platforms as (item_id, domain, title, attributes).
+
+    The second word of a title is the item's topic. One in ten ``topic:`` attributes is drawn from all, one in ten is missing.
+    """
+    keys = ["platform", "number"]
+    numbered = spark.range(len(PLATFORMS) * scale.items).select(
+        F.expr(f"cast(id div {scale.items} as int)").alias("platform"),
+        (F.col("id") % scale.items).alias("number"),
+    )
+    numbered = numbered.withColumn("topic", F.col("number") % len(TOPICS))
+    describing, naming = ([words[part] for words in TOPICS.values()] for part in (0, 1))
+    title = F.concat_ws(
+        " ",
+        one_of(F.lit(describing)[F.col("topic")], scale.draw("describing", *keys)),
+        F.lit(list(TOPICS))[F.col("topic")],
+        one_of(F.lit(naming)[F.col("topic")], scale.draw("naming", *keys)),
+        of_platform([p.noun for p in PLATFORMS]),
+    )
+    brand = F.lit(BRANDS)[(F.col("topic") + F.floor(scale.draw("brand", *keys) * 3)) % len(BRANDS)]
+    drawn = scale.draw("attribute", *keys)
+    any_topic = F.floor(scale.draw("attribute topic", *keys) * len(TOPICS))
+    said = F.lit(list(TOPICS))[F.when(drawn < 0.8, F.col("topic")).when(drawn < 0.9, any_topic)]
+    attributes = F.array_compact(F.array(F.concat(F.lit("brand:"), brand), F.concat(F.lit("topic:"), said)))
+    return numbered.select(
+        item_id(scale).alias(c.ITEM_ID),
+        of_platform([p.name for p in PLATFORMS]).alias(c.DOMAIN),
+        title.alias(c.TITLE),
+        attributes.alias(c.ATTRIBUTES),
+    )
+
+
+def item_id(scale: Scale) -> Column:
+    """The id shown for (platform, number); numbers go from 0 to below ``scale.items``."""
+    shown = scattered(F.col("number"), scale.items, scale.draw("item", "platform")).cast("string")
+    prefix = of_platform([f"{p.name}-" for p in PLATFORMS])
+    return F.concat(prefix, F.lpad(shown, max(6, len(str(scale.items))), "0"))
+
+
+def items_of_topic(topic: Column, scale: Scale) -> Column:
+    """How many items of a platform have the topic: number % topics is an item's topic, number div topics its rank in it."""
+    return F.floor((scale.items - 1 - topic) / len(TOPICS)) + 1
+
+
+def of_platform(values: list[str] | list[float] | list[Column]) -> Column:
+    """From values in the order of ``PLATFORMS``, the one of the row's platform."""
+    return F.array(*[value if isinstance(value, Column) else F.lit(value) for value in values])[F.col("platform")]
