@@ -98,7 +98,7 @@ def generate(
     def write(job: Job) -> Result:
         scale = Scale(users=users, events=events, items=items, days=days, first_day=first_day.date(), seed=seed, shared_taste=shared_taste)
         counts = work(job.spark, scale, out.absolute().as_uri())
-        return Result(rows_out=counts["events"], details={"rows": counts})
+        return Result(rows_out=sum(counts.values()) - counts["items"], details={"rows": counts})
 
     settings = _checked("generate", None, lambda: config.parse({"warehouse": out.absolute().as_uri()}))
     job.start_logging("generate", None)

@@ -22,6 +22,7 @@ from metarec_spark.storage import local_path
 
 PAIRS_PER_TASK = 5_000
 _EXIT_REJECTED = 4
+_JUDGED_AT = 10
 
 
 def evaluate(job: Job) -> Result:
@@ -41,10 +42,11 @@ def evaluate(job: Job) -> Result:
     version = manifest["table_versions"][c.USER_SEQUENCES]
     users = job.warehouse.read(c.USER_SEQUENCES, version).where(F.col("events") >= manifest["features"]["min_user_events"])
     rows = _inputs(pairs(held_out(users, split, model["ds"])), manifest)
-    task = Task(str(folder), max(job.config.evaluate.cutoffs), job.config.evaluate.few_events)
+    cutoffs = sorted({*job.config.evaluate.cutoffs, _JUDGED_AT})
+    task = Task(str(folder), max(cutoffs), job.config.evaluate.few_events)
     ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA)
     catalogue = {name: len(items) for name, items in zip(manifest["domains"], bundle.load(folder).catalogue.of_domain, strict=True)}
-    metrics = aggregate(ranked, catalogue, job.config.evaluate.cutoffs).withColumn("model_id", F.lit(model["model_id"])).persist()
+    metrics = aggregate(ranked, catalogue, cutoffs).withColumn("model_id", F.lit(model["model_id"])).persist()
     try:
         commit = job.commit(inputs={c.USER_SEQUENCES: version}, model_id=model["model_id"])
         job.warehouse.merge(c.METRICS, metrics.select("model_id", *[name for name in metrics.columns if name != "model_id"]), commit)
@@ -90,7 +92,7 @@ def _inputs(rows: DataFrame, manifest: dict) -> DataFrame:
 
 def _headline(metrics: DataFrame) -> dict[tuple[str, str], tuple[float, float, int]]:
     """(domain, scorer) → (NDCG@10, HR@10, pairs) of the test split: one value a domain and scorer, by nature few."""
-    rows = metrics.where("split = 'test' AND segment = 'all' AND k = 10 AND metric IN ('ndcg', 'hit_rate')")
+    rows = metrics.where(f"split = 'test' AND segment = 'all' AND k = {_JUDGED_AT} AND metric IN ('ndcg', 'hit_rate')")
     found: dict[tuple[str, str], dict[str, tuple[float, int]]] = {}
     for row in rows.toLocalIterator():
         found.setdefault((row["domain"], row["scorer"]), {})[row["metric"]] = (row["value"], row["users"])

@@ -63,8 +63,11 @@ class Horovod:
 
     def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-        self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
-        return self._hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters(), op=self._hvd.Sum)
+        if self.max(len(optimizer.state)):  # an empty state is the same everywhere, and Horovod would fill it by taking a step
+            self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+        distributed = self._hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters(), op=self._hvd.Sum)
+        distributed.state = optimizer.state  # Horovod starts an empty one; checkpoints hold that of ``optimizer``
+        return distributed
 
 
 def launch(spec: Path, processes: int, launcher: str, spark: SparkSession | None, timeout: int) -> None:

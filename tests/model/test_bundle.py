@@ -1,0 +1,77 @@
+"""The model folder: what is saved is what is loaded, or an error."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from model.factories import MANIFEST, catalogue, contexts, model, saved
+from safetensors import safe_open
+
+from metarec_spark.errors import DataError
+from metarec_spark.model import bundle
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached():
+    bundle.load.cache_clear()
+
+
+def test_a_loaded_model_gives_the_scores_of_the_saved_one(tmp_path):
+    of = catalogue(transitions=np.eye(20, k=1))
+    loaded = bundle.load(saved(tmp_path / "model", of, blocks=2))
+    user, domain = contexts([[3, 8, 1], [2]]), torch.tensor([0, 1])
+    made = model(of, blocks=2)
+    torch.testing.assert_close(loaded.model.encode(user, domain), made.encode(user, domain), rtol=0, atol=0)
+    np.testing.assert_array_equal(loaded.item_vectors, made.catalogue_vectors().numpy())
+    assert (loaded.catalogue.transitions != of.transitions).nnz == 0
+    for name in ("domain", "events", "tokens", "weights", "token_hashes"):
+        np.testing.assert_array_equal(getattr(loaded.catalogue, name), getattr(of, name))
+    assert loaded.item_ids().to_pylist() == [f"i{i}" for i in range(20)]
+    assert (loaded.domains, loaded.max_length, loaded.transitions.history) == (MANIFEST["domains"], 6, 2)
+    assert not loaded.model.training
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "items.parquet"])
+def test_a_changed_byte_is_an_error(tmp_path, name):
+    file = saved(tmp_path) / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} has sha256 .*restore it or train again"):
+        bundle.load(tmp_path)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    (saved(tmp_path) / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"model.safetensors has sha256 nothing"):
+        bundle.load(tmp_path)
+
+
+def test_a_folder_without_a_manifest_is_no_model(tmp_path):
+    (saved(tmp_path) / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"no manifest.json; .* not a whole model"):
+        bundle.load(tmp_path)
+
+
+def test_another_format_is_not_read(tmp_path):
+    file = saved(tmp_path) / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    with pytest.raises(DataError, match="format 99, this version reads 1"):
+        bundle.load(tmp_path)
+
+
+def test_the_folder_holds_numbers_and_text_and_nothing_pickled(tmp_path):
+    files = sorted(file.name for file in saved(tmp_path).iterdir())
+    assert files == ["items.parquet", "manifest.json", "model.safetensors"]
+    with safe_open(tmp_path / "model.safetensors", framework="np") as file:
+        kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+    assert kinds <= {np.dtype(kind) for kind in ("float32", "int32", "int64")}
+    assert (tmp_path / "items.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
+    assert all((one / file.name).read_bytes() == file.read_bytes() for file in two.iterdir())

@@ -1,0 +1,45 @@
+"""What a model knows of the items, in arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from model.factories import catalogue
+
+from metarec_spark.model.catalogue import pack_tokens
+
+
+def packed(*triples: tuple[int, int, float], items: int = 3, most: int = 8):
+    item, hashes, weight = (np.array(column) for column in zip(*triples, strict=True)) if triples else (np.array([], int),) * 3
+    return pack_tokens(item.astype(np.int64), hashes.astype(np.int64), weight.astype(np.float32), items, most)
+
+
+def test_a_token_of_a_single_item_is_dropped_and_places_count_from_one():
+    tokens, weights, hashes = packed((0, -7, 0.5), (0, 40, 0.25), (1, 40, 1.0), (1, 99, 2.0), (2, -7, 0.125))
+    assert hashes.tolist() == [0, -7, 40]
+    assert tokens.tolist() == [[1, 2], [2, 0], [1, 0]]
+    assert weights.tolist() == [[0.5, 0.25], [1.0, 0.0], [0.125, 0.0]]
+
+
+def test_the_heaviest_tokens_stay_and_ties_go_to_the_smaller_token():
+    everywhere = [(item, token, weight) for item in (0, 1) for token, weight in ((5, 0.1), (6, 0.9), (8, 0.5), (7, 0.5))]
+    tokens, weights, hashes = packed(*everywhere, most=2)
+    assert hashes.tolist() == [0, 5, 6, 7, 8]
+    assert tokens.tolist() == [[2, 3], [2, 3], [0, 0]]
+    np.testing.assert_array_equal(weights, np.float32([[0.9, 0.5], [0.9, 0.5], [0, 0]]))
+
+
+def test_the_order_of_the_triples_does_not_matter():
+    triples = [(item, token, float(weight)) for item in range(3) for token, weight in ((5, 1), (6, 3), (8, 2))]
+    for one, other in zip(packed(*triples), packed(*reversed(triples)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_items_without_content_have_one_column_of_padding():
+    tokens, weights, hashes = packed()
+    assert tokens.tolist() == [[0]] * 3
+    assert weights.tolist() == [[0.0]] * 3
+    assert hashes.tolist() == [0]
+
+
+def test_items_of_a_domain_are_ascending():
+    assert [items.tolist() for items in catalogue(items=5).of_domain] == [[0, 2, 4], [1, 3]]
