@@ -1,4 +1,8 @@
-"""spark-submit --properties-file deploy/spark-defaults.conf --py-files dist/metarec_spark.zip jobs/extract_features.py --config FILE.toml --ds YYYY-MM-DD"""
+r"""metarec extract, under spark-submit:
+
+spark-submit --properties-file deploy/spark-defaults.conf --py-files dist/metarec_spark.zip \
+    jobs/extract_features.py --config FILE.toml --ds YYYY-MM-DD
+"""
 
 import sys
 

@@ -1,4 +1,8 @@
-"""spark-submit --properties-file deploy/spark-defaults.conf --py-files dist/metarec_spark.zip jobs/train_model.py --config FILE.toml --ds YYYY-MM-DD"""
+r"""metarec train, under spark-submit:
+
+spark-submit --properties-file deploy/spark-defaults.conf --py-files dist/metarec_spark.zip \
+    jobs/train_model.py --config FILE.toml --ds YYYY-MM-DD
+"""
 
 import sys
 

@@ -285,9 +285,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"configuration {path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"configuration {path}: not valid TOML: {error}") from None
-    for override in overrides or []:
-        _apply(raw, override)
-    return parse(raw, where=str(path))
+    return parse(overridden(raw, overrides or []), where=str(path))
 
 
 def parse(raw: dict[str, Any], where: str = "configuration") -> Config:
@@ -297,6 +295,13 @@ def parse(raw: dict[str, Any], where: str = "configuration") -> Config:
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors(include_url=False)]
         raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+
+
+def overridden(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Apply ``section.key=value`` overrides to plain tables, in place, and return them."""
+    for override in overrides:
+        _apply(raw, override)
+    return raw
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -9,12 +9,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
-from metarec_spark.config import Split
+from metarec_spark.config import Features, Split
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.metrics import aggregate
 from metarec_spark.evaluation.ranks import SCHEMA, Task, rank
 from metarec_spark.evaluation.table import show
 from metarec_spark.features.encoding import encoded
+from metarec_spark.features.run import users_as_of
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
@@ -39,8 +40,8 @@ def evaluate(job: Job) -> Result:
     if split.protocol == "none":
         log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model["model_id"])
         return _decide(job, model, "approved", "not measured: split.protocol is none", Result(model_id=model["model_id"]))
-    version = manifest["table_versions"][c.USER_SEQUENCES]
-    users = job.warehouse.read(c.USER_SEQUENCES, version).where(F.col("events") >= manifest["features"]["min_user_events"])
+    versions = manifest["table_versions"]
+    users = users_as_of(job, model["ds"], versions, Features.model_validate(manifest["features"]))
     rows = _inputs(pairs(held_out(users, split, model["ds"])), manifest)
     cutoffs = sorted({*job.config.evaluate.cutoffs, _JUDGED_AT})
     task = Task(str(folder), max(cutoffs), job.config.evaluate.few_events)
@@ -48,7 +49,7 @@ def evaluate(job: Job) -> Result:
     catalogue = {name: len(items) for name, items in zip(manifest["domains"], bundle.load(folder).catalogue.of_domain, strict=True)}
     metrics = aggregate(ranked, catalogue, cutoffs).withColumn("model_id", F.lit(model["model_id"])).persist()
     try:
-        commit = job.commit(inputs={c.USER_SEQUENCES: version}, model_id=model["model_id"])
+        commit = job.commit(inputs={c.USER_SEQUENCES: versions[c.USER_SEQUENCES]}, model_id=model["model_id"])
         job.warehouse.merge(c.METRICS, metrics.select("model_id", *[name for name in metrics.columns if name != "model_id"]), commit)
         values = _headline(metrics)
     finally:

@@ -17,11 +17,11 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
-from metarec_spark.config import Section
+from metarec_spark.config import Features, Section
 from metarec_spark.errors import DataError
 from metarec_spark.features import cleaning, sources
 from metarec_spark.features.content import content
-from metarec_spark.features.sequences import sequences, touched_items, touched_users
+from metarec_spark.features.sequences import as_of, newer_than, sequences, touched_items, touched_users
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
 from metarec_spark.features.vocabulary import counted, updated
@@ -63,6 +63,20 @@ def extract(job: Job, *, history: bool = False) -> Result:
     details = {"first_day": first.isoformat(), "rejected": kept.rejected}
     details |= {name: job.warehouse.read(name).count() for name in names}
     return Result(rows_in=kept.read, rows_out=kept.kept, details=details)
+
+
+def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features) -> DataFrame:
+    """Rows of ``user_sequences`` at pinned versions, as of the end of ``ds``, of users with enough events.
+
+    The table holds what is newest. Where it has events after ``ds`` (an older day is run again, or filled in), those users'
+    sequences are made again from ``events``.
+    """
+    rows = job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES])
+    newer = newer_than(rows, ds)
+    if not newer.isEmpty():
+        events, items = job.warehouse.read(c.EVENTS, versions[c.EVENTS]), job.warehouse.read(c.ITEMS, versions[c.ITEMS])
+        rows = as_of(rows, newer, events, items, ds, features.max_length)
+    return rows.where(F.col("events") >= features.min_user_events)
 
 
 def _first_day(job: Job) -> date:

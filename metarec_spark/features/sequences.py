@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -39,6 +41,17 @@ def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame
     history = history.withColumn("newest", newest)
     arrays = [F.col(f"newest.{name}").alias(name) for name in (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)]
     return history.select(c.USER_ID, *arrays, SEEN, ACTIVE_DOMAINS, "events")
+
+
+def newer_than(rows: DataFrame, ds: date) -> DataFrame:
+    """(user_id) of the ``user_sequences`` rows that hold an event after the day ``ds``."""
+    return rows.where(F.to_date(F.element_at(c.EVENT_TIME, -1)) > F.lit(ds)).select(c.USER_ID)
+
+
+def as_of(rows: DataFrame, newer: DataFrame, events: DataFrame, items: DataFrame, ds: date, max_length: int) -> DataFrame:
+    """Rows of ``user_sequences`` as they were at the end of ``ds``: those of the ``newer`` users are made again from ``events``."""
+    then = events.where(F.col(c.EVENT_DATE) <= F.lit(ds)).join(newer, c.USER_ID, "left_semi")
+    return rows.join(newer, c.USER_ID, "left_anti").unionByName(sequences(then, items, max_length))
 
 
 def touched_users(changes: DataFrame) -> DataFrame:

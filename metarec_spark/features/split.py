@@ -41,10 +41,7 @@ def held_out(sequences: DataFrame, split: Split, ds: date) -> DataFrame:
         none = F.array().cast("array<struct<domain:string,split:string,position:int>>")
         frame = frame.withColumn(TARGETS, none).withColumn(TRAIN_POSITIONS, _positions(F.col("n")))
         return frame.withColumn(TEST_CONTEXT, F.col(TRAIN_POSITIONS)).drop("n", "domains")
-    if split.protocol == "leave_one_out":
-        frame = _leave_one_out(frame)
-    else:
-        frame = _temporal(frame, split, ds)
+    frame = _leave_one_out(frame) if split.protocol == "leave_one_out" else _temporal(frame, split, ds)
     frame = frame.withColumn(TARGETS, F.filter(TARGETS, lambda target: target["position"] >= 0))
     return frame.drop("n", "domains")
 

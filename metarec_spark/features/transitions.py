@@ -40,4 +40,4 @@ def transitions(sequences: DataFrame, settings: Transitions) -> DataFrame:
     successor = F.struct("place", F.col("b.i").alias(c.ITEM_IDX), F.col("b.d").alias(c.DOMAIN), F.col("w").alias("weight"))
     rows = top.groupBy("a").agg(F.sort_array(F.collect_list(successor)).alias("successors"))
     unplaced = F.transform("successors", lambda s: F.struct(s[c.ITEM_IDX], s[c.DOMAIN], s["weight"]))
-    return rows.select(F.col(f"a.i").alias(c.ITEM_IDX), F.col("a.d").alias(c.DOMAIN), unplaced.alias("successors"))
+    return rows.select(F.col("a.i").alias(c.ITEM_IDX), F.col("a.d").alias(c.DOMAIN), unplaced.alias("successors"))

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError, ModelRejected
 from metarec_spark.features.encoding import encoded
+from metarec_spark.features.run import users_as_of
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
 from metarec_spark.scoring.batch import SCHEMA, Task, score
@@ -26,8 +27,8 @@ def recommend(job: Job) -> Result:
     row = newest_approved(job)
     folder = local_path(row["path"])
     manifest = bundle.read_manifest(folder)
-    version = job.warehouse.version(c.USER_SEQUENCES)
-    users = job.warehouse.read(c.USER_SEQUENCES, version).where(F.col("events") >= config.features.min_user_events)
+    versions = {name: job.warehouse.version(name) for name in (c.USER_SEQUENCES, c.EVENTS, c.ITEMS)}
+    users = users_as_of(job, job.ds, versions, config.features)
     unknown = users.select(F.explode("active_domains").alias(c.DOMAIN)).where(~F.col(c.DOMAIN).isin(manifest["domains"]))
     unknown = {r[0]: r[1] for r in unknown.groupBy(c.DOMAIN).count().toLocalIterator()}
     if unknown:
@@ -37,7 +38,7 @@ def recommend(job: Job) -> Result:
     tasks = max(job.spark.sparkContext.defaultParallelism, math.ceil(users.count() / USERS_PER_TASK))
     rows = rows.repartition(tasks, c.USER_ID).sortWithinPartitions(c.USER_ID).mapInArrow(partial(score, task=task), SCHEMA)
     rows = rows.withColumns({"ds": F.lit(job.ds), "model_id": F.lit(row["model_id"])})
-    commit = job.commit(inputs={c.USER_SEQUENCES: version}, model_id=row["model_id"])
+    commit = job.commit(inputs=versions, model_id=row["model_id"])
     job.warehouse.replace_days(c.RECOMMENDATIONS, rows, "ds", job.ds, job.ds, commit)
     written = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(job.ds))
     counts = written.agg(F.count("*"), F.countDistinct(c.USER_ID), F.coalesce(F.sum(F.size("items")), F.lit(0))).first()

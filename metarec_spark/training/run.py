@@ -18,6 +18,7 @@ from metarec_spark import columns as c
 from metarec_spark.config import Config
 from metarec_spark.errors import DataError
 from metarec_spark.features.encoding import GAP_BUCKETS
+from metarec_spark.features.run import users_as_of
 from metarec_spark.features.split import held_out
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
@@ -26,7 +27,7 @@ from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
 from metarec_spark.training.loader import count_rows
 
-_PINNED = (c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
+_PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
 _MOST_NAMES = 1000
 
 
@@ -62,6 +63,8 @@ def train(job: Job) -> Result:
 
 def _fingerprint(config: Config, versions: dict[str, int], ds: date) -> str:
     shaping = {name: getattr(config, name).model_dump(mode="json") for name in ("split", "features", "transitions", "model", "train")}
+    # Not of events: every extract writes a version of it, and what is trained on is the sequences.
+    versions = {name: version for name, version in versions.items() if name != c.EVENTS}
     said = json.dumps([shaping, versions, ds.isoformat(), __version__], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
@@ -72,8 +75,8 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
     if done.exists():
         return read_json(str(done))
     config, folder = job.config, work / "snapshot"
-    tables = {name: job.warehouse.read(name, version) for name, version in versions.items()}
-    users = tables[c.USER_SEQUENCES].where(F.col("events") >= config.features.min_user_events)
+    tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)}
+    users = users_as_of(job, job.ds, versions, config.features)
     labelled = held_out(users, config.split, job.ds)
     items = tables[c.ITEMS].count()
     known = {

@@ -20,7 +20,7 @@ def scale(**fields: object) -> Scale:
     return Scale(**(defaults | fields))
 
 
-LARGE = scale(users=20_000, events=200_000, items=2400)
+LARGE = scale(users=10_000, events=100_000, items=1200)
 
 
 def with_topics(spark: SparkSession, log: DataFrame, of: Scale) -> DataFrame:

@@ -1,0 +1,111 @@
+"""The whole chain on a generated log: two days, run twice, end in the same tables, here and in a second warehouse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+from metarec_spark import config
+from metarec_spark.job import Job
+from metarec_spark.nightly import nightly
+from metarec_spark.synthetic.platforms import Scale
+from metarec_spark.synthetic.run import generate
+from metarec_spark.tables import ALL, Warehouse
+
+SCALE = Scale(users=80, events=2_500, items=48, days=4, first_day=date(2024, 1, 7), seed=3)
+NIGHTS = (date(2024, 1, 9), date(2024, 1, 10))
+TOP_N = 40
+
+
+@pytest.fixture(scope="module")
+def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("log")
+    generate(spark, SCALE, out.as_uri())
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(spark: SparkSession, log: Path) -> Callable[[Path], Warehouse]:
+    def both_nights(root: Path) -> Warehouse:
+        settings = config.parse(
+            {
+                "warehouse": root.as_uri(),
+                "sources": [{"path": (log / "events").as_uri(), "day_column": "ds"}],
+                "items": [{"path": (log / "items").as_uri()}],
+                "split": {"protocol": "leave_one_out"},
+                "model": {"dim": 16},
+                "train": {"max_epochs": 3},
+                "recommend": {"top_n": TOP_N},
+            }
+        )
+        for ds in NIGHTS:
+            result = nightly(Job("nightly", settings, ds, spark, Warehouse(spark, settings.warehouse)))
+            assert result.exit_code == 0
+        return Warehouse(spark, settings.warehouse)
+
+    return both_nights
+
+
+@pytest.fixture(scope="module")
+def first(run: Callable[[Path], Warehouse], tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, dict[str, list[str]]]:
+    warehouse = run(tmp_path_factory.mktemp("first"))
+    return warehouse, contents(warehouse)
+
+
+def contents(warehouse: Warehouse) -> dict[str, list[str]]:
+    """Every row of every table, as sorted JSON; without what names the warehouse's place or how long training took."""
+    rows = {}
+    for name in ALL:
+        if warehouse.exists(name):
+            frame = warehouse.read(name).drop("path", "metrics")
+            rows[name] = sorted(frame.select(F.to_json(F.struct(*frame.columns))).toPandas().iloc[:, 0])
+    return rows
+
+
+def test_every_table_of_the_chain_is_written(first) -> None:
+    _, tables = first
+    assert {name for name, rows in tables.items() if rows} == set(ALL) - {c.FEEDBACK}
+
+
+def test_both_nights_again_end_in_the_same_tables(first, run: Callable[[Path], Warehouse]) -> None:
+    warehouse, before = first
+    after = contents(run(Path(warehouse.root.removeprefix("file:"))))
+    assert after == before
+
+
+def test_a_second_warehouse_gets_the_same_rows(first, run: Callable[[Path], Warehouse], tmp_path: Path) -> None:
+    _, before = first
+    after = contents(run(tmp_path))
+    assert after == before
+
+
+def test_every_active_pair_has_exactly_its_items_unseen_and_once(first) -> None:
+    warehouse, _ = first
+    night = F.col("ds") == F.lit(NIGHTS[-1])
+    lists = {(row.user_id, row.domain): [item.item_id for item in row["items"]] for row in warehouse.read(c.RECOMMENDATIONS).where(night).collect()}
+    events = warehouse.read(c.EVENTS).collect()
+    items = warehouse.read(c.ITEMS).collect()
+    seen: dict[tuple[str, str], set[str]] = {}
+    for event in events:
+        seen.setdefault((event.user_id, event.domain), set()).add(event.item_id)
+    catalogue = {domain: {item.item_id for item in items if item.domain == domain} for domain in {item.domain for item in items}}
+    assert set(lists) == set(seen)
+    for (user, domain), shown in lists.items():
+        unseen = catalogue[domain] - seen[user, domain]
+        assert len(shown) == len(set(shown)) == min(TOP_N, len(unseen))
+        assert set(shown) <= unseen
+
+
+def test_the_second_night_reads_only_its_days_and_does_not_train(first) -> None:
+    warehouse, tables = first
+    models = [json.loads(row) for row in tables[c.MODELS]]
+    assert [model["ds"] for model in models] == [NIGHTS[0].isoformat()]
+    replaced = warehouse.spark.sql(f"DESCRIBE HISTORY delta.`{warehouse.path(c.EVENTS)}`").orderBy(F.desc("version")).first()
+    assert "2024-01-07" not in replaced.operationParameters["predicate"]

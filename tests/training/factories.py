@@ -1,0 +1,72 @@
+"""Tiny snapshots: Parquet files in the shapes that ranks read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from model.factories import MANIFEST, SHAPE
+
+from metarec_spark.config import Train
+from metarec_spark.training import snapshot
+from metarec_spark.training.loader import Shard
+
+ITEMS = 20
+
+
+def walks(users: int = 30, length: int = 6) -> list[list[int]]:
+    """Users who walk on by one item an event, each from another start; nobody has more than ``length`` events."""
+    return [[(start + step) % ITEMS for step in range(2 + start % (length - 1))] for start in range(users)]
+
+
+def rows(sequences: list[list[int]], **more: list[int]) -> pa.Table:
+    """Encoded sequences of items, whose domains alternate."""
+    width = SHAPE.max_length
+
+    def padded(of):
+        return pa.array([[of(item) for item in sequence] + [0] * (width - len(sequence)) for sequence in sequences], pa.list_(pa.int32()))
+
+    arrays = {"item_idx": padded(lambda i: i), "domain": padded(lambda i: i % 2), "event_type": padded(lambda i: 1), "gap": padded(lambda i: 3)}
+    counts = {"length": [len(sequence) for sequence in sequences], **more}
+    return pa.table(arrays | {name: pa.array(values, pa.int32()) for name, values in counts.items()})
+
+
+def written(folder: Path, table: pa.Table, files: int = 4) -> Path:
+    """Write rows to so many files, of one row group each."""
+    folder.mkdir(parents=True)
+    for file, part in enumerate(np.array_split(np.arange(table.num_rows), files)):
+        pq.write_table(table.take(pa.array(part)), folder / f"part-{file}.parquet")
+    return folder
+
+
+def shard(folder: Path, rank: int = 0, size: int = 1, pool: str = "dummy") -> Shard:
+    return Shard(folder, rank, size, pool)
+
+
+def settings(**fields: object) -> Train:
+    """A short training without early stopping."""
+    return Train(**({"epochs": 3, "batch_tokens": 64, "learning_rate": 0.02} | fields))
+
+
+def spec(folder: Path, train: Train, *, sequences: list[list[int]] | None = None, files: int = 4, model: dict | None = None) -> Path:
+    """A whole snapshot, and the file that ranks start from."""
+    sequences = sequences or walks()
+    at = folder / "snapshot"
+    written(at / snapshot.SEQUENCES, rows(sequences), files)
+    contexts = [sequence[:-1] for sequence in sequences]
+    targets = [sequence[-1] for sequence in sequences]
+    written(at / snapshot.VALIDATION, rows(contexts, target=targets, target_domain=[t % 2 for t in targets]), files)
+    items = {"item_idx": range(ITEMS), "item_id": [f"i{i}" for i in range(ITEMS)], "domain": [i % 2 for i in range(ITEMS)]}
+    written(at / snapshot.ITEMS, pa.table({name: pa.array(values) for name, values in items.items()}).append_column("train_events", pa.array([1] * ITEMS)), 1)
+    tokens = {"item_idx": range(ITEMS), "token": [i % 3 for i in range(ITEMS)], "weight": pa.array([1.0] * ITEMS, pa.float32())}
+    written(at / snapshot.TOKENS, pa.table({name: pa.array(values) for name, values in tokens.items()}), 1)
+    pairs = {"item_idx": range(ITEMS), "successor": [(i + 1) % ITEMS for i in range(ITEMS)], "weight": pa.array([1.0] * ITEMS, pa.float32())}
+    written(at / snapshot.TRANSITIONS, pa.table({name: pa.array(values) for name, values in pairs.items()}), 1)
+    manifest = {**MANIFEST, "model": {"dim": 8, "dropout": 0.0} | (model or {})}
+    said = {"snapshot": str(at), "model": str(folder / "model"), "train": train.model_dump(mode="json"), "threads": 2, "manifest": manifest}
+    file = folder / "spec.json"
+    file.write_text(json.dumps(said))
+    return file

@@ -1,0 +1,90 @@
+"""Ranks under real Horovod on this host."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from model.factories import contexts
+from safetensors import safe_open
+from training.factories import settings, spec, walks
+
+from metarec_spark.errors import TrainingError
+from metarec_spark.model import bundle
+from metarec_spark.training.distributed import launch
+from metarec_spark.training.progress import Progress
+
+# Two equal shares, each one batch: two ranks then take the very steps that one rank takes with both at once.
+ONE_STEP = {"batch_tokens": 512, "processes": 2, "epochs": 4}
+
+
+def trained(file, processes: int) -> bundle.Bundle:
+    launch(file, processes, "local", None, timeout=60)
+    return bundle.load(file.parent / "model")
+
+
+def assert_close(one, other):
+    """Same vectors of items and users, but for the order in which floats were added."""
+    np.testing.assert_allclose(one.item_vectors, other.item_vectors, atol=1e-3)
+    user, domain = contexts(walks(8)), torch.arange(8) % 2
+    torch.testing.assert_close(one.model.encode(user, domain), other.model.encode(user, domain), rtol=0, atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return trained(spec(tmp_path_factory.mktemp("two"), settings(**ONE_STEP), files=2), 2)
+
+
+def test_two_ranks_take_the_steps_of_one(tmp_path, undisturbed):
+    one = trained(spec(tmp_path, settings(**ONE_STEP), files=1), 1)
+    assert_close(undisturbed, one)
+    losses = [[epoch["loss"] for epoch in found.manifest["metrics"]["history"]] for found in (undisturbed, one)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_two_ranks_read_every_row_and_validate_every_pair(undisturbed):
+    history = undisturbed.manifest["metrics"]["history"]
+    assert [(epoch["sequences"], epoch["steps"]) for epoch in history] == [(30.0, 1)] * 4
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert 0 < undisturbed.manifest["metrics"]["validation_ndcg@10"] <= 1
+
+
+def test_a_checkpoint_of_two_ranks_holds_the_moments(undisturbed):
+    with safe_open(undisturbed.folder.parent / "checkpoint.safetensors", framework="pt") as file:
+        moments = {name: file.get_tensor(name) for name in file.keys() if name.startswith("optimizer.")}  # noqa: SIM118
+    assert {value.item() for name, value in moments.items() if name.endswith(".step")} == {4.0}
+    assert sum(value.abs().sum() for name, value in moments.items() if name.endswith(".exp_avg")) > 0
+
+
+def test_two_ranks_go_on_from_a_checkpoint_as_if_undisturbed(tmp_path, undisturbed, monkeypatch):
+    def killed_in_the_third_epoch(self, *_):
+        if self.title == "epoch 3/4":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Progress, "step", killed_in_the_third_epoch)
+        trained(spec(tmp_path / "one", settings(**ONE_STEP), files=1), 1)
+    file = spec(tmp_path / "two", settings(**ONE_STEP), files=2)
+    shutil.copy(tmp_path / "one" / "checkpoint.safetensors", file.parent)
+    assert_close(trained(file, 2), undisturbed)
+
+
+def test_a_rank_that_fails_ends_the_run_with_its_own_error(tmp_path):
+    file = spec(tmp_path, settings(**ONE_STEP), files=1)
+    start = time.monotonic()
+    with pytest.raises(TrainingError, match=r"rank 1 failed: TrainingError: rank 1 of 2 finds no row group .*; lower train.processes; horovod ended"):
+        launch(file, 2, "local", None, timeout=60)
+    assert time.monotonic() - start < 60
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_file_that_cannot_be_read_ends_the_run_in_one_process_too(tmp_path):
+    file = spec(tmp_path, settings(), sequences=walks(4))
+    for part in (tmp_path / "snapshot" / "sequences").iterdir():
+        part.write_bytes(b"PAR1 no more")
+    with pytest.raises(Exception, match="(?i)parquet"):
+        launch(file, 1, "local", None, timeout=60)
+    assert not (tmp_path / "model").exists()
