@@ -2,12 +2,16 @@
 SHELL := /bin/bash
 RUN := .venv/bin
 
-.PHONY: setup demo test lint dist clean
+.PHONY: setup benchmark demo test lint dist clean
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml deploy/setup.sh
 	deploy/setup.sh
 	touch $@
+
+# Quality on a log: make benchmark LOGS="DIR DIR …", each with events.parquet and items.parquet.
+benchmark: setup
+	$(RUN)/metarec benchmark $(foreach log,$(LOGS),--log $(log))
 
 demo: setup
 	$(RUN)/metarec demo

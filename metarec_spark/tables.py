@@ -118,6 +118,8 @@ class Warehouse:
         self.versions_read[name] = until
         if since >= until:
             return self.read(name, until).withColumn("_change_type", F.lit("insert")).limit(0)
+        if since + 1 < self._table(name).history().agg(F.min("version")).first()[0]:
+            return None
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
         rows = reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
         kind = F.col("_change_type")

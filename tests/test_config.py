@@ -155,7 +155,7 @@ def test_a_missing_file_is_told_with_what_to_give(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"warehouse = ", "not valid TOML: .*line 1"), (b"\xff\xfe", "cannot be read"), (b"", "'warehouse' is missing")]
+    ("content", "said"), [(b"warehouse = \nx = 1\n", "not valid TOML: .*line 1"), (b"\xff\xfe", "cannot be read"), (b"", "'warehouse' is missing")]
 )
 def test_a_broken_file_is_told(tmp_path: Path, content: bytes, said: str):
     file = tmp_path / "broken.toml"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -28,7 +28,7 @@ def judge(rows: DataFrame, settings: Features, now: datetime) -> DataFrame:
     settings
         Limits and known event types.
     now
-        Times after it are in the future, where a source has no arrival day; UTC.
+        Times after it are in the future, where a source has no arrival day; with its time zone.
     """
     late = F.date_sub(F.col(ARRIVAL), settings.late_days)
     event_day = F.to_date(c.EVENT_TIME)
@@ -50,7 +50,7 @@ def judge(rows: DataFrame, settings: Features, now: datetime) -> DataFrame:
     judged = judged.withColumn("bucket", bucket).withColumn("hour", F.date_trunc("hour", c.EVENT_TIME))
     together = ["bucket", "hour"]
     judged = judged.repartition(*together)
-    same = Window.partitionBy(*together, c.REASON, *_KEY).orderBy(c.SOURCE, c.VALUE)
+    same = Window.partitionBy(*together, c.REASON, *_KEY).orderBy(c.SOURCE, c.VALUE, TIME_TEXT)
     judged = judged.withColumn("copy", F.row_number().over(same))
     judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("copy") > 1, "duplicate")))
     hourly = Window.partitionBy(*together, c.USER_ID)
@@ -67,8 +67,9 @@ def of_days(judged: DataFrame, first: date, last: date) -> DataFrame:
 
 def within_reach(rows: DataFrame, first: date, last: date, settings: Features, now: datetime) -> DataFrame:
     """Keep the rows that can count for ``first`` to ``last``, by conditions that a file format can skip data with."""
-    start = datetime.combine(first, datetime.min.time())
-    end = datetime.combine(last, datetime.min.time()) + timedelta(days=1)
+    # With their zone: Spark reads a datetime without one in the zone of the driver's machine.
+    start = datetime.combine(first, datetime.min.time(), UTC)
+    end = datetime.combine(last, datetime.min.time(), UTC) + timedelta(days=1)
     time = F.col(c.EVENT_TIME)
     by_time = time.isNull() | ((time >= F.lit(start)) & (time < F.lit(end))) | (time > F.lit(now))
     by_arrival = F.col(ARRIVAL).between(F.lit(first), F.lit(last + timedelta(days=settings.late_days)))

@@ -92,7 +92,7 @@ def _first_day(job: Job) -> date:
 
 
 def _events(job: Job, first: date) -> Kept:
-    config, spark, now = job.config, job.spark, datetime.now(UTC).replace(tzinfo=None)
+    config, spark, now = job.config, job.spark, datetime.now(UTC)
     opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
     rows = reduce(DataFrame.unionByName, [cleaning.within_reach(rows, first, job.ds, config.features, now) for rows in opened])
     judged = cleaning.of_days(cleaning.judge(rows, config.features, now), first, job.ds).persist(StorageLevel.DISK_ONLY)
@@ -103,9 +103,10 @@ def _events(job: Job, first: date) -> Kept:
             raise DataError(f"no event on or before {job.ds} in any source: {_why_none(opened, kept)}")
         commit = job.commit(settings=_cleaning_settings(job))
         events = cleaning.accepted(judged).repartition(c.EVENT_DATE).sortWithinPartitions(c.EVENT_DATE, c.USER_ID, c.EVENT_TIME)
-        job.warehouse.replace_days(c.EVENTS, events, c.EVENT_DATE, first, job.ds, commit)
         rejected = cleaning.rejected(judged).repartition(cleaning.DAY)
+        # Events last: the next run goes on from their commit, and so makes up for a run that was killed between the two.
         job.warehouse.replace_days(c.REJECTED_EVENTS, rejected, cleaning.DAY, first, job.ds, commit, undated=True)
+        job.warehouse.replace_days(c.EVENTS, events, c.EVENT_DATE, first, job.ds, commit)
     finally:
         judged.unpersist()
     log.info("events: %d rows read from %s on, %d kept, rejected %s", kept.read, first, kept.kept, kept.rejected or "none")
@@ -148,7 +149,8 @@ def _items(job: Job, events_version: int, information: DataFrame | None) -> None
         unseen = unseen.join(known, [c.DOMAIN, c.ITEM_ID], "left_anti")
         none = F.lit(None).cast("date")
         known = known.unionByName(unseen.withColumns({"events": F.lit(0).cast("long"), "first_day": none, "last_day": none}))
-    first_free = (items.agg(F.max(c.ITEM_IDX)).first()[0] or -1) + 1 if not items.isEmpty() else 0
+    newest = items.agg(F.max(c.ITEM_IDX)).first()[0]
+    first_free = 0 if newest is None else newest + 1
     warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: events_version}))
 
 

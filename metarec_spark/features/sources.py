@@ -145,13 +145,21 @@ def _open_json(spark: SparkSession, path: str) -> DataFrame:
     return spark.read.json(path, schema=T.StructType(as_text))
 
 
+def _counted(number: Column, unit: str) -> Column:
+    """A time from its count of units since 1970."""
+    per_second = _PER_SECOND[unit]
+    in_reach = F.when(number.between(0, _LAST_SECOND * per_second), number.cast("bigint"))
+    return F.timestamp_micros(in_reach * F.lit(1_000_000 // per_second).cast("bigint"))
+
+
 def _timestamp(time: Column, kind: T.DataType, unit: str) -> Column:
     """Read a time as UTC; null where it is no time from 1970 to 9999."""
     if isinstance(kind, _INTEGERS):
-        seconds = time / F.lit(_PER_SECOND[unit])
-        parsed = F.when(seconds.between(0, _LAST_SECOND), seconds).cast("timestamp")
+        parsed = _counted(time, unit)
     elif isinstance(kind, T.StringType):
-        parsed = F.try_to_timestamp(time)
+        # JSON and CSV give numbers as text; fewer digits are a year, or a day such as 20240110, which is not guessed at.
+        number = F.when(time.rlike(r"^\d{9,}$"), time).try_cast("bigint")
+        parsed = F.coalesce(F.try_to_timestamp(time), _counted(number, unit))
     else:
         parsed = time.cast("timestamp")
     return F.when(parsed >= F.lit("1970-01-01").cast("timestamp"), parsed)

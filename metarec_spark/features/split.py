@@ -7,7 +7,7 @@ validation, and nothing from those days on is trained on.
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -65,7 +65,8 @@ def _leave_one_out(frame: DataFrame) -> DataFrame:
 
 
 def _temporal(frame: DataFrame, split: Split, ds: date) -> DataFrame:
-    test_from = datetime.combine(ds - timedelta(days=split.test_days - 1), datetime.min.time())
+    # With its zone: Spark reads a datetime without one in the zone of the driver's machine.
+    test_from = datetime.combine(ds - timedelta(days=split.test_days - 1), datetime.min.time(), UTC)
     validation_from = test_from - timedelta(days=split.validation_days)
     times, domains = F.col(c.EVENT_TIME), F.col(c.DOMAIN)
     earlier = F.size(F.filter(times, lambda time: time < F.lit(validation_from)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -35,7 +36,7 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
     folder = Path(urlparse(row["path"]).path)
     manifest = bundle.read_manifest(folder)
     assert (manifest["domains"], manifest["event_types"], manifest["items"]) == (["books", "films"], ["event"], 20)
-    assert manifest["sequences"] == result.rows_in == manifest["metrics"]["history"][0]["sequences"] == 24
+    assert manifest["sequences"] == result.rows_in == manifest["metrics"]["history"][0]["sequences"] == 31
     assert len(manifest["metrics"]["history"]) == 4
     assert sorted(bundle.load(folder).item_ids().to_pylist()) == sorted([f"b{i}" for i in range(10)] + [f"f{i}" for i in range(10)])
     assert not (extracted / "warehouse" / "_training" / row["model_id"]).exists()
@@ -50,8 +51,6 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
 def test_a_model_file_without_its_row_is_entered(spark, extracted, tmp_path_factory):
     done = stages(spark, tmp_path_factory).evaluated
     job = job_at(spark, extracted, "train")
-    import shutil
-
     shutil.copytree(done / "warehouse" / "_models", extracted / "warehouse" / "_models")
     result = train(job)
     (row,) = models(job)
@@ -60,7 +59,7 @@ def test_a_model_file_without_its_row_is_entered(spark, extracted, tmp_path_fact
 
 
 def test_more_ranks_than_sequences_is_an_error_that_says_what_to_do(spark, extracted):
-    with pytest.raises(DataError, match=r"has 24 users with two or more training events; 64 rank.*lower train.processes"):
+    with pytest.raises(DataError, match=r"has 31 users with two or more training events; 64 rank.*lower train.processes"):
         train(job_at(spark, extracted, "train", train={"processes": 64}))
 
 
@@ -68,4 +67,4 @@ def test_spark_launches_the_ranks_too(spark, extracted):
     job = job_at(spark, extracted, "train", train={"processes": 2, "launcher": "spark", "epochs": 1})
     result = train(job)
     manifest = bundle.read_manifest(Path(urlparse(models(job)[0]["path"]).path))
-    assert manifest["metrics"]["history"][0]["sequences"] == result.rows_in == 24
+    assert manifest["metrics"]["history"][0]["sequences"] == result.rows_in == 31

@@ -1,0 +1,86 @@
+"""evaluate: metrics rows, and what becomes of the model."""
+
+from __future__ import annotations
+
+import pytest
+from training.warehouses import DAY, copied, job_at, rows_of, stages
+
+from metarec_spark.errors import DataError
+from metarec_spark.evaluation.run import _decide, evaluate, judge
+from metarec_spark.job import Result
+from metarec_spark.training.run import train
+
+
+@pytest.fixture
+def folder(spark, tmp_path, tmp_path_factory):
+    return copied(stages(spark, tmp_path_factory).evaluated, tmp_path)
+
+
+@pytest.fixture
+def extracted(spark, tmp_path, tmp_path_factory):
+    return copied(stages(spark, tmp_path_factory).extracted, tmp_path)
+
+
+def values(**of_domain: tuple[float, float, float, int]) -> dict:
+    """Domain → NDCG@10 of model, transitions and popularity, and pairs."""
+    scorers = ("model", "transitions", "popularity")
+    return {(name, s): (v[n], 0.0, v[3]) for name, v in of_domain.items() for n, s in enumerate(scorers)}
+
+
+def test_a_model_above_popularity_is_approved_and_weak_domains_are_flagged():
+    status, reason = judge(values(books=(0.4, 0.3, 0.2, 10), films=(0.1, 0.2, 0.15, 10)))
+    assert status == "approved"
+    assert reason == "NDCG@10 0.2500 over all test pairs, popularity 0.1750; below the transition baseline in films"
+
+
+def test_domains_count_by_their_pairs():
+    assert judge(values(books=(0.4, 0.3, 0.2, 1), films=(0.1, 0.1, 0.15, 99)))[0] == "rejected"
+
+
+def test_a_model_no_better_than_popularity_is_rejected():
+    assert judge(values(books=(0.2, 0.1, 0.2, 5))) == ("rejected", "NDCG@10 0.2000 over all test pairs, popularity 0.2000")
+
+
+def test_a_rejected_model_is_entered_as_such_and_gives_the_commands_exit_code(spark, folder):
+    job = job_at(spark, folder, "evaluate")
+    model = job.warehouse.read("models").first().asDict()
+    assert _decide(job, model, "rejected", "too weak", Result()).exit_code == 4
+    (after,) = job.warehouse.read("models").collect()
+    assert after.asDict() == model | {"status": "rejected", "reason": "too weak"}
+
+
+def test_every_scorer_domain_and_split_is_measured_over_all_users(spark, folder):
+    job = job_at(spark, folder, "evaluate")
+    rows = job.warehouse.read("metrics").where("segment = 'all' AND metric = 'ndcg' AND k = 10").collect()
+    users = {(row["split"], row["domain"], row["scorer"]): row["users"] for row in rows}
+    scorers, pairs = ("model", "transitions", "popularity"), {"books": 31, "films": 15}
+    assert users == {(split, domain, s): n for split in ("test", "validation") for domain, n in pairs.items() for s in scorers}
+    assert all(0 < row["value"] <= 1 for row in rows)
+    (model,) = job.warehouse.read("models").collect()
+    assert (model["status"], model["reason"][:8]) == ("approved", "NDCG@10 ")
+
+
+def test_the_same_model_again_gives_the_same_rows_whatever_came_since(spark, folder):
+    job = job_at(spark, folder, "evaluate")
+    before = {name: rows_of(job, name) for name in ("metrics", "models")}
+    result = evaluate(job_at(spark, folder, "evaluate"))
+    assert {name: rows_of(job, name) for name in before} == before
+    assert (result.exit_code, result.rows_in, result.details["status"]) == (0, 46, "approved")
+
+
+def test_a_model_is_judged_at_ten_whatever_cutoffs_are_reported(spark, folder):
+    evaluate(job_at(spark, folder, "evaluate", evaluate={"cutoffs": [3]}))
+
+
+def test_a_model_with_nothing_held_out_is_approved_as_unmeasured(spark, extracted):
+    train(job_at(spark, extracted, "train", split={"protocol": "none"}, train={"epochs": 1}))
+    job = job_at(spark, extracted, "evaluate")
+    assert evaluate(job).exit_code == 0
+    (model,) = job.warehouse.read("models").collect()
+    assert (model["status"], model["reason"]) == ("approved", "not measured: split.protocol is none")
+    assert not job.warehouse.exists("metrics")
+
+
+def test_there_must_be_a_model(spark, folder):
+    with pytest.raises(DataError, match="no model on or before 2024-01-09 .*metarec train"):
+        evaluate(job_at(spark, folder, "evaluate", DAY.replace(day=9)))

@@ -1,0 +1,84 @@
+"""Ranks of held-out targets among their domain's items."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from model.factories import catalogue, contexts, model, saved
+
+from metarec_spark.evaluation.ranks import Task, rank
+
+WIDTH = 4
+
+
+def ranked(folder, *pairs: dict) -> dict[str, list[dict]]:
+    """Scorer → rows, of pairs given by context, target, seen and train_events; all of domain 0, the even items."""
+    defaults = {"context": [2, 4], "target": 6, "seen": [], "train_events": 3}
+    pairs = [defaults | pair for pair in pairs]
+    made = contexts([pair["context"] for pair in pairs], width=WIDTH)
+    arrays = {name: getattr(made, part).tolist() for name, part in (("item_idx", "item"), ("domain", "domain"), ("event_type", "event_type"), ("gap", "gap"))}
+    ints = {"target": "target", "train_events": "train_events"}
+    columns = {name: pa.array(values, pa.list_(pa.int32())) for name, values in arrays.items()}
+    columns |= {name: pa.array([pair[key] for pair in pairs], pa.int32()) for name, key in ints.items()}
+    columns |= {"length": pa.array(made.length.tolist(), pa.int32()), "seen": pa.array([pair["seen"] for pair in pairs], pa.list_(pa.int32()))}
+    count = len(pairs)
+    columns |= {"split": pa.array(["test"] * count), "target_domain": pa.array(["books"] * count), "target_position": pa.array([0] * count, pa.int32())}
+    batch = pa.RecordBatch.from_pydict(columns)
+    rows = [row for found in rank(iter([batch]), Task(str(folder), longest=3, few_events=3)) for row in found.to_pylist()]
+    return {name: [row for row in rows if row["scorer"] == name] for name in ("model", "transitions", "popularity")}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    follows = np.zeros((20, 20))
+    follows[4, 6], follows[4, 8], follows[2, 10] = 2.0, 2.0, 1.0
+    return saved(tmp_path / "model", catalogue(transitions=follows))
+
+
+def test_the_models_rank_is_the_targets_place_in_the_sorted_scores(folder):
+    (row,) = ranked(folder, {"seen": [2, 4]})["model"]
+    made = model(catalogue())
+    user = made.encode(contexts([[2, 4]]), torch.tensor([0]))[0].detach()
+    scores = {item: float(made.scale * user @ made.catalogue_vectors()[item]) for item in range(0, 20, 2) if item not in (2, 4)}
+    order = sorted(scores, key=scores.get, reverse=True)
+    assert (row["rank"], row["candidates"], row["top"]) == (1 + order.index(6), 8, order[:3])
+    assert row["loss"] == pytest.approx(np.log(sum(np.exp(value) for value in scores.values())) - scores[6], rel=1e-4)
+
+
+def test_ties_count_against_the_target(folder):
+    found = ranked(folder, {"target": 6}, {"target": 10}, {"target": 0})["transitions"]
+    assert [row["rank"] for row in found] == [2, 3, 10]  # 6 ties with 8; 10 is third; 0 ties with all that nothing votes for
+    assert [row["loss"] for row in found] == [None] * 3
+
+
+def test_seen_items_are_left_out_and_the_target_is_not(folder):
+    found = ranked(folder, {"target": 0}, {"target": 0, "seen": [18, 16, 3]}, {"target": 14, "seen": [18, 16, 3]})["popularity"]
+    assert [(row["rank"], row["candidates"]) for row in found] == [(10, 10), (8, 8), (1, 8)]
+    assert found[1]["top"] == [14, 12, 10]
+
+
+@pytest.mark.parametrize("target", [99, 7])
+def test_a_target_that_the_domain_lacks_ranks_last(folder, target):
+    for rows in ranked(folder, {"target": target, "seen": [2, 4]}).values():
+        assert (rows[0]["rank"], rows[0]["candidates"], rows[0]["loss"], rows[0]["cold_item"]) == (8, 8, None, True)
+
+
+def test_an_empty_context_is_ranked_by_popularity(folder):
+    found = ranked(folder, {"context": [], "target": 16, "train_events": 0}, {"context": [2], "target": 16})
+    assert found["model"][0]["rank"] == found["popularity"][0]["rank"] == 2
+    assert found["model"][0]["top"] == [18, 16, 14]
+    assert found["model"][1]["top"] != [18, 16, 14]
+
+
+def test_segments_follow_from_training_events(folder):
+    events = ranked(folder, *({"train_events": n, "target": t} for n, t in ((0, 6), (1, 0), (3, 6), (4, 6))))["model"]
+    assert [(row["cold_user"], row["few_events"], row["cold_item"]) for row in events] == [
+        (True, False, False), (False, True, True), (False, True, False), (False, False, False),
+    ]  # fmt: skip
+
+
+def test_ranks_do_not_depend_on_the_other_pairs(folder):
+    pairs = [{"context": [i % 20, (i + 3) % 20], "target": (2 * i) % 20} for i in range(300)]
+    assert [row["rank"] for row in ranked(folder, *pairs)["model"]][5] == ranked(folder, pairs[5])["model"][0]["rank"]

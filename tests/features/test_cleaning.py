@@ -1,0 +1,130 @@
+"""Every row of a log is an event or is rejected with one reason, once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+
+import pytest
+from features.factories import log_rows
+from pyspark.sql import DataFrame, SparkSession
+
+from metarec_spark.config import Features
+from metarec_spark.contracts import conform
+from metarec_spark.features import cleaning
+
+NOW = datetime(2024, 1, 12, tzinfo=UTC)
+SETTINGS = Features(late_days=2, max_events_per_hour=3, event_types=["click", "event"])
+EVENT = None
+
+# label → (the reason expected, the day it counts for, the row)
+CASES = {
+    1: (EVENT, "2024-01-10", {}),
+    2: ("null_user", "2024-01-10", {"user_id": " "}),
+    3: ("null_item", "2024-01-10", {"item_id": None}),
+    4: ("null_domain", "2024-01-10", {"domain": ""}),
+    5: ("bad_time", "2024-01-11", {"time_text": "soon", "arrival": "2024-01-11"}),
+    6: ("bad_time", None, {"time_text": None, "arrival": None}),
+    7: ("future_time", "2024-01-10", {"time_text": "2024-01-11 00:00:00"}),
+    8: (EVENT, "2024-01-10", {"time_text": "2024-01-10 23:59:59.999999"}),
+    9: ("future_time", None, {"time_text": "2024-01-12 00:00:01", "arrival": None}),
+    10: (EVENT, "2024-01-12", {"time_text": "2024-01-12 00:00:00", "arrival": None}),
+    11: ("late", "2024-01-10", {"time_text": "2024-01-07 23:59:59"}),
+    12: (EVENT, "2024-01-08", {"time_text": "2024-01-08 00:00:00"}),
+    13: (EVENT, "1999-01-01", {"time_text": "1999-01-01 12:00:00", "arrival": None}),
+    14: ("unknown_type", "2024-01-10", {"event_type": "purchase"}),
+    15: ("unknown_type", "2024-01-10", {"event_type": None}),
+    16: ("null_user", "2024-01-11", {"user_id": None, "item_id": None, "time_text": "soon", "arrival": "2024-01-11"}),
+    17: ("bad_time", "2024-01-10", {"time_text": "soon", "event_type": "purchase"}),
+    # The same event three times, from two sources: the first source's smallest value stays.
+    20: (EVENT, "2024-01-10", {"user_id": "twice"}),
+    21: ("duplicate", "2024-01-10", {"user_id": "twice"}),
+    22: ("duplicate", "2024-01-10", {"user_id": "twice", "source": "1:csv"}),
+    23: (EVENT, "2024-01-10", {"user_id": "twice", "event_type": "event"}),
+    # Four events in a clock hour are one too many; the next hour is judged anew.
+    **{30 + n: ("bot", "2024-01-10", {"user_id": "bot", "item_id": f"i{n}", "time_text": f"2024-01-10 10:{n}9:59"}) for n in range(4)},
+    34: (EVENT, "2024-01-10", {"user_id": "bot", "time_text": "2024-01-10 11:00:00"}),
+    # Three events and two copies are not: what was rejected already does not count.
+    **{40 + n: (EVENT, "2024-01-10", {"user_id": "busy", "item_id": f"i{n}"}) for n in range(3)},
+    43: ("duplicate", "2024-01-10", {"user_id": "busy", "item_id": "i0"}),
+    44: ("unknown_type", "2024-01-10", {"user_id": "busy", "event_type": "purchase"}),
+}
+
+
+def rows(spark: SparkSession) -> DataFrame:
+    """The cases, their labels as values."""
+    return log_rows(spark, *[row | {"value": float(label)} for label, (_, _, row) in CASES.items()])
+
+
+@pytest.fixture(scope="module")
+def judged(spark: SparkSession) -> Iterator[DataFrame]:
+    cached = cleaning.judge(rows(spark), SETTINGS, NOW).cache()
+    yield cached
+    cached.unpersist()
+
+
+def verdicts(judged: DataFrame) -> dict[int, tuple[str | None, str | None]]:
+    found = [tuple(row) for row in judged.selectExpr("int(value)", "reason", "string(day)").collect()]
+    assert len(found) == len({label for label, _, _ in found}), "a row was judged twice"
+    return {label: (reason, day) for label, reason, day in found}
+
+
+def expected(*days: str | None) -> dict[int, tuple[str | None, str | None]]:
+    return {label: (reason, day) for label, (reason, day, _) in CASES.items() if not days or day in days}
+
+
+def test_each_row_has_its_first_reason_and_its_day(judged: DataFrame):
+    assert verdicts(judged) == expected()
+
+
+def test_every_row_that_is_read_is_kept_or_rejected(judged: DataFrame):
+    kept, rejected = cleaning.accepted(judged), cleaning.rejected(judged)
+    assert conform(kept, "events").count() == sum(reason is None for reason, _, _ in CASES.values())
+    found = Counter(row[0] for row in conform(rejected, "rejected_events").select("reason").collect())
+    assert found == Counter(reason for reason, _, _ in CASES.values() if reason)
+
+
+def test_rejected_rows_stay_as_they_arrived(judged: DataFrame):
+    row = cleaning.rejected(judged).where("value = 17").first()
+    assert (row.user_id, row.event_type, row.event_time, str(row.day)) == ("u1", "purchase", "soon", "2024-01-10")
+
+
+def test_the_judgement_does_not_depend_on_the_order_of_the_rows(spark: SparkSession):
+    assert verdicts(cleaning.judge(rows(spark).orderBy("value", ascending=False).repartition(5), SETTINGS, NOW)) == expected()
+
+
+def test_all_types_are_accepted_where_none_are_named(spark: SparkSession):
+    given = log_rows(spark, {"event_type": "purchase", "value": 1.0}, {"event_type": " ", "value": 2.0})
+    assert verdicts(cleaning.judge(given, Features(), NOW)) == {1: (None, "2024-01-10"), 2: ("unknown_type", "2024-01-10")}
+
+
+@pytest.fixture(params=["UTC", "America/New_York", "Asia/Tokyo"])
+def time_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The time zone of the machine that runs the driver."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("time_zone")
+def test_days_are_judged_from_the_rows_within_their_reach_as_from_all(spark: SparkSession):
+    for first, last in [(date(2024, 1, 10), date(2024, 1, 10)), (date(2024, 1, 8), date(2024, 1, 9)), (date(1999, 1, 1), date(2024, 1, 12))]:
+        reached = cleaning.within_reach(rows(spark), first, last, SETTINGS, NOW)
+        found = verdicts(cleaning.of_days(cleaning.judge(reached, SETTINGS, NOW), first, last))
+        wanted = {label: verdict for label, verdict in expected().items() if verdict[1] is None or str(first) <= verdict[1] <= str(last)}
+        assert found == wanted
+
+
+def test_rows_of_other_days_are_out_of_reach(spark: SparkSession):
+    day = date(2024, 1, 9)
+    given = log_rows(
+        spark,
+        *[{"arrival": arrival, "time_text": "2024-01-09 10:00:00", "value": float(arrival[-2:])} for arrival in ("2024-01-08", "2024-01-12")],
+        {"arrival": None, "time_text": "2024-01-08 23:59:59.999999"},
+        {"arrival": None, "time_text": "2024-01-10 00:00:00"},
+    )
+    assert cleaning.within_reach(given, day, day, SETTINGS, NOW).count() == 0

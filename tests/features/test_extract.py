@@ -1,0 +1,217 @@
+"""extract on a log that grows by the night: any nights, in any order, any number of times, give the tables of one read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+from metarec_spark import config
+from metarec_spark.errors import DataError
+from metarec_spark.features.run import extract
+from metarec_spark.job import Job, Result
+from metarec_spark.tables import ALL, Warehouse
+
+LAST = 10
+LOG = pa.schema([(name, pa.string()) for name in ("ds", "user_id", "item_id", "domain", "event_type", "event_time")])
+
+# Night → (user, domain, item, type, time). The first night knows one item only.
+NIGHTS = {
+    7: [("u1", "shop", "a", "click", "2024-01-07 10:00:00"), ("u1", "shop", "a", "click", "2024-01-07 10:00:00")],
+    8: [
+        ("u1", "shop", "b", "click", "2024-01-08 10:00:00"),
+        ("u2", "news", "a", "click", "2024-01-08 11:00:00"),
+        ("u2", "shop", "c", "click", "2024-01-07 23:00:00"),  # a day late
+        ("u2", "shop", None, "click", "2024-01-08 12:00:00"),
+        ("u3", "shop", "a", "odd", "2024-01-08 13:00:00"),
+    ],
+    9: [("u1", "news", "d", "click", "2024-01-09 10:00:00"), ("u2", "shop", "a", "click", "2024-01-07 01:00:00")],  # too late
+    10: [("u3", "shop", "e", "click", "2024-01-10 10:00:00"), ("u1", "shop", "a", "click", "2024-01-10 11:00:00"), ("", "shop", "a", "click", "soon")],
+}
+
+
+class Shop:
+    """A log, a file of items, and a warehouse."""
+
+    def __init__(self, spark: SparkSession, folder: Path) -> None:
+        self.spark, self.folder = spark, folder
+        (folder / "log").mkdir(parents=True)
+
+    def arrive(self, day: int, rows: list[tuple] | None = None) -> None:
+        """The night's rows and, from the second night on, an item that nobody has seen yet."""
+        rows = [(f"2024-01-{day:02}", user, item, *rest) for user, domain, item, *rest in rows or NIGHTS[day] for rest in [(domain, *rest)]]
+        table = pa.Table.from_pylist([dict(zip(LOG.names, row, strict=True)) for row in rows], LOG)
+        pq.write_table(table, self.folder / "log" / f"{day}.parquet")
+        titles = {"a": "Red shoe"} | ({"unseen": "Blue shoe"} if day > min(NIGHTS) else {})
+        (self.folder / "items.json").write_text("\n".join(json.dumps({"domain": "shop", "item_id": i, "title": t}) for i, t in titles.items()))
+
+    def job(self, day: int, warehouse: type[Warehouse] = Warehouse, **features: object) -> Job:
+        source = {"path": str(self.folder / "log"), "day_column": "ds"}
+        items = [{"path": str(self.folder / "items.json"), "format": "json"}] if (self.folder / "items.json").exists() else []
+        given = {"sources": [source], "items": items, "features": {"late_days": 1, "max_length": 3} | features}
+        made = config.parse({"warehouse": str(self.folder / "warehouse")} | given)
+        return Job("extract", made, date(2024, 1, day), self.spark, warehouse(self.spark, made.warehouse))
+
+    def extract(self, day: int, *, history: bool = False, **features: object) -> Result:
+        return extract(self.job(day, **features), history=history)
+
+    def indexes(self) -> dict[tuple[str, str], int]:
+        return {(row.domain, row.item_id): row.item_idx for row in self.read(c.ITEMS).collect()}
+
+    def read(self, name: str):
+        return self.job(LAST).warehouse.read(name)
+
+    def versions(self) -> dict[str, int]:
+        warehouse = self.job(LAST).warehouse
+        return {name: warehouse.version(name) for name in warehouse.names()}
+
+    def tables(self) -> dict[str, list]:
+        """What the tables hold, with items by name in place of index."""
+        names = {index: f"{domain}/{item}" for (domain, item), index in self.indexes().items()}
+
+        def rows(name: str) -> list[tuple]:
+            return sorted((tuple(row) for row in self.read(name).drop(c.ITEM_IDX).collect()), key=str)
+
+        users = self.read(c.USER_SEQUENCES).withColumn(c.EVENT_TIME, F.col(c.EVENT_TIME).cast("array<string>")).collect()
+        named = {
+            row.user_id: row.asDict() | {"item_idx": [names[i] for i in row.item_idx], "seen_items": sorted(names[i] for i in row.seen_items)}
+            for row in users
+        }
+        successors = {names[row.item_idx]: {names[s.item_idx]: s.weight for s in row.successors} for row in self.read(c.ITEM_TRANSITIONS).collect()}
+        same = {name: rows(name) for name in (c.EVENTS, c.REJECTED_EVENTS, c.ITEMS, c.ITEM_CONTENT)}
+        return same | {c.USER_SEQUENCES: named, c.ITEM_TRANSITIONS: successors}
+
+
+@pytest.fixture(scope="module")
+def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
+    """A shop of its own, where the nights up to one have arrived."""
+
+    def make(until: int = LAST) -> Shop:
+        made = Shop(spark, tmp_path_factory.mktemp("shop"))
+        for day in range(min(NIGHTS), until + 1):
+            made.arrive(day)
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def at_once(shop: Callable[..., Shop]) -> tuple[Result, dict[str, list]]:
+    made = shop()
+    return made.extract(LAST, history=True), made.tables()
+
+
+@pytest.fixture(scope="module")
+def nightly(shop: Callable[..., Shop]) -> tuple[Shop, list[dict]]:
+    """A shop after all its nights, and the item indexes of each night."""
+    made, indexes = shop(until=min(NIGHTS)), []
+    for day in NIGHTS:
+        made.arrive(day)
+        made.extract(day)
+        indexes.append(made.indexes())
+    return made, indexes
+
+
+def test_a_run_over_the_whole_log_says_what_it_made(at_once: tuple[Result, dict[str, list]]):
+    result, tables = at_once
+    assert (result.rows_in, result.rows_out) == (12, 8)
+    assert result.details["rejected"] == {"duplicate": 1, "late": 1, "null_item": 1, "null_user": 1}
+    assert (result.details[c.ITEMS], result.details[c.USER_SEQUENCES]) == (7, 3)
+    assert len(tables[c.EVENTS]) == 8 and len(tables[c.REJECTED_EVENTS]) == 4
+
+
+def test_night_by_night_gives_the_tables_of_one_read(nightly: tuple[Shop, list[dict]], at_once: tuple[Result, dict[str, list]]):
+    assert nightly[0].tables() == at_once[1]
+
+
+def test_new_items_get_new_indexes_and_old_ones_keep_theirs(nightly: tuple[Shop, list[dict]]):
+    _, indexes = nightly
+    assert indexes[0] == {("shop", "a"): 0}
+    for before, after in zip(indexes, indexes[1:], strict=False):
+        assert before.items() <= after.items()
+    assert sorted(indexes[-1].values()) == list(range(len(indexes[-1])))
+
+
+def test_an_item_without_events_has_an_index_and_content(nightly: tuple[Shop, list[dict]]):
+    shop, _ = nightly
+    row = shop.read(c.ITEMS).where("item_id = 'unseen'").first()
+    assert (row.events, row.first_day, row.last_day) == (0, None, None)
+    assert shop.read(c.ITEM_CONTENT).where(F.col(c.ITEM_IDX) == row.item_idx).first().title == "Blue shoe"
+
+
+def test_a_night_that_is_run_again_changes_nothing(nightly: tuple[Shop, list[dict]], at_once: tuple[Result, dict[str, list]]):
+    shop, _ = nightly
+    before = shop.versions()
+    shop.extract(LAST)
+    rewritten = {name for name, version in shop.versions().items() if version != before[name]}
+    assert rewritten <= {c.EVENTS, c.REJECTED_EVENTS}
+    assert shop.tables() == at_once[1]
+
+
+def test_an_older_day_after_a_newer_one_changes_nothing(nightly: tuple[Shop, list[dict]], at_once: tuple[Result, dict[str, list]]):
+    shop, _ = nightly
+    shop.extract(8)
+    assert shop.tables() == at_once[1]
+
+
+class Killed(Warehouse):
+    """A warehouse whose process dies after its first write of a day."""
+
+    def replace_days(self, *given: object, **more: object) -> None:
+        if self.versions_written:
+            raise KeyboardInterrupt
+        super().replace_days(*given, **more)
+
+
+def test_missed_nights_and_a_killed_run_are_made_up_for_and_new_rules_judge_the_whole_log(shop: Callable, at_once: tuple[Result, dict[str, list]]):
+    made = shop(until=7)
+    made.extract(7)
+    for day in (8, 9, 10):
+        made.arrive(day)
+    with pytest.raises(KeyboardInterrupt):
+        extract(made.job(LAST, Killed))
+    result = made.extract(LAST)
+    assert result.details["first_day"] == "2024-01-07", "the day after the last run, less late_days"
+    assert made.tables() == at_once[1]
+
+    before = made.indexes()
+    assert made.extract(LAST, event_types=["odd"], max_length=2).details["first_day"] == "1970-01-01"
+    assert made.read(c.EVENTS).select("event_type").distinct().collect() == [("odd",)]
+    assert [row.user_id for row in made.read(c.USER_SEQUENCES).collect()] == ["u3"]
+    assert made.indexes() == before, "an item keeps its index, even where its events are gone"
+
+
+def test_without_sources_or_events_the_reason_is_told_and_nothing_is_written(shop: Callable[..., Shop]):
+    made = shop(until=7)
+    with pytest.raises(DataError, match="no event on or before 2024-01-06 in any source: the oldest is of 2024-01-07; choose a later --ds"):
+        made.extract(6)
+    made.arrive(7, [("", "shop", "a", "click", "2024-01-07 10:00:00")])
+    with pytest.raises(DataError, match=r"all 1 rows were rejected: {'null_user': 1}"):
+        made.extract(7)
+    pq.write_table(LOG.empty_table(), made.folder / "log" / "7.parquet")
+    with pytest.raises(DataError, match="the sources are empty"):
+        made.extract(7)
+    job = made.job(7)
+    with pytest.raises(DataError, match=r"no \[\[sources\]\] in the configuration"):
+        extract(Job("extract", job.config.model_copy(update={"sources": []}), job.ds, job.spark, job.warehouse))
+    assert not [name for name in ALL if job.warehouse.exists(name)]
+
+
+def test_a_user_with_a_hundred_thousand_events_is_one_row(spark: SparkSession, tmp_path: Path):
+    made = Shop(spark, tmp_path / "shop")
+    seconds = pa.array([1_704_000_000 + 5 * n for n in range(100_000)])
+    columns = {"user_id": pa.array(["u"] * 100_000), "item_id": pa.array([n % 100 for n in range(100_000)]), "event_time": seconds}
+    pq.write_table(pa.table(columns), made.folder / "log" / "all.parquet")
+    settings = config.parse({"warehouse": str(tmp_path / "warehouse"), "sources": [{"path": str(made.folder / "log"), "domain": "shop"}]})
+    warehouse = Warehouse(spark, settings.warehouse)
+    assert extract(Job("extract", settings, date(2024, 1, 10), spark, warehouse)).rows_out == 100_000
+    (row,) = warehouse.read(c.USER_SEQUENCES).collect()
+    assert (len(row.item_idx), len(row.seen_items), row.events) == (50, 100, 100_000)

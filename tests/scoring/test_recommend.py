@@ -1,0 +1,81 @@
+"""recommend: the day's lists, checked against the tables that they were made from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+from training.warehouses import DAY, NEXT, copied, job_at, rows_of, stages
+
+from metarec_spark.errors import ModelRejected
+from metarec_spark.scoring.run import recommend
+
+KNOWN = {"books": {f"b{i}" for i in range(10)}, "films": {f"f{i}" for i in range(10)}}
+
+
+@pytest.fixture(scope="module")
+def folder(spark, tmp_path_factory):
+    return copied(stages(spark, tmp_path_factory).evaluated, tmp_path_factory.mktemp("recommend"))
+
+
+@pytest.fixture(scope="module")
+def seen(spark, folder):
+    found = defaultdict(set)
+    for row in job_at(spark, folder, "recommend").warehouse.read("events").collect():
+        found[row["user_id"], row["domain"]].add(row["item_id"])
+    return dict(found)
+
+
+def lists(spark, folder, **section) -> dict:
+    """(user, domain) → row, after a run of NEXT."""
+    job = job_at(spark, folder, "recommend", NEXT, recommend=section)
+    recommend(job)
+    rows = job.warehouse.read("recommendations").where(f"ds = DATE'{NEXT}'").collect()
+    assert len({(row["user_id"], row["domain"]) for row in rows}) == len(rows)
+    return {(row["user_id"], row["domain"]): row for row in rows}
+
+
+def check_items(found, seen, n):
+    for (user, domain), row in found.items():
+        items, scores = [item["item_id"] for item in row["items"]], [item["score"] for item in row["items"]]
+        unseen = KNOWN[domain] - seen.get((user, domain), set())
+        assert len(items) == len(set(items)) == min(n, len(unseen))
+        assert set(items) <= unseen
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_active_users_get_as_many_unseen_items_of_their_domains_as_there_are(spark, folder, seen):
+    found = lists(spark, folder)
+    assert set(found) == {key for key in seen if key[1] in KNOWN}
+    check_items(found, seen, 5)
+    assert found["fan", "books"]["items"] == []
+    # Unknown to the model: the item, so the user's list is by popularity, and says so.
+    assert {user for (user, _), row in found.items() if row["kind"] == "popularity"} == {"new"}
+    scores = [item["score"] for item in found["new", "books"]["items"]]
+    assert min(scores) >= 1 and all(score == int(score) for score in scores)
+
+
+def test_the_same_day_again_gives_the_same_rows_and_leaves_other_days(spark, folder):
+    earlier = job_at(spark, folder, "recommend", DAY)
+    recommend(earlier)
+    job = job_at(spark, folder, "recommend", NEXT)
+    recommend(job)
+    before = rows_of(job, "recommendations")
+    result = recommend(job_at(spark, folder, "recommend", NEXT))
+    assert rows_of(job, "recommendations") == before
+    assert {row[0] for row in before} == {DAY, NEXT}
+    assert result.rows_out == sum(row[0] == NEXT for row in before)
+
+
+def test_all_users_get_lists_in_all_domains_and_seen_items_where_they_are_wanted(spark, folder, seen):
+    found = lists(spark, folder, users="all", top_n=20, exclude_seen=False)
+    assert set(found) == {(user, domain) for user, _ in seen for domain in KNOWN}
+    check_items(found, {}, 20)
+    assert {user for (user, _), row in found.items() if row["kind"] == "popularity"} == {"new", "gamer"}
+
+
+def test_without_an_approved_model_there_are_no_lists(spark, folder):
+    before = job_at(spark, folder, "recommend").warehouse.version("models")
+    with pytest.raises(ModelRejected, match="no approved model on or before 2024-01-09 .*metarec evaluate"):
+        recommend(job_at(spark, folder, "recommend", DAY.replace(day=9)))
+    assert job_at(spark, folder, "recommend").warehouse.version("models") == before

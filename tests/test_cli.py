@@ -1,0 +1,166 @@
+"""The command line: exit codes, one result line on standard output, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from metarec_spark import __version__, job
+from metarec_spark.cli import main
+from metarec_spark.config import Config
+from metarec_spark.errors import ConfigError, DataError, MetarecError, ModelRejected, TrainingError
+from metarec_spark.job import Job, Result
+from conftest import DAY
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Commands set logging up for a process of their own; put it back."""
+    root, handlers, level = logging.getLogger(), logging.getLogger().handlers[:], logging.getLogger().level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        shown = capsys.readouterr()
+        return end.value.code, shown.out, shown.err
+
+    return run
+
+
+def result(out: str) -> dict:
+    """The result line, which is all there is on standard output."""
+    (line,) = out.splitlines()
+    return json.loads(line)
+
+
+def written(folder: Path, text: str = "") -> str:
+    file = folder / "metarec.toml"
+    file.write_text(f'warehouse = "{folder}/warehouse"\n{text}')
+    return str(file)
+
+
+@pytest.mark.parametrize("name", ["extract", "train", "evaluate", "recommend", "nightly", "feedback", "maintain"])
+def test_a_command_without_configuration_says_that_it_needs_one(command: Callable, name: str):
+    code, out, err = command(name, "--ds", "2024-01-10")
+    assert (code, out) == (2, "")
+    assert "Missing option" in err and "--config" in err
+
+
+def test_a_command_without_a_day_says_that_it_needs_one(command: Callable, tmp_path: Path):
+    code, out, err = command("extract", "--config", written(tmp_path))
+    assert (code, out) == (2, "")
+    assert "Missing option" in err and "--ds" in err
+
+
+@pytest.mark.parametrize("day", ["2024-02-30", "10.01.2024", "yesterday"])
+def test_a_day_that_is_none_is_refused(command: Callable, tmp_path: Path, day: str):
+    code, out, err = command("extract", "--config", written(tmp_path), "--ds", day)
+    assert (code, out) == (2, "")
+    assert day in err and "%Y-%m-%d" in err
+
+
+def test_a_missing_file_ends_with_code_2_and_a_result(command: Callable, tmp_path: Path):
+    code, out, err = command("train", "--config", str(tmp_path / "none.toml"), "--ds", "2024-01-10")
+    assert code == 2
+    assert result(out) | {"error": ""} == {
+        **{"job": "train", "ds": "2024-01-10", "seconds": 0.0, "rows_in": 0, "rows_out": 0, "tables_read": {}, "tables_written": {}},
+        **{"model_id": None, "exit_code": 2, "error": ""},
+    }
+    assert "no such file" in result(out)["error"] and "no such file" in err
+
+
+def test_a_wrong_override_is_told_before_any_work(command: Callable, tmp_path: Path):
+    code, out, err = command("train", "--config", written(tmp_path), "--ds", "2024-01-10", "--set", "train.sede=1")
+    assert (code, result(out)["exit_code"]) == (2, 2)
+    assert "did you mean 'seed'?" in err
+    assert not (tmp_path / "warehouse").exists()
+
+
+def test_an_unknown_key_ends_a_process_with_code_2(tmp_path: Path):
+    arguments = ["extract", "--config", written(tmp_path, "[featurs]\n"), "--ds", "2024-01-10"]
+    run = subprocess.run([sys.executable, "-c", "from metarec_spark.cli import main; main()", *arguments], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert result(run.stdout)["exit_code"] == 2
+    assert result(run.stdout)["error"] in run.stderr
+    assert "unknown key 'featurs', did you mean 'features'?" in run.stderr
+    assert "ERROR extract 2024-01-10:" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_version_prints_the_version(command: Callable):
+    assert command("version") == (0, f"{__version__}\n", "")
+
+
+def test_an_unknown_command_ends_with_code_2(command: Callable):
+    code, out, err = command("extrakt")
+    assert (code, out) == (2, "") and "extrakt" in err
+
+
+@pytest.mark.usefixtures("spark")
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError, 2), (DataError, 3), (ModelRejected, 4), (TrainingError, 1), (MetarecError, 1)],
+)
+def test_a_failure_that_is_explained_ends_with_its_code(
+    settings: Callable[..., Config], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, error: type[MetarecError], code: int
+):
+    def fail(_: Job) -> Result:
+        raise error("the shop is closed; come back tomorrow")
+
+    assert job.run("extract", settings(), DAY, fail) == code
+    said = result(capsys.readouterr().out)
+    assert (said["exit_code"], said["error"]) == (code, "the shop is closed; come back tomorrow")
+    assert caplog.messages == ["the shop is closed; come back tomorrow"]
+    assert caplog.records[0].exc_info is None
+
+
+@pytest.mark.usefixtures("spark")
+def test_an_unexpected_failure_ends_with_code_1_and_its_traceback_in_the_log(
+    settings: Callable[..., Config], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    assert job.run("extract", settings(), DAY, lambda _: Result(rows_in=1 // 0)) == 1
+    said = result(capsys.readouterr().out)
+    assert said["exit_code"] == 1 and said["error"].startswith("ZeroDivisionError: ")
+    assert "extract of 2024-01-10 failed" in caplog.text and "run it again" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_result_is_one_line_on_standard_output(settings: Callable[..., Config], capsys: pytest.CaptureFixture[str]):
+    def work(job: Job) -> Result:
+        job.warehouse.ensure("items")
+        job.warehouse.read("items")
+        job.warehouse.merge_records("items", [], job.commit())
+        return Result(rows_in=3, rows_out=2, model_id="m", details={"rejected": {"bot": 1}})
+
+    assert job.run("extract", settings(), DAY, work) == 0
+    said = result(capsys.readouterr().out)
+    assert said.pop("seconds") > 0
+    assert said == {
+        **{"job": "extract", "ds": "2024-01-10", "rows_in": 3, "rows_out": 2, "tables_read": {"items": 0}, "tables_written": {"items": 0}},
+        **{"model_id": "m", "exit_code": 0, "rejected": {"bot": 1}},
+    }
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_warehouse_that_cannot_be_written_ends_with_code_2_before_any_work(
+    settings: Callable[..., Config], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    (tmp_path / "file").write_text("in the way")
+    done = []
+    assert job.run("extract", settings(warehouse=(tmp_path / "file" / "x").as_uri()), DAY, lambda _: done.append(1) or Result()) == 2
+    assert "cannot be written" in result(capsys.readouterr().out)["error"]
+    assert not done
