@@ -138,6 +138,7 @@ def processes_of(folder: Path) -> list[str]:
 def test_slow_jobs_run_on_a_standalone_cluster_from_the_zip(
     tmp_path: Path, settings: Path, environment: dict[str, str], request: pytest.FixtureRequest
 ) -> None:
+    subprocess.run(["make", "dist"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     command = [ROOT / "deploy/extract.sh", "--config", settings, "--ds", DS]
     shown = subprocess.run(command, env=environment | {"DRY_RUN": "1"}, cwd=tmp_path, capture_output=True, text=True, check=True)
     words = shlex.split(shown.stdout)

@@ -80,6 +80,11 @@ def count_rows(folder: Path) -> int:
     return sum(pq.read_metadata(file).num_rows for file in sorted(folder.glob("*.parquet")))
 
 
+def count_row_groups(folder: Path) -> int:
+    """Row groups of a snapshot part; ranks beyond their number have none."""
+    return sum(pq.read_metadata(file).num_row_groups for file in sorted(folder.glob("*.parquet")))
+
+
 def cuts(lengths: np.ndarray, tokens: int) -> np.ndarray:
     """Where to cut rows, sorted by length, into batches of at most ``tokens`` events, padding included.
 

@@ -154,7 +154,7 @@ def _validate(model: NextItemModel, validation: Shard, catalogue: Catalogue, ran
     """NDCG@10 over the validation pairs of all ranks, ranked against the domain less the context; None without pairs."""
     model.eval()
     gain, pairs = 0.0, 0
-    if validation.folder.exists() and loader.count_rows(validation.folder):
+    if validation.rank < loader.count_row_groups(validation.folder):
         vectors_ID = model.catalogue_vectors()
         for group in loader.read(validation, [*ARRAYS, LENGTH, "target", "target_domain"]):
             for rows in np.array_split(np.argsort(group[LENGTH]), -(-len(group[LENGTH]) // 512)):

@@ -11,7 +11,15 @@ from metarec_spark.evaluation.ranks import SCHEMA
 
 def pair(rank: int, candidates: int = 10, **fields: object) -> tuple:
     """A row of ranks."""
-    defaults = {"split": "test", "domain": "books", "scorer": "model", "loss": 1.0, "few_events": False, "cold_user": False, "cold_item": False}
+    defaults = {
+        "split": "test",
+        "domain": "books",
+        "scorer": "model",
+        "loss": 1.0,
+        "few_events": False,
+        "cold_user": False,
+        "cold_item": False,
+    }
     row = defaults | {"rank": rank, "candidates": candidates, "top": [0, 1, 2]} | fields
     return tuple(row[part.split()[0]] for part in SCHEMA.split(", "))
 
@@ -30,7 +38,12 @@ def of_vector(rank: int, candidates: int, k: int) -> dict[str, float]:
     top, ideal = relevance[:k], np.sort(relevance)[::-1][:k]
     precision, recall = top.sum() / k, top.sum() / relevance.sum()
     first = np.flatnonzero(top)
-    ahead = [float(relevance[i] > relevance[j]) for i in range(candidates) for j in range(i + 1, candidates) if relevance[i] != relevance[j]]
+    ahead = [
+        float(relevance[i] > relevance[j])
+        for i in range(candidates)
+        for j in range(i + 1, candidates)
+        if relevance[i] != relevance[j]
+    ]
     return {
         "ndcg": (top * discount[: len(top)]).sum() / (ideal * discount[: len(ideal)]).sum(),
         "mrr": 1 / (first[0] + 1) if len(first) else 0.0,
@@ -45,8 +58,20 @@ def of_vector(rank: int, candidates: int, k: int) -> dict[str, float]:
 def test_metrics_by_hand(spark):
     found = values(spark, [pair(1), pair(3), pair(8)])
     half = 1 / np.log2(4)
-    expected = {("ndcg", 2): 1 / 3, ("ndcg", 5): (1 + half) / 3, ("mrr", 5): (1 + 1 / 3) / 3, ("hit_rate", 5): 2 / 3, ("recall", 2): 1 / 3}
-    expected |= {("precision", 2): 1 / 6, ("f1", 5): 2 / 3 / 3, ("accuracy", 0): 1 / 3, ("auc", 0): (1 + 7 / 9 + 2 / 9) / 3, ("loss", 0): 1.0}
+    expected = {
+        ("ndcg", 2): 1 / 3,
+        ("ndcg", 5): (1 + half) / 3,
+        ("mrr", 5): (1 + 1 / 3) / 3,
+        ("hit_rate", 5): 2 / 3,
+        ("recall", 2): 1 / 3,
+    }
+    expected |= {
+        ("precision", 2): 1 / 6,
+        ("f1", 5): 2 / 3 / 3,
+        ("accuracy", 0): 1 / 3,
+        ("auc", 0): (1 + 7 / 9 + 2 / 9) / 3,
+        ("loss", 0): 1.0,
+    }
     expected |= {("coverage", 2): 0.2, ("coverage", 5): 0.3}
     for key, value in expected.items():
         assert found["all", *key] == pytest.approx(value), key
@@ -64,9 +89,18 @@ def test_metrics_are_their_definitions_on_relevance_vectors(spark):
 
 
 def test_segments_count_their_own_pairs_and_what_is_unknown_is_left_out(spark):
-    pairs = [pair(1, few_events=True, loss=None), pair(2, cold_user=True, cold_item=True, loss=3.0), pair(9, loss=None), pair(1, 1, few_events=True, loss=None)]
+    pairs = [
+        pair(1, few_events=True, loss=None),
+        pair(2, cold_user=True, cold_item=True, loss=3.0),
+        pair(9, loss=None),
+        pair(1, 1, few_events=True, loss=None),
+    ]
     pairs += [pair(4, domain="films", top=[7])]
-    rows = aggregate(spark.createDataFrame(pairs, SCHEMA), {"books": 10, "films": 4}, [5]).where("metric IN ('ndcg', 'loss', 'auc')").collect()
+    rows = (
+        aggregate(spark.createDataFrame(pairs, SCHEMA), {"books": 10, "films": 4}, [5])
+        .where("metric IN ('ndcg', 'loss', 'auc')")
+        .collect()
+    )
     found = {(row["domain"], row["segment"], row["metric"]): (row["value"], row["users"]) for row in rows}
     assert {key[:2]: value[1] for key, value in found.items()} == {
         ("books", "all"): 4, ("books", "few_events"): 2, ("books", "cold_user"): 1, ("books", "cold_item"): 1, ("films", "all"): 1,

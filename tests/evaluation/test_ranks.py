@@ -18,13 +18,23 @@ def ranked(folder, *pairs: dict) -> dict[str, list[dict]]:
     defaults = {"context": [2, 4], "target": 6, "seen": [], "train_events": 3}
     pairs = [defaults | pair for pair in pairs]
     made = contexts([pair["context"] for pair in pairs], width=WIDTH)
-    arrays = {name: getattr(made, part).tolist() for name, part in (("item_idx", "item"), ("domain", "domain"), ("event_type", "event_type"), ("gap", "gap"))}
+    arrays = {
+        name: getattr(made, part).tolist()
+        for name, part in (("item_idx", "item"), ("domain", "domain"), ("event_type", "event_type"), ("gap", "gap"))
+    }
     ints = {"target": "target", "train_events": "train_events"}
     columns = {name: pa.array(values, pa.list_(pa.int32())) for name, values in arrays.items()}
     columns |= {name: pa.array([pair[key] for pair in pairs], pa.int32()) for name, key in ints.items()}
-    columns |= {"length": pa.array(made.length.tolist(), pa.int32()), "seen": pa.array([pair["seen"] for pair in pairs], pa.list_(pa.int32()))}
+    columns |= {
+        "length": pa.array(made.length.tolist(), pa.int32()),
+        "seen": pa.array([pair["seen"] for pair in pairs], pa.list_(pa.int32())),
+    }
     count = len(pairs)
-    columns |= {"split": pa.array(["test"] * count), "target_domain": pa.array(["books"] * count), "target_position": pa.array([0] * count, pa.int32())}
+    columns |= {
+        "split": pa.array(["test"] * count),
+        "target_domain": pa.array(["books"] * count),
+        "target_position": pa.array([0] * count, pa.int32()),
+    }
     batch = pa.RecordBatch.from_pydict(columns)
     rows = [row for found in rank(iter([batch]), Task(str(folder), longest=3, few_events=3)) for row in found.to_pylist()]
     return {name: [row for row in rows if row["scorer"] == name] for name in ("model", "transitions", "popularity")}

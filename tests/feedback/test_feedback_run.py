@@ -49,13 +49,18 @@ def test_lists_of_a_day_are_held_against_the_next_days_events(spark, tmp_path, t
     recommend(job_at(spark, folder, "recommend", DAY))
     job = job_at(spark, folder, "feedback", NEXT)
     result = collect(job)
-    events = {(r["user_id"], r["domain"], r["item_id"]) for r in job.warehouse.read("events").where(f"event_date = DATE'{NEXT}'").collect()}
+    events = {
+        (r["user_id"], r["domain"], r["item_id"])
+        for r in job.warehouse.read("events").where(f"event_date = DATE'{NEXT}'").collect()
+    }
     expected = {
         (row["user_id"], row["domain"], item["item_id"], rank, (row["user_id"], row["domain"], item["item_id"]) in events)
         for row in job.warehouse.read("recommendations").collect()
         for rank, item in enumerate(row["items"], 1)
     }
-    found = [(r["user_id"], r["domain"], r["item_id"], r["rank"], r["followed"]) for r in job.warehouse.read("feedback").collect()]
+    found = [
+        (r["user_id"], r["domain"], r["item_id"], r["rank"], r["followed"]) for r in job.warehouse.read("feedback").collect()
+    ]
     assert len(found) == len(expected) == result.rows_out and set(found) == expected
     # Ten of the day's eleven events are with items in the vocabulary's domains: 9 books that the model knows and one that it lacks.
     assert result.details["domains"]["books"]["new_item_share"] == 0.1

@@ -21,7 +21,11 @@ def test_every_table_keeps_its_rows_and_has_one_file_a_day_at_most(spark, tmp_pa
     before, version = {name: rows_of(job, name) for name in names}, job.warehouse.version("rejected_events")
     assert files(job, "rejected_events") == 2
     result = maintain(job)
-    assert result.details["tables"] == names == ["events", "rejected_events", "items", "user_sequences", "item_transitions", "item_content", "models", "metrics"]
+    assert (
+        result.details["tables"]
+        == names
+        == ["events", "rejected_events", "items", "user_sequences", "item_transitions", "item_content", "models", "metrics"]
+    )
     assert {name: rows_of(job, name) for name in names} == before
     assert files(job, "rejected_events") == 1
     # Nothing that is younger than the retention goes: the version of before can still be read.

@@ -28,10 +28,14 @@ MANIFEST = {
 }
 
 
-def catalogue(items: int = 20, domains: int = 2, tokens: list[tuple[int, int, float]] | None = None, transitions: np.ndarray | None = None) -> Catalogue:
+def catalogue(
+    items: int = 20, domains: int = 2, tokens: list[tuple[int, int, float]] | None = None, transitions: np.ndarray | None = None
+) -> Catalogue:
     """Items dealt to the domains in turn; ``tokens`` are (item, hash, weight); ``transitions`` is a dense matrix."""
     triples = tokens if tokens is not None else [(i, 100 + i % 3, 1.0) for i in range(items)]
-    item, hashes, weight = (np.array([row[n] for row in triples], kind) for n, kind in enumerate((np.int64, np.int64, np.float32)))
+    item, hashes, weight = (
+        np.array([row[n] for row in triples], kind) for n, kind in enumerate((np.int64, np.int64, np.float32))
+    )
     packed, weights, known = pack_tokens(item, hashes, weight, items, 4)
     dense = transitions if transitions is not None else np.zeros((items, items))
     return Catalogue(
@@ -59,7 +63,9 @@ def contexts(sequences: list[list[int]], width: int | None = None, domains: int 
         for place, value in enumerate(sequence):
             item[row, place], event_type[row, place], gap[row, place] = value, 1 + value % 2, place
     counts = torch.arange(width) < torch.tensor([len(sequence) for sequence in sequences])[:, None]
-    return Contexts(item, torch.where(counts, item % domains, 0), event_type, gap, torch.tensor([len(sequence) for sequence in sequences]))
+    return Contexts(
+        item, torch.where(counts, item % domains, 0), event_type, gap, torch.tensor([len(sequence) for sequence in sequences])
+    )
 
 
 def saved(folder: Path, of: Catalogue | None = None, **settings: object) -> Path:

@@ -27,9 +27,16 @@ def rows(sequences: list[list[int]], **more: list[int]) -> pa.Table:
     width = SHAPE.max_length
 
     def padded(of):
-        return pa.array([[of(item) for item in sequence] + [0] * (width - len(sequence)) for sequence in sequences], pa.list_(pa.int32()))
+        return pa.array(
+            [[of(item) for item in sequence] + [0] * (width - len(sequence)) for sequence in sequences], pa.list_(pa.int32())
+        )
 
-    arrays = {"item_idx": padded(lambda i: i), "domain": padded(lambda i: i % 2), "event_type": padded(lambda i: 1), "gap": padded(lambda i: 3)}
+    arrays = {
+        "item_idx": padded(lambda i: i),
+        "domain": padded(lambda i: i % 2),
+        "event_type": padded(lambda i: 1),
+        "gap": padded(lambda i: 3),
+    }
     counts = {"length": [len(sequence) for sequence in sequences], **more}
     return pa.table(arrays | {name: pa.array(values, pa.int32()) for name, values in counts.items()})
 
@@ -51,7 +58,9 @@ def settings(**fields: object) -> Train:
     return Train(**({"epochs": 3, "batch_tokens": 64, "learning_rate": 0.02} | fields))
 
 
-def spec(folder: Path, train: Train, *, sequences: list[list[int]] | None = None, files: int = 4, model: dict | None = None) -> Path:
+def spec(
+    folder: Path, train: Train, *, sequences: list[list[int]] | None = None, files: int = 4, model: dict | None = None
+) -> Path:
     """A whole snapshot, and the file that ranks start from."""
     sequences = sequences or walks()
     at = folder / "snapshot"
@@ -60,13 +69,27 @@ def spec(folder: Path, train: Train, *, sequences: list[list[int]] | None = None
     targets = [sequence[-1] for sequence in sequences]
     written(at / snapshot.VALIDATION, rows(contexts, target=targets, target_domain=[t % 2 for t in targets]), files)
     items = {"item_idx": range(ITEMS), "item_id": [f"i{i}" for i in range(ITEMS)], "domain": [i % 2 for i in range(ITEMS)]}
-    written(at / snapshot.ITEMS, pa.table({name: pa.array(values) for name, values in items.items()}).append_column("train_events", pa.array([1] * ITEMS)), 1)
+    written(
+        at / snapshot.ITEMS,
+        pa.table({name: pa.array(values) for name, values in items.items()}).append_column("train_events", pa.array([1] * ITEMS)),
+        1,
+    )
     tokens = {"item_idx": range(ITEMS), "token": [i % 3 for i in range(ITEMS)], "weight": pa.array([1.0] * ITEMS, pa.float32())}
     written(at / snapshot.TOKENS, pa.table({name: pa.array(values) for name, values in tokens.items()}), 1)
-    pairs = {"item_idx": range(ITEMS), "successor": [(i + 1) % ITEMS for i in range(ITEMS)], "weight": pa.array([1.0] * ITEMS, pa.float32())}
+    pairs = {
+        "item_idx": range(ITEMS),
+        "successor": [(i + 1) % ITEMS for i in range(ITEMS)],
+        "weight": pa.array([1.0] * ITEMS, pa.float32()),
+    }
     written(at / snapshot.TRANSITIONS, pa.table({name: pa.array(values) for name, values in pairs.items()}), 1)
     manifest = {**MANIFEST, "model": {"dim": 8, "dropout": 0.0} | (model or {})}
-    said = {"snapshot": str(at), "model": str(folder / "model"), "train": train.model_dump(mode="json"), "threads": 2, "manifest": manifest}
+    said = {
+        "snapshot": str(at),
+        "model": str(folder / "model"),
+        "train": train.model_dump(mode="json"),
+        "threads": 2,
+        "manifest": manifest,
+    }
     file = folder / "spec.json"
     file.write_text(json.dumps(said))
     return file

@@ -75,7 +75,10 @@ def test_two_ranks_go_on_from_a_checkpoint_as_if_undisturbed(tmp_path, undisturb
 def test_a_rank_that_fails_ends_the_run_with_its_own_error(tmp_path):
     file = spec(tmp_path, settings(**ONE_STEP), files=1)
     start = time.monotonic()
-    with pytest.raises(TrainingError, match=r"rank 1 failed: TrainingError: rank 1 of 2 finds no row group .*; lower train.processes; horovod ended"):
+    with pytest.raises(
+        TrainingError,
+        match=r"rank 1 failed: TrainingError: rank 1 of 2 finds no row group .*; lower train.processes; horovod ended",
+    ):
         launch(file, 2, "local", None, timeout=60)
     assert time.monotonic() - start < 60
     assert not (tmp_path / "model").exists()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import operator
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +33,7 @@ def test_cuts_cover_all_rows_within_the_budget(lengths, tokens):
     bounds = loader.cuts(lengths, tokens)
     assert (bounds[0], bounds[-1]) == (0, len(lengths))
     assert (np.diff(bounds) > 0).all()
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in itertools.pairwise(bounds):
         assert end - start == 1 or (end - start) * lengths[end - 1] <= tokens
 
 
@@ -37,7 +41,7 @@ def test_cuts_cover_all_rows_within_the_budget(lengths, tokens):
 def test_no_batch_could_take_the_next_row(lengths, tokens):
     lengths = np.sort(np.array(lengths, np.int32))
     bounds = loader.cuts(lengths, tokens)
-    for start, end in zip(bounds[:-2], bounds[1:-1], strict=True):
+    for start, end in itertools.pairwise(bounds):
         assert (end - start + 1) * lengths[end] > tokens
 
 
@@ -48,13 +52,13 @@ def test_cuts_by_hand():
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_every_row_is_read_once_over_all_shards(folder, size):
     read = [read_items(loader.batches(shard(folder, rank, size), tokens=24, seed=5)) for rank in range(size)]
-    assert sorted(sum(read, [])) == sorted(map(tuple, walks(30)))
+    assert sorted(functools.reduce(operator.iadd, read, [])) == sorted(map(tuple, walks(30)))
     assert all(read)
 
 
 def test_a_process_pool_reads_every_row_once(folder):
     read = [read_items(loader.batches(shard(folder, rank, 2, "process"), tokens=24, seed=5)) for rank in range(2)]
-    assert sorted(sum(read, [])) == sorted(map(tuple, walks(30)))
+    assert sorted(functools.reduce(operator.iadd, read, [])) == sorted(map(tuple, walks(30)))
 
 
 @pytest.mark.parametrize("seed", [0, 1])

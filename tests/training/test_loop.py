@@ -30,7 +30,9 @@ def parts(tmp_path):
 
 def fit(parts, checkpoint, made=None, row_count=30, **fields):
     made = made or model()
-    return made, loop.fit(made, catalogue(), *parts, rows=row_count, settings=settings(**fields), ranks=Alone(), checkpoint=checkpoint)
+    return made, loop.fit(
+        made, catalogue(), *parts, rows=row_count, settings=settings(**fields), ranks=Alone(), checkpoint=checkpoint
+    )
 
 
 def assert_equal(one, other):
@@ -66,7 +68,8 @@ def test_the_loss_falls_and_the_validation_rises(parts, tmp_path):
 
 def test_the_same_seed_gives_the_same_model(parts, tmp_path):
     one, other, third = (
-        fit(parts, tmp_path / name, model(dropout=0.2), seed=seed, negatives=3)[0] for name, seed in (("1", 7), ("2", 7), ("3", 8))
+        fit(parts, tmp_path / name, model(dropout=0.2), seed=seed, negatives=3)[0]
+        for name, seed in (("1", 7), ("2", 7), ("3", 8))
     )
     assert_equal(one, other)
     assert not torch.equal(one.item.weight, third.item.weight)

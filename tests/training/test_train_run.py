@@ -38,7 +38,9 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
     assert (manifest["domains"], manifest["event_types"], manifest["items"]) == (["books", "films"], ["event"], 20)
     assert manifest["sequences"] == result.rows_in == manifest["metrics"]["history"][0]["sequences"] == 31
     assert len(manifest["metrics"]["history"]) == 4
-    assert sorted(bundle.load(folder).item_ids().to_pylist()) == sorted([f"b{i}" for i in range(10)] + [f"f{i}" for i in range(10)])
+    assert sorted(bundle.load(folder).item_ids().to_pylist()) == sorted(
+        [f"b{i}" for i in range(10)] + [f"f{i}" for i in range(10)]
+    )
     assert not (extracted / "warehouse" / "_training" / row["model_id"]).exists()
 
     job.warehouse.merge_records("models", [row | {"status": "approved"}], job.commit())
