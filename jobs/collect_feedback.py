@@ -1,7 +1,6 @@
-r"""metarec feedback, under spark-submit:
+"""metarec feedback: SPARK_MASTER=spark://HOST:7077 deploy/submit.sh collect_feedback --config FILE.toml --ds YYYY-MM-DD
 
-spark-submit --properties-file deploy/spark-defaults.conf --py-files dist/metarec_spark.zip \
-    jobs/collect_feedback.py --config FILE.toml --ds YYYY-MM-DD
+submit.sh gives spark-submit the settings, Delta's jars and this package as a zip; it prints the line with DRY_RUN=1.
 """
 
 import sys

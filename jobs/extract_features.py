@@ -1,7 +1,6 @@
-r"""metarec extract, under spark-submit:
+"""metarec extract: SPARK_MASTER=spark://HOST:7077 deploy/submit.sh extract_features --config FILE.toml --ds YYYY-MM-DD
 
-spark-submit --properties-file deploy/spark-defaults.conf --py-files dist/metarec_spark.zip \
-    jobs/extract_features.py --config FILE.toml --ds YYYY-MM-DD
+submit.sh gives spark-submit the settings, Delta's jars and this package as a zip; it prints the line with DRY_RUN=1.
 """
 
 import sys

@@ -1,2 +1,3 @@
 """The nightly batch recommender that learns across platforms."""
+
 __version__ = "0.1.0"

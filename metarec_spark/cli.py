@@ -18,13 +18,19 @@ T = TypeVar("T")
 app = typer.Typer(name="metarec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration, a TOML file.", show_default=False)]
-Day = Annotated[datetime, typer.Option("--ds", formats=["%Y-%m-%d"], help="Logical day: nothing newer than its end is read.", show_default=False)]
+Day = Annotated[
+    datetime,
+    typer.Option("--ds", formats=["%Y-%m-%d"], help="Logical day: nothing newer than its end is read.", show_default=False),
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times.")]
 
 
 @app.command()
 def extract(
-    config: ConfigFile, ds: Day, set_: Overrides = None, history: Annotated[bool, typer.Option(help="Read the whole log again.")] = False
+    config: ConfigFile,
+    ds: Day,
+    set_: Overrides = None,
+    history: Annotated[bool, typer.Option(help="Read the whole log again.")] = False,
 ) -> None:
     """Sources → events, rejected_events, items, user_sequences, item_transitions, item_content."""
     from metarec_spark.features.run import extract as work
@@ -89,14 +95,18 @@ def generate(
     days: int = 30,
     first_day: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])] = datetime(2024, 1, 1),
     seed: int = 0,
-    shared_taste: Annotated[float, typer.Option(help="Share of a person's taste that is the same on all platforms, 0 to 1.")] = 1.0,
+    shared_taste: Annotated[
+        float, typer.Option(help="Share of a person's taste that is the same on all platforms, 0 to 1.")
+    ] = 1.0,
 ) -> None:
     """Write a seeded log of five platforms, with late, duplicate and broken rows."""
     from metarec_spark.synthetic.platforms import Scale
     from metarec_spark.synthetic.run import generate as work
 
     def write(job: Job) -> Result:
-        scale = Scale(users=users, events=events, items=items, days=days, first_day=first_day.date(), seed=seed, shared_taste=shared_taste)
+        scale = Scale(
+            users=users, events=events, items=items, days=days, first_day=first_day.date(), seed=seed, shared_taste=shared_taste
+        )
         counts = work(job.spark, scale, out.absolute().as_uri())
         return Result(rows_out=sum(counts.values()) - counts["items"], details={"rows": counts})
 
@@ -115,7 +125,9 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to write the log and the
 
 @app.command()
 def benchmark(
-    log: Annotated[list[Path], typer.Option(help="Folder with events.parquet and items.parquet, any number of times.", show_default=False)],
+    log: Annotated[
+        list[Path], typer.Option(help="Folder with events.parquet and items.parquet, any number of times.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for tables and results.")] = Path("warehouse/benchmark"),
     set_: Overrides = None,
 ) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlparse
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -27,17 +28,34 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class Source(Section):
-    """One behaviour log: a file, folder or glob of one format."""
+class File(Section):
+    """What every input has: a place, a format, and the names of its columns."""
 
     path: str
-    """Where the log lies: any URI that Spark reads; folders and globs are allowed."""
+    """Where it lies: any URI that Spark reads; folders and globs are allowed."""
     format: Format = "parquet"
     """parquet, json (one object a line), csv (with a header line) or delta."""
     domain: str | None = None
-    """Domain of every row, where the log has no domain column."""
+    """Domain of every row, where there is no domain column."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our column name = the log's column name, for columns that are called something else there."""
+    """Our column name = the file's column name, for columns that are called something else there."""
+
+    mappable: ClassVar[tuple[str, ...]]
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, mapping: dict[str, str]) -> dict[str, str]:
+        for name in mapping:
+            if name not in cls.mappable:
+                raise ValueError(
+                    f"no column {name!r} to map{_nearest(name, cls.mappable)}; columns are {', '.join(cls.mappable)}"
+                )
+        return mapping
+
+
+class Source(File):
+    """One behaviour log."""
+
     user_namespace: str | None = None
     """Put before each user id (``namespace:id``), where ids of this log do not mean the people of the other logs."""
     time_unit: Literal["s", "ms", "us"] = "s"
@@ -45,36 +63,13 @@ class Source(Section):
     day_column: str | None = None
     """Column (often a partition folder) with the day on which a row arrived. Without it, the log is read as one whole."""
 
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, mapping: dict[str, str]) -> dict[str, str]:
-        known = [c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE]
-        for name in mapping:
-            if name not in known:
-                raise ValueError(f"no column {name!r} to map{_nearest(name, known)}; columns are {', '.join(known)}")
-        return mapping
+    mappable = (c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE)
 
 
-class ItemSource(Section):
+class ItemSource(File):
     """Optional information on items: title, attributes, a content vector."""
 
-    path: str
-    """Where the items lie: any URI that Spark reads."""
-    format: Format = "parquet"
-    """parquet, json (one object a line), csv (with a header line) or delta."""
-    domain: str | None = None
-    """Domain of every row, where the file has no domain column."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Our column name = the file's column name."""
-
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, mapping: dict[str, str]) -> dict[str, str]:
-        known = [c.ITEM_ID, c.DOMAIN, c.TITLE, c.ATTRIBUTES, c.CONTENT]
-        for name in mapping:
-            if name not in known:
-                raise ValueError(f"no column {name!r} to map{_nearest(name, known)}; columns are {', '.join(known)}")
-        return mapping
+    mappable = (c.ITEM_ID, c.DOMAIN, c.TITLE, c.ATTRIBUTES, c.CONTENT)
 
 
 class Split(Section):
@@ -344,6 +339,6 @@ def _section_at(parts: list[str]) -> type[Section]:
     return type(Config.model_fields[parts[0]].default)
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""

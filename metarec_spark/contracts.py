@@ -50,7 +50,11 @@ def conform(frame: DataFrame, name: str) -> DataFrame:
     """
     expected = {field.name: field.dataType.simpleString() for field in contract(name).schema}
     got = {field.name: field.dataType.simpleString() for field in frame.schema}
-    problems = [f"{column}: expected {kind}, got {got.get(column, 'nothing')}" for column, kind in expected.items() if got.get(column) != kind]
+    problems = [
+        f"{column}: expected {kind}, got {got.get(column, 'nothing')}"
+        for column, kind in expected.items()
+        if got.get(column) != kind
+    ]
     problems += [f"{column}: not in the contract" for column in got if column not in expected]
     if problems:
         raise DataError(f"table {name}: rows do not fit schemas/{name}.json: {'; '.join(problems)}")

@@ -66,7 +66,14 @@ def demo(out: Path) -> int:
             return code
     warehouse = Warehouse(session(settings, "metarec demo"), settings.warehouse)
     counts = _show(warehouse, nights[-1], file)
-    job.report("demo", nights[-1], Result(rows_out=counts[c.RECOMMENDATIONS], details={"rows": counts}), round(time.monotonic() - start, 1), {}, {})
+    job.report(
+        "demo",
+        nights[-1],
+        Result(rows_out=counts[c.RECOMMENDATIONS], details={"rows": counts}),
+        round(time.monotonic() - start, 1),
+        {},
+        {},
+    )
     return 0
 
 

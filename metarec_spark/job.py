@@ -73,7 +73,9 @@ def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> i
     return result.exit_code
 
 
-def report(name: str, ds: date | None, result: Result, seconds: float, read: dict, written: dict, *, error: str | None = None) -> None:
+def report(
+    name: str, ds: date | None, result: Result, seconds: float, read: dict, written: dict, *, error: str | None = None
+) -> None:
     """Print a job's result: one JSON object, the last line on standard output."""
     line = {
         "job": name,
@@ -92,5 +94,7 @@ def report(name: str, ds: date | None, result: Result, seconds: float, read: dic
 def start_logging(name: str, ds: date | None, *, verbose: bool = False) -> None:
     """Log to standard error, one line a record, with the job and its day."""
     day = f" {ds.isoformat()}" if ds else ""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True, format=f"%(asctime)s %(levelname)s {name}{day}: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, force=True, format=f"%(asctime)s %(levelname)s {name}{day}: %(message)s"
+    )
     log.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -22,7 +22,9 @@ def local_path(uri: str) -> Path:
     """
     parsed = urlparse(uri)
     if parsed.scheme not in ("", "file"):
-        raise DataError(f"{uri}: model files and snapshots must lie on a file system that every rank mounts (file:), got {parsed.scheme}:")
+        raise DataError(
+            f"{uri}: model files and snapshots must lie on a file system that every rank mounts (file:), got {parsed.scheme}:"
+        )
     return Path(url2pathname(parsed.path))
 
 

@@ -21,8 +21,6 @@ from metarec_spark.errors import ConfigError, DataError
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
-
-
 @dataclass(frozen=True)
 class Commit:
     """What a write says of itself in the table's history."""
@@ -104,7 +102,9 @@ class Warehouse:
         if self.exists(name):
             return
         spec = contract(name)
-        builder = DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(spec.schema).comment(spec.description)
+        builder = (
+            DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(spec.schema).comment(spec.description)
+        )
         if spec.partition_by:
             builder = builder.partitionedBy(*spec.partition_by)
         builder.property("delta.enableChangeDataFeed", "true").execute()
@@ -136,7 +136,9 @@ class Warehouse:
                 return said
         return None
 
-    def replace_days(self, name: str, rows: DataFrame, column: str, first: date, last: date, commit: Commit, *, undated: bool = False) -> None:
+    def replace_days(
+        self, name: str, rows: DataFrame, column: str, first: date, last: date, commit: Commit, *, undated: bool = False
+    ) -> None:
         """Replace the rows of the days ``first`` to ``last`` (and, if ``undated``, those without a day) by ``rows``."""
         span = f"{column} >= DATE'{first.isoformat()}' AND {column} <= DATE'{last.isoformat()}'"
         self._replace(name, rows, f"({span}) OR {column} IS NULL" if undated else span, commit)

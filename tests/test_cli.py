@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import DAY
 
 from metarec_spark import __version__, job
 from metarec_spark.cli import main
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError, DataError, MetarecError, ModelRejected, TrainingError
 from metarec_spark.job import Job, Result
-from conftest import DAY
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,15 @@ def test_a_missing_file_ends_with_code_2_and_a_result(command: Callable, tmp_pat
     code, out, err = command("train", "--config", str(tmp_path / "none.toml"), "--ds", "2024-01-10")
     assert code == 2
     assert result(out) | {"error": ""} == {
-        **{"job": "train", "ds": "2024-01-10", "seconds": 0.0, "rows_in": 0, "rows_out": 0, "tables_read": {}, "tables_written": {}},
+        **{
+            "job": "train",
+            "ds": "2024-01-10",
+            "seconds": 0.0,
+            "rows_in": 0,
+            "rows_out": 0,
+            "tables_read": {},
+            "tables_written": {},
+        },
         **{"model_id": None, "exit_code": 2, "error": ""},
     }
     assert "no such file" in result(out)["error"] and "no such file" in err
@@ -92,7 +100,9 @@ def test_a_wrong_override_is_told_before_any_work(command: Callable, tmp_path: P
 
 def test_an_unknown_key_ends_a_process_with_code_2(tmp_path: Path):
     arguments = ["extract", "--config", written(tmp_path, "[featurs]\n"), "--ds", "2024-01-10"]
-    run = subprocess.run([sys.executable, "-c", "from metarec_spark.cli import main; main()", *arguments], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", "from metarec_spark.cli import main; main()", *arguments], capture_output=True, text=True
+    )
     assert run.returncode == 2
     assert result(run.stdout)["exit_code"] == 2
     assert result(run.stdout)["error"] in run.stderr
@@ -115,7 +125,11 @@ def test_an_unknown_command_ends_with_code_2(command: Callable):
     [(ConfigError, 2), (DataError, 3), (ModelRejected, 4), (TrainingError, 1), (MetarecError, 1)],
 )
 def test_a_failure_that_is_explained_ends_with_its_code(
-    settings: Callable[..., Config], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, error: type[MetarecError], code: int
+    settings: Callable[..., Config],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    error: type[MetarecError],
+    code: int,
 ):
     def fail(_: Job) -> Result:
         raise error("the shop is closed; come back tomorrow")
@@ -150,7 +164,14 @@ def test_a_result_is_one_line_on_standard_output(settings: Callable[..., Config]
     said = result(capsys.readouterr().out)
     assert said.pop("seconds") > 0
     assert said == {
-        **{"job": "extract", "ds": "2024-01-10", "rows_in": 3, "rows_out": 2, "tables_read": {"items": 0}, "tables_written": {"items": 0}},
+        **{
+            "job": "extract",
+            "ds": "2024-01-10",
+            "rows_in": 3,
+            "rows_out": 2,
+            "tables_read": {"items": 0},
+            "tables_written": {"items": 0},
+        },
         **{"model_id": "m", "exit_code": 0, "rejected": {"bot": 1}},
     }
 
@@ -161,6 +182,8 @@ def test_a_warehouse_that_cannot_be_written_ends_with_code_2_before_any_work(
 ):
     (tmp_path / "file").write_text("in the way")
     done = []
-    assert job.run("extract", settings(warehouse=(tmp_path / "file" / "x").as_uri()), DAY, lambda _: done.append(1) or Result()) == 2
+    assert (
+        job.run("extract", settings(warehouse=(tmp_path / "file" / "x").as_uri()), DAY, lambda _: done.append(1) or Result()) == 2
+    )
     assert "cannot be written" in result(capsys.readouterr().out)["error"]
     assert not done

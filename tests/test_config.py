@@ -67,7 +67,10 @@ def test_a_configuration_is_frozen():
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"features": {"max_lenght": 5}}, "unknown key 'features.max_lenght', did you mean 'max_length'?; known keys are max_length, min_user"),
+        (
+            {"features": {"max_lenght": 5}},
+            "unknown key 'features.max_lenght', did you mean 'max_length'?; known keys are max_length, min_user",
+        ),
         ({"featurs": {}}, "unknown key 'featurs', did you mean 'features'?; known keys are warehouse, sources"),
         ({"zzz": 1}, "unknown key 'zzz'; known keys are"),
         ({"sources": [{"path": "/a"}, {"path": "/b", "pth": "/b"}]}, "unknown key 'sources.1.pth', did you mean 'path'?"),
@@ -78,14 +81,20 @@ def test_a_configuration_is_frozen():
         ({"recommend": {"exclude_seen": 1}}, "recommend.exclude_seen = 1: expected a valid boolean"),
         ({"features": {"max_length": 0}}, "features.max_length = 0: expected greater than or equal to 1"),
         ({"model": {"dropout": 1.0}}, "model.dropout = 1.0: expected less than 1"),
-        ({"split": {"protocol": "leave_two_out"}}, "split.protocol = 'leave_two_out': expected 'none', 'leave_one_out' or 'temporal'"),
+        (
+            {"split": {"protocol": "leave_two_out"}},
+            "split.protocol = 'leave_two_out': expected 'none', 'leave_one_out' or 'temporal'",
+        ),
         ({"train": {"epochs": 0}}, "train.epochs = 0: expected 'auto' or a whole number from 1"),
         ({"train": {"epochs": "many"}}, "train.epochs = 'many': expected 'auto' or a whole number from 1"),
         ({"model": {"dim": 64, "heads": 3}}, "model: heads = 3 does not divide dim = 64"),
         ({"evaluate": {"cutoffs": [10, 5]}}, "evaluate.cutoffs: cutoffs must be ascending"),
         ({"evaluate": {"cutoffs": []}}, "evaluate.cutoffs: cutoffs must be ascending"),
         ({"maintain": {"retention_days": 6}}, "maintain.retention_days = 6: expected greater than or equal to 7"),
-        ({"sources": [{"path": "/a", "columns": {"userid": "u"}}]}, "no column 'userid' to map, did you mean 'user_id'?; columns are user_id"),
+        (
+            {"sources": [{"path": "/a", "columns": {"userid": "u"}}]},
+            "no column 'userid' to map, did you mean 'user_id'?; columns are user_id",
+        ),
         ({"items": [{"path": "/a", "columns": {"titel": "t"}}]}, "no column 'titel' to map, did you mean 'title'?"),
         ({"warehouse": "data/metarec"}, "warehouse: 'data/metarec' is relative; give an absolute path"),
         ({"warehouse": 5}, "warehouse = 5: expected a valid string"),
@@ -155,7 +164,8 @@ def test_a_missing_file_is_told_with_what_to_give(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"warehouse = \nx = 1\n", "not valid TOML: .*line 1"), (b"\xff\xfe", "cannot be read"), (b"", "'warehouse' is missing")]
+    ("content", "said"),
+    [(b"warehouse = \nx = 1\n", "not valid TOML: .*line 1"), (b"\xff\xfe", "cannot be read"), (b"", "'warehouse' is missing")],
 )
 def test_a_broken_file_is_told(tmp_path: Path, content: bytes, said: str):
     file = tmp_path / "broken.toml"

@@ -38,12 +38,16 @@ def test_a_contract_says_what_each_column_holds(name: str):
 
 
 def test_conforming_gives_the_contracts_columns_in_its_order(spark: SparkSession):
-    shuffled = spark.createDataFrame([], contract("items").schema).select("events", "last_day", "item_id", "first_day", "domain", "item_idx")
+    shuffled = spark.createDataFrame([], contract("items").schema).select(
+        "events", "last_day", "item_id", "first_day", "domain", "item_idx"
+    )
     assert conform(shuffled, "items").columns == contract("items").schema.names
 
 
 def test_every_column_that_differs_is_told_with_both_types(spark: SparkSession):
-    rows = spark.createDataFrame([], "item_idx bigint, domain string, item_id string, events bigint, first_day date, colour string")
+    rows = spark.createDataFrame(
+        [], "item_idx bigint, domain string, item_id string, events bigint, first_day date, colour string"
+    )
     with pytest.raises(DataError) as error:
         conform(rows, "items")
     said = str(error.value)

@@ -89,7 +89,10 @@ def test_a_second_warehouse_gets_the_same_rows(first, run: Callable[[Path], Ware
 def test_every_active_pair_has_exactly_its_items_unseen_and_once(first) -> None:
     warehouse, _ = first
     night = F.col("ds") == F.lit(NIGHTS[-1])
-    lists = {(row.user_id, row.domain): [item.item_id for item in row["items"]] for row in warehouse.read(c.RECOMMENDATIONS).where(night).collect()}
+    lists = {
+        (row.user_id, row.domain): [item.item_id for item in row["items"]]
+        for row in warehouse.read(c.RECOMMENDATIONS).where(night).collect()
+    }
     events = warehouse.read(c.EVENTS).collect()
     items = warehouse.read(c.ITEMS).collect()
     seen: dict[tuple[str, str], set[str]] = {}

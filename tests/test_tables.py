@@ -35,7 +35,9 @@ NOTHING = {"domain": "STRING", "item_id": "STRING", "event_type": "STRING", "eve
 
 def items(spark: SparkSession, *rows: tuple[int, int | None], **more: object) -> DataFrame:
     """Rows of items from (item_idx, events)."""
-    frame = spark.createDataFrame(list(rows), "item_idx int, events long").withColumns({"domain": F.lit("shop"), "item_id": F.lit("i")})
+    frame = spark.createDataFrame(list(rows), "item_idx int, events long").withColumns(
+        {"domain": F.lit("shop"), "item_id": F.lit("i")}
+    )
     frame = frame.withColumns({"first_day": F.lit(None).cast("date"), "last_day": F.lit(None).cast("date")})
     return frame.withColumns({name: F.expr(str(value)) for name, value in more.items()})
 
@@ -135,7 +137,12 @@ def test_a_commit_says_who_wrote_from_what(spark: SparkSession, warehouse: Wareh
     assert warehouse.last_commit("items", "extract") is None
     warehouse.merge("items", items(spark, (0, 1)), COMMIT)
     warehouse.replace_all("items", items(spark, (0, 2)), Commit(job="train", ds=ELEVENTH, model_id="m"))
-    assert warehouse.last_commit("items", "extract") == {"job": "extract", "ds": "2024-01-10", "inputs": {"events": 3}, "settings": "abc"}
+    assert warehouse.last_commit("items", "extract") == {
+        "job": "extract",
+        "ds": "2024-01-10",
+        "inputs": {"events": 3},
+        "settings": "abc",
+    }
     assert warehouse.last_commit("items", "train") == {"job": "train", "ds": "2024-01-11", "inputs": {}, "model_id": "m"}
     assert warehouse.last_commit("items", "evaluate") is None
 

@@ -59,17 +59,31 @@ def benchmark(logs: list[Path], out: Path, overrides: list[str]) -> int:
             if name == "train":
                 seconds = found[0].details["metrics"]["seconds"]
         for domain, scorers in found[0].details["test"].items():
-            rows += [{"log": path.name, "domain": domain, "scorer": s, **scorers[s], "train_seconds": seconds, "model_id": found[0].model_id} for s in SCORERS]
+            rows += [
+                {
+                    "log": path.name,
+                    "domain": domain,
+                    "scorer": s,
+                    **scorers[s],
+                    "train_seconds": seconds,
+                    "model_id": found[0].model_id,
+                }
+                for s in SCORERS
+            ]
         _write(rows, out)
     Console(stderr=True).print((out / "benchmark.md").read_text())
-    job.report("benchmark", None, Result(rows_out=len(rows), details={"results": rows}), round(time.monotonic() - start, 1), {}, {})
+    job.report(
+        "benchmark", None, Result(rows_out=len(rows), details={"results": rows}), round(time.monotonic() - start, 1), {}, {}
+    )
     return 0
 
 
 def _configuration(path: Path, out: Path, overrides: list[str]) -> Config:
     events, items = path / "events.parquet", path / "items.parquet"
     if not events.exists():
-        raise ConfigError(f"--log {path}: no events.parquet in it; give a folder with events.parquet and, optionally, items.parquet")
+        raise ConfigError(
+            f"--log {path}: no events.parquet in it; give a folder with events.parquet and, optionally, items.parquet"
+        )
     raw = {
         "warehouse": (out / path.name).as_uri(),
         "sources": [{"path": events.as_uri()}],
@@ -99,5 +113,7 @@ def _write(rows: list[dict[str, object]], out: Path) -> None:
     lines = ["| log | domain | scorer | NDCG@10 | HR@10 | training, s |", "|---|---|---|---|---|---|"]
     for row in rows:
         trained = f"{row['train_seconds']:.0f}" if row["scorer"] == c.MODEL else ""
-        lines.append(f"| {row['log']} | {row['domain']} | {row['scorer']} | {row['ndcg@10']:.4f} | {row['hit_rate@10']:.4f} | {trained} |")
+        lines.append(
+            f"| {row['log']} | {row['domain']} | {row['scorer']} | {row['ndcg@10']:.4f} | {row['hit_rate@10']:.4f} | {trained} |"
+        )
     (out / "benchmark.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

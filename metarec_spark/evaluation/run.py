@@ -46,16 +46,23 @@ def evaluate(job: Job) -> Result:
     cutoffs = sorted({*job.config.evaluate.cutoffs, _JUDGED_AT})
     task = Task(str(folder), max(cutoffs), job.config.evaluate.few_events)
     ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA)
-    catalogue = {name: len(items) for name, items in zip(manifest["domains"], bundle.load(folder).catalogue.of_domain, strict=True)}
+    catalogue = {
+        name: len(items) for name, items in zip(manifest["domains"], bundle.load(folder).catalogue.of_domain, strict=True)
+    }
     metrics = aggregate(ranked, catalogue, cutoffs).withColumn("model_id", F.lit(model["model_id"])).persist()
     try:
         commit = job.commit(inputs={c.USER_SEQUENCES: versions[c.USER_SEQUENCES]}, model_id=model["model_id"])
-        job.warehouse.merge(c.METRICS, metrics.select("model_id", *[name for name in metrics.columns if name != "model_id"]), commit)
+        job.warehouse.merge(
+            c.METRICS, metrics.select("model_id", *[name for name in metrics.columns if name != "model_id"]), commit
+        )
         values = _headline(metrics)
     finally:
         metrics.unpersist()
     if not values:
-        raise DataError(f"model {model['model_id']}: no held-out pair in {len(manifest['domains'])} domain(s); the log is too short for {split.protocol}")
+        raise DataError(
+            f"model {model['model_id']}: no held-out pair in {len(manifest['domains'])} domain(s); "
+            f"the log is too short for {split.protocol}"
+        )
     show(values, model["model_id"])
     status, reason = judge(values)
     pair_count = sum(users for (name, scorer), (_, _, users) in values.items() if scorer == c.MODEL)
@@ -86,7 +93,9 @@ def _inputs(rows: DataFrame, manifest: dict) -> DataFrame:
     """Pairs in domains that the model knows, encoded, dealt to tasks by user."""
     domains = F.array(*[F.lit(name) for name in manifest["domains"]])
     shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
-    frame = encoded(rows, **shape).withColumn("target_position", (F.array_position(domains, F.col("target_domain")) - 1).cast("int"))
+    frame = encoded(rows, **shape).withColumn(
+        "target_position", (F.array_position(domains, F.col("target_domain")) - 1).cast("int")
+    )
     tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest["sequences"] / PAIRS_PER_TASK))
     return frame.where(F.col("target_position") >= 0).repartition(tasks, c.USER_ID)
 

@@ -39,5 +39,7 @@ def content(items: DataFrame, information: DataFrame) -> DataFrame:
     rows = known.join(weighted, c.ITEM_IDX, "left")
     no_weights = F.array().cast("array<float>")
     return rows.select(
-        *[c.ITEM_IDX, c.DOMAIN, c.TITLE, "tokens"], F.coalesce("weights", no_weights).alias("weights"), F.col(c.CONTENT).alias("vector")
+        *[c.ITEM_IDX, c.DOMAIN, c.TITLE, "tokens"],
+        F.coalesce("weights", no_weights).alias("weights"),
+        F.col(c.CONTENT).alias("vector"),
     )

@@ -117,7 +117,7 @@ def _events(job: Job, first: date) -> Kept:
 
 def _why_none(opened: list[DataFrame], kept: Kept) -> str:
     if kept.read:
-        return f"all {kept.read} rows were rejected: {kept.rejected}; see table rejected_events' reasons in schemas/rejected_events.json"
+        return f"all {kept.read} rows were rejected: {kept.rejected}; schemas/rejected_events.json says what the reasons mean"
     oldest = min(filter(None, (rows.agg(F.min(c.EVENT_TIME)).first()[0] for rows in opened)), default=None)
     return f"the oldest is of {oldest:%Y-%m-%d}; choose a later --ds" if oldest else "the sources are empty"
 
@@ -126,7 +126,9 @@ def _information(job: Job) -> DataFrame | None:
     """Item information of all item sources, one row an item: the first source that names an item wins."""
     if not job.config.items:
         return None
-    opened = [sources.open_items(job.spark, source, i).withColumn("position", F.lit(i)) for i, source in enumerate(job.config.items)]
+    opened = [
+        sources.open_items(job.spark, source, i).withColumn("position", F.lit(i)) for i, source in enumerate(job.config.items)
+    ]
     named = F.struct("position", c.TITLE, c.ATTRIBUTES, c.CONTENT)
     rows = reduce(DataFrame.unionByName, opened).groupBy(c.DOMAIN, c.ITEM_ID).agg(F.min(named).alias("named"))
     return rows.select(c.DOMAIN, c.ITEM_ID, "named.title", "named.attributes", "named.content")

@@ -49,7 +49,7 @@ def newer_than(rows: DataFrame, ds: date) -> DataFrame:
 
 
 def as_of(rows: DataFrame, newer: DataFrame, events: DataFrame, items: DataFrame, ds: date, max_length: int) -> DataFrame:
-    """Rows of ``user_sequences`` as they were at the end of ``ds``: those of the ``newer`` users are made again from ``events``."""
+    """Rows of ``user_sequences`` as of the end of ``ds``: those of the ``newer`` users are made again from ``events``."""
     then = events.where(F.col(c.EVENT_DATE) <= F.lit(ds)).join(newer, c.USER_ID, "left_semi")
     return rows.join(newer, c.USER_ID, "left_anti").unionByName(sequences(then, items, max_length))
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from metarec_spark import columns as c
-from metarec_spark.config import ItemSource, Source
+from metarec_spark.config import File, ItemSource, Source
 from metarec_spark.errors import DataError
 
 ARRIVAL = "arrival"
@@ -88,7 +88,7 @@ def open_items(spark: SparkSession, source: ItemSource, position: int) -> DataFr
 class _Picker:
     """Finds mapped columns in a source, or explains why it cannot."""
 
-    def __init__(self, frame: DataFrame, source: Source | ItemSource, where: str) -> None:
+    def __init__(self, frame: DataFrame, source: File, where: str) -> None:
         self.types = {field.name: field.dataType for field in frame.schema}
         self.mapping, self.where = source.columns, where
 
@@ -96,7 +96,9 @@ class _Picker:
         found = self.optional(name, types)
         if found is None:
             close = difflib.get_close_matches(name, self.types, n=1)
-            hint = f"; did you mean columns = {{ {name} = {close[0]!r} }}?" if close else f"; map it: columns = {{ {name} = \"…\" }}"
+            hint = (
+                f"; did you mean columns = {{ {name} = {close[0]!r} }}?" if close else f'; map it: columns = {{ {name} = "…" }}'
+            )
             raise DataError(f"{self.where}: no column {name!r} among {', '.join(self.types)}{hint}")
         return found
 
@@ -109,7 +111,9 @@ class _Picker:
         if not isinstance(self.types[theirs], types):
             usable = ", ".join(kind.typeName() for kind in types)
             got = self.types[theirs].simpleString()
-            raise DataError(f"{self.where}: column {theirs!r} is {got}; {name} must be one of {usable}: map another column or convert it")
+            raise DataError(
+                f"{self.where}: column {theirs!r} is {got}; {name} must be one of {usable}: map another column or convert it"
+            )
         return self.column(theirs)
 
     def column(self, theirs: str) -> Column:
@@ -118,7 +122,7 @@ class _Picker:
         return F.col("`" + theirs.replace("`", "``") + "`")
 
 
-def _open(spark: SparkSession, source: Source | ItemSource, where: str) -> DataFrame:
+def _open(spark: SparkSession, source: File, where: str) -> DataFrame:
     try:
         if source.format == "json":
             return _open_json(spark, source.path)
@@ -141,7 +145,9 @@ def _open_json(spark: SparkSession, path: str) -> DataFrame:
     kept = [field for field in sample.schema if field.name != _CORRUPT]
     if not kept:
         raise AnalysisException(message="no JSON objects in it")
-    as_text = [T.StructField(f.name, f.dataType if isinstance(f.dataType, (T.ArrayType, T.StructType)) else T.StringType()) for f in kept]
+    as_text = [
+        T.StructField(f.name, f.dataType if isinstance(f.dataType, (T.ArrayType, T.StructType)) else T.StringType()) for f in kept
+    ]
     return spark.read.json(path, schema=T.StructType(as_text))
 
 

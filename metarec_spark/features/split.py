@@ -112,14 +112,16 @@ def pairs(sequences: DataFrame) -> DataFrame:
     target = F.get(F.col(c.ITEM_IDX), position)
     seen = F.array_except("seen_items", F.array_union(F.array_except(hidden_items, known_items), F.array(target)))
     trained_in = F.filter(_at(c.DOMAIN, F.col(TRAIN_POSITIONS)), lambda domain: domain == F.col("target_row.domain"))
+    # Before the select: there, a lambda would read the context arrays in place of the columns that they are named after.
+    frame = frame.withColumn("seen", seen).withColumn("train_events", F.size(trained_in))
     return frame.select(
         c.USER_ID,
         F.col("target_row.domain").alias("target_domain"),
         of_split.alias("split"),
         target.alias("target"),
         *[_at(name, F.col("context")).alias(name) for name in _SEQUENCE],
-        seen.alias("seen"),
-        F.size(trained_in).alias("train_events"),
+        "seen",
+        "train_events",
     )
 
 

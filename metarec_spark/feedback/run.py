@@ -22,15 +22,22 @@ def collect(job: Job) -> Result:
     days = job.config.feedback.days
     first, last = job.ds - timedelta(days=days), job.ds - timedelta(days=1)
     versions = {name: job.warehouse.version(name) for name in (c.RECOMMENDATIONS, c.EVENTS)}
-    lists = job.warehouse.read(c.RECOMMENDATIONS, versions[c.RECOMMENDATIONS]).where(F.col("ds").between(F.lit(first), F.lit(last)))
+    lists = job.warehouse.read(c.RECOMMENDATIONS, versions[c.RECOMMENDATIONS]).where(
+        F.col("ds").between(F.lit(first), F.lit(last))
+    )
     if lists.isEmpty():
         raise DataError(f"no recommendations from {first} to {last}; run `metarec recommend` on a day before {job.ds}")
     events = job.warehouse.read(c.EVENTS, versions[c.EVENTS]).where(F.col(c.EVENT_DATE).between(F.lit(first), F.lit(job.ds)))
     job.warehouse.replace_days(c.FEEDBACK, followed(lists, events, days), "ds", first, last, job.commit(inputs=versions))
     written = job.warehouse.read(c.FEEDBACK).where(F.col("ds").between(F.lit(first), F.lit(last)))
     by_list = written.groupBy(c.DOMAIN, "ds", c.USER_ID).agg(F.max("followed").alias("hit"), F.count("*").alias("items"))
-    outcome = by_list.groupBy(c.DOMAIN).agg(F.count("*").alias("lists"), F.avg(F.col("hit").cast("double")).alias("hit"), F.sum("items").alias("items"))
-    domains = {row[c.DOMAIN]: {"lists": row["lists"], "followed": round(row["hit"], 4), "items": row["items"]} for row in outcome.toLocalIterator()}
+    outcome = by_list.groupBy(c.DOMAIN).agg(
+        F.count("*").alias("lists"), F.avg(F.col("hit").cast("double")).alias("hit"), F.sum("items").alias("items")
+    )
+    domains = {
+        row[c.DOMAIN]: {"lists": row["lists"], "followed": round(row["hit"], 4), "items": row["items"]}
+        for row in outcome.toLocalIterator()
+    }
     model = newest_approved(job)
     share = _new_items(job, events, bundle.read_manifest(local_path(model["path"]))["items"])
     for domain, value in share.items():
@@ -54,7 +61,9 @@ def followed(lists: DataFrame, events: DataFrame, days: int) -> DataFrame:
         Days after a list's day that count.
     """
     shown = lists.select("ds", c.USER_ID, c.DOMAIN, "model_id", F.posexplode("items").alias("place", "item"))
-    shown = shown.select("ds", c.USER_ID, c.DOMAIN, "model_id", (F.col("place") + 1).alias("rank"), F.col("item.item_id").alias(c.ITEM_ID))
+    shown = shown.select(
+        "ds", c.USER_ID, c.DOMAIN, "model_id", (F.col("place") + 1).alias("rank"), F.col("item.item_id").alias(c.ITEM_ID)
+    )
     daily = events.groupBy(*_KEY, c.EVENT_DATE).agg(F.min(c.EVENT_TIME).alias(c.EVENT_TIME))
     after = F.col(c.EVENT_DATE).between(F.date_add("ds", 1), F.date_add("ds", days))
     hits = shown.join(daily, list(_KEY)).where(after).groupBy("ds", *_KEY).agg(F.min(c.EVENT_TIME).alias(c.EVENT_TIME))

@@ -37,7 +37,9 @@ class Catalogue:
         return [np.flatnonzero(self.domain == d) for d in range(int(self.domain.max(initial=-1)) + 1)]
 
 
-def pack_tokens(item_idx: np.ndarray, hashes: np.ndarray, weights: np.ndarray, items: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pack_tokens(
+    item_idx: np.ndarray, hashes: np.ndarray, weights: np.ndarray, items: int, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bring (item, token hash, weight) triples to the padded form of :class:`Catalogue`.
 
     Tokens of a single item tell it from no other and are left out. Of an item with more than ``most`` tokens the heaviest

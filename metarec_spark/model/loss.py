@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from metarec_spark.model.transformer import Contexts, NextItemModel
 
 
-def next_item_loss(model: NextItemModel, contexts: Contexts, of_domain: list[Tensor], negatives: int, generator: torch.Generator) -> tuple[Tensor, int]:
+def next_item_loss(
+    model: NextItemModel, contexts: Contexts, of_domain: list[Tensor], negatives: int, generator: torch.Generator
+) -> tuple[Tensor, int]:
     """Sum of the cross-entropies of each next event, and the number of them.
 
     The target's own domain is its catalogue. It is used whole where it has at most ``negatives`` items; otherwise the softmax
@@ -32,7 +34,9 @@ def next_item_loss(model: NextItemModel, contexts: Contexts, of_domain: list[Ten
     Uniform sampling needs no logQ correction: it would add the same constant to every negative (Bengio & Senécal, 2008).
     """
     L = contexts.item.shape[1]
-    inputs = Contexts(*(part[:, :-1] for part in (contexts.item, contexts.domain, contexts.event_type, contexts.gap)), contexts.length - 1)
+    inputs = Contexts(
+        *(part[:, :-1] for part in (contexts.item, contexts.domain, contexts.event_type, contexts.gap)), contexts.length - 1
+    )
     counts_BL = torch.arange(L - 1) < inputs.length[:, None]
     hidden_ND = model.hidden(inputs)[counts_BL]
     target_N, domain_N = contexts.item[:, 1:][counts_BL], contexts.domain[:, 1:][counts_BL]
@@ -44,7 +48,9 @@ def next_item_loss(model: NextItemModel, contexts: Contexts, of_domain: list[Ten
     return total, len(target_N)
 
 
-def _cross_entropy(model: NextItemModel, user_ND: Tensor, target_N: Tensor, items: Tensor, negatives: int, generator: torch.Generator) -> Tensor:
+def _cross_entropy(
+    model: NextItemModel, user_ND: Tensor, target_N: Tensor, items: Tensor, negatives: int, generator: torch.Generator
+) -> Tensor:
     if len(items) <= negatives:
         logits = model.scale * user_ND @ F.normalize(model.item_vectors(items), dim=-1).T
         return F.cross_entropy(logits, torch.searchsorted(items, target_N), reduction="sum")

@@ -82,7 +82,13 @@ class NextItemModel(nn.Module):
         """State after each event, [B, L, D]; positions past a sequence's length hold no meaning."""
         B, L = contexts.item.shape
         x_BLD = self.item_vectors(contexts.item.reshape(-1)).view(B, L, -1)
-        x_BLD = x_BLD + self.position.weight[:L] + self.domain(contexts.domain) + self.event_type(contexts.event_type) + self.gap(contexts.gap)
+        x_BLD = (
+            x_BLD
+            + self.position.weight[:L]
+            + self.domain(contexts.domain)
+            + self.event_type(contexts.event_type)
+            + self.gap(contexts.gap)
+        )
         x_BLD = self.dropout(x_BLD)
         for block in self.blocks:
             x_BLD = block(x_BLD)

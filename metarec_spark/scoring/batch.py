@@ -70,7 +70,9 @@ def _lists(batch, scorer, item_ids, task, domain, users, hidden, length, seen) -
     filled = index >= 0
     offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
     ids = item_ids.take(pa.array(items[index[filled]]))
-    lists = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([ids, pa.array(value[filled])], fields=list(_ITEMS.value_type)))
+    lists = pa.ListArray.from_arrays(
+        offsets, pa.StructArray.from_arrays([ids, pa.array(value[filled])], fields=list(_ITEMS.value_type))
+    )
     return pa.RecordBatch.from_arrays(
         [
             batch["user_id"].take(pa.array(users)),

@@ -57,7 +57,9 @@ def newest_approved(job: Job) -> dict:
     approved = job.warehouse.read(c.MODELS).where((F.col("status") == "approved") & (F.col("ds") <= F.lit(job.ds)))
     row = approved.orderBy(F.desc("ds"), F.desc("model_id")).first()
     if row is None:
-        raise ModelRejected(f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`")
+        raise ModelRejected(
+            f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`"
+        )
     if urlparse(row["path"]).scheme != "file":
         raise DataError(f"model {row['model_id']} lies at {row['path']}; only file: paths can be loaded by executors")
     return row.asDict()

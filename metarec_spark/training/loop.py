@@ -52,7 +52,14 @@ class State:
 
 
 def fit(
-    model: NextItemModel, catalogue: Catalogue, sequences: Shard, validation: Shard, rows: int, settings: Train, ranks: Ranks, checkpoint: Path
+    model: NextItemModel,
+    catalogue: Catalogue,
+    sequences: Shard,
+    validation: Shard,
+    rows: int,
+    settings: Train,
+    ranks: Ranks,
+    checkpoint: Path,
 ) -> State:
     """Train ``model`` in place and leave it at its best epoch; at its last where there is no validation.
 
@@ -100,18 +107,29 @@ def fit(
                 progress.step(totals[0] / totals[1] if totals[1] else math.nan, int(totals[2]))
         loss_sum, target_sum, rows_read = ranks.sum(totals.tolist())
         if int(rows_read) != rows:
-            raise TrainingError(f"{sequences.folder}: ranks read {int(rows_read)} rows in an epoch, the snapshot has {rows}: run again")
+            raise TrainingError(
+                f"{sequences.folder}: ranks read {int(rows_read)} rows in an epoch, the snapshot has {rows}: run again"
+            )
         if not math.isfinite(loss_sum):
             raise TrainingError(f"loss is {loss_sum} in epoch {state.epoch + 1}: lower train.learning_rate")
         seconds = time.monotonic() - start
         ndcg = _validate(model, validation, catalogue, ranks)
         state.epoch += 1
-        state.history.append({"loss": loss_sum / target_sum, "validation_ndcg@10": ndcg, "seconds": seconds, "sequences": rows_read, "steps": steps})
+        state.history.append(
+            {
+                "loss": loss_sum / target_sum,
+                "validation_ndcg@10": ndcg,
+                "seconds": seconds,
+                "sequences": rows_read,
+                "steps": steps,
+            }
+        )
         if ranks.rank == 0:
-            log.info(
-                "epoch %d/%d: loss %.4f, validation NDCG@10 %s, %d sequences in %.1f s (%.0f/s)",
-                state.epoch, epochs, loss_sum / target_sum, "none" if ndcg is None else f"{ndcg:.4f}", rows_read, seconds, rows_read / seconds,
-            )  # fmt: skip
+            measured = "none" if ndcg is None else f"{ndcg:.4f}"
+            said = (
+                f"loss {loss_sum / target_sum:.4f}, validation NDCG@10 {measured}, {rows_read:.0f} sequences in {seconds:.1f} s"
+            )
+            log.info("epoch %d/%d: %s (%.0f/s)", state.epoch, epochs, said, rows_read / seconds)
         if ndcg is None or ndcg > state.best:
             state.best, state.best_epoch = ndcg if ndcg is not None else state.best, state.epoch
             best = {name: value.clone() for name, value in model.state_dict().items()}
@@ -160,7 +178,9 @@ def _validate(model: NextItemModel, validation: Shard, catalogue: Catalogue, ran
             for rows in np.array_split(np.argsort(group[LENGTH]), -(-len(group[LENGTH]) // 512)):
                 contexts = loader.contexts(group, rows)
                 target, domain = (torch.from_numpy(group[name][rows].astype(np.int64)) for name in ("target", "target_domain"))
-                gain += _ndcg(model.encode(contexts, domain), vectors_ID, contexts, target, domain, torch.from_numpy(catalogue.domain))
+                gain += _ndcg(
+                    model.encode(contexts, domain), vectors_ID, contexts, target, domain, torch.from_numpy(catalogue.domain)
+                )
                 pairs += len(rows)
     gain, pairs = ranks.sum([gain, float(pairs)])
     return gain / pairs if pairs else None
@@ -199,7 +219,7 @@ def _resume(path: Path, model: NextItemModel, optimizer: torch.optim.Optimizer) 
         return State(), {name: value.clone() for name, value in model.state_dict().items()}
     with safe_open(path, framework="pt") as file:
         state = State(**json.loads(file.metadata()["state"]))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
     moments: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():

@@ -49,11 +49,13 @@ def train(job: Job) -> Result:
             "snapshot": str(work / "snapshot"),
             "model": str(model_folder),
             "train": job.config.train.model_dump(mode="json"),
-            "threads": os.cpu_count() or 1,
+            "threads": _threads(job),
             "manifest": manifest,
         }
         write_json(str(work / "spec.json"), spec)
-        launch(work / "spec.json", job.config.train.processes, job.config.train.launcher, job.spark, job.config.train.timeout_seconds)
+        launch(
+            work / "spec.json", job.config.train.processes, job.config.train.launcher, job.spark, job.config.train.timeout_seconds
+        )
     manifest = bundle.read_manifest(model_folder)
     _enter(job, manifest, model_folder)
     shutil.rmtree(work, ignore_errors=True)
@@ -61,8 +63,18 @@ def train(job: Job) -> Result:
     return Result(rows_in=manifest["sequences"], rows_out=1, model_id=model_id, details={"metrics": metrics})
 
 
+def _threads(job: Job) -> int:
+    """Threads of one rank: this host's cores are shared by local ranks; a rank on an executor has a task's cores."""
+    train = job.config.train
+    if train.launcher == "spark" and train.processes > 1:
+        return int(job.spark.conf.get("spark.task.cpus", "1"))
+    return max(1, (os.cpu_count() or 1) // train.processes)
+
+
 def _fingerprint(config: Config, versions: dict[str, int], ds: date) -> str:
-    shaping = {name: getattr(config, name).model_dump(mode="json") for name in ("split", "features", "transitions", "model", "train")}
+    shaping = {
+        name: getattr(config, name).model_dump(mode="json") for name in ("split", "features", "transitions", "model", "train")
+    }
     # Not of events: every extract writes a version of it, and what is trained on is the sequences.
     versions = {name: version for name, version in versions.items() if name != c.EVENTS}
     said = json.dumps([shaping, versions, ds.isoformat(), __version__], sort_keys=True)
@@ -89,13 +101,15 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
     row_count = rows.count()
     if row_count < config.train.processes:
         raise DataError(
-            f"table user_sequences at version {versions[c.USER_SEQUENCES]} has {row_count} users with two or more training events; "
+            f"table user_sequences at version {versions[c.USER_SEQUENCES]} has {row_count} users with two training events; "
             f"{config.train.processes} rank(s) need at least as many: extract a longer log, or lower train.processes"
         )
     files = min(row_count, max(4 * config.train.processes, -(-row_count // snapshot.ROWS_PER_FILE)))
     parts = {
         snapshot.SEQUENCES: snapshot.spread(rows, files),
-        snapshot.VALIDATION: snapshot.spread(snapshot.validation_pairs(labelled, config.train.validation_pairs, **known), 4 * config.train.processes),
+        snapshot.VALIDATION: snapshot.spread(
+            snapshot.validation_pairs(labelled, config.train.validation_pairs, **known), 4 * config.train.processes
+        ),
         snapshot.ITEMS: snapshot.catalogue_items(tables[c.ITEMS], labelled, known["domains"]),
         snapshot.TOKENS: snapshot.catalogue_tokens(tables[c.ITEM_CONTENT]),
         snapshot.TRANSITIONS: snapshot.catalogue_transitions(tables[c.ITEM_TRANSITIONS]),

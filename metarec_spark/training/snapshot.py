@@ -20,7 +20,9 @@ PARTS = (SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS)
 ROWS_PER_FILE = 50_000
 
 
-def training_sequences(labelled: DataFrame, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int) -> DataFrame:
+def training_sequences(
+    labelled: DataFrame, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int
+) -> DataFrame:
     """(item_idx, domain, event_type, gap, length) of users with at least two training events.
 
     Parameters
@@ -34,7 +36,9 @@ def training_sequences(labelled: DataFrame, *, domains: Sequence[str], event_typ
     return encoding.encoded(train_part(labelled), **known).where(F.col(encoding.LENGTH) > 1)
 
 
-def validation_pairs(labelled: DataFrame, most: int, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int) -> DataFrame:
+def validation_pairs(
+    labelled: DataFrame, most: int, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int
+) -> DataFrame:
     """Contexts with ``target`` and ``target_domain``: at most about ``most`` pairs, the same ones whenever data are the same."""
     known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
     rows = encoding.encoded(pairs(labelled).where(F.col("split") == c.VALIDATION), **known)
@@ -52,7 +56,12 @@ def spread(rows: DataFrame, files: int) -> DataFrame:
 
 def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str]) -> DataFrame:
     """(item_idx, item_id, domain position, training events) of every item of the vocabulary."""
-    trained = train_part(labelled).select(F.explode(c.ITEM_IDX).alias(c.ITEM_IDX)).groupBy(c.ITEM_IDX).agg(F.count("*").alias("train_events"))
+    trained = (
+        train_part(labelled)
+        .select(F.explode(c.ITEM_IDX).alias(c.ITEM_IDX))
+        .groupBy(c.ITEM_IDX)
+        .agg(F.count("*").alias("train_events"))
+    )
     domain = F.array_position(F.array(*[F.lit(name) for name in domains]), F.col(c.DOMAIN)) - 1
     rows = items.join(trained, c.ITEM_IDX, "left").na.fill(0, ["train_events"])
     return rows.select(c.ITEM_IDX, c.ITEM_ID, domain.cast("int").alias(c.DOMAIN), "train_events")
@@ -61,7 +70,9 @@ def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str
 def catalogue_tokens(content: DataFrame) -> DataFrame:
     """(item_idx, token hash, weight), a row a token."""
     token = F.explode(F.arrays_zip("tokens", "weights")).alias("token")
-    return content.select(c.ITEM_IDX, token).select(c.ITEM_IDX, F.xxhash64("token.tokens").alias("token"), F.col("token.weights").alias("weight"))
+    return content.select(c.ITEM_IDX, token).select(
+        c.ITEM_IDX, F.xxhash64("token.tokens").alias("token"), F.col("token.weights").alias("weight")
+    )
 
 
 def catalogue_transitions(transitions: DataFrame) -> DataFrame:

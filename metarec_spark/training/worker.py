@@ -35,7 +35,7 @@ def train(spec_path: Path, ranks: Ranks) -> None:
     spec = json.loads(spec_path.read_text(encoding="utf-8"))
     folder = Path(spec["snapshot"])
     settings = Train.model_validate(spec["train"])
-    torch.set_num_threads(max(1, spec["threads"] // ranks.size))
+    torch.set_num_threads(spec["threads"])
     catalogue, item_ids = read_catalogue(folder, spec["manifest"]["items"])
     torch.manual_seed(settings.seed)
     model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), bundle.shape(spec["manifest"]), catalogue)
@@ -68,7 +68,9 @@ def read_catalogue(folder: Path, items: int) -> tuple[Catalogue, Any]:
     table = pq.read_table(folder / snapshot.ITEMS).sort_by("item_idx")
     token = pq.read_table(folder / snapshot.TOKENS).sort_by([("item_idx", "ascending"), ("token", "ascending")])
     known = token["item_idx"].to_numpy() < items
-    tokens, weights, hashes = pack_tokens(*(token[name].to_numpy()[known] for name in ("item_idx", "token", "weight")), items, MOST_TOKENS)
+    tokens, weights, hashes = pack_tokens(
+        *(token[name].to_numpy()[known] for name in ("item_idx", "token", "weight")), items, MOST_TOKENS
+    )
     pair = pq.read_table(folder / snapshot.TRANSITIONS)
     row, column, weight = (pair[name].to_numpy() for name in ("item_idx", "successor", "weight"))
     transitions = sparse.csr_matrix((weight.astype(np.float32), (row, column)), shape=(items, items))

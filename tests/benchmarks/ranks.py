@@ -26,11 +26,20 @@ def main() -> None:
     file = options.out / "ranks.toml"
     log = options.log.absolute()
     lines = [f"warehouse = {json.dumps((options.out.absolute() / 'tables').as_uri())}", "[[sources]]"]
-    lines += [f"path = {json.dumps((log / 'events.parquet').as_uri())}", "[[items]]", f"path = {json.dumps((log / 'items.parquet').as_uri())}"]
-    file.write_text("\n".join([*lines, "[split]", 'protocol = "leave_one_out"', "[train]", f"epochs = {options.epochs}", ""]), encoding="utf-8")
+    lines += [
+        f"path = {json.dumps((log / 'events.parquet').as_uri())}",
+        "[[items]]",
+        f"path = {json.dumps((log / 'items.parquet').as_uri())}",
+    ]
+    file.write_text(
+        "\n".join([*lines, "[split]", 'protocol = "leave_one_out"', "[train]", f"epochs = {options.epochs}", ""]),
+        encoding="utf-8",
+    )
     run("extract", file)
     histories = {ranks: run("train", file, f"train.processes={ranks}") for ranks in (1, 2)}
-    print("| epoch | loss, 1 rank | loss, 2 ranks | sequences/s, 1 rank | sequences/s, 2 ranks | rows read, 1 rank | rows read, 2 ranks |")
+    print(
+        "| epoch | loss, 1 rank | loss, 2 ranks | sequences/s, 1 rank | sequences/s, 2 ranks | rows read, 1 rank | rows read, 2 ranks |"
+    )
     print("|---|---|---|---|---|---|---|")
     for epoch, (one, two) in enumerate(zip(histories[1], histories[2], strict=True), start=1):
         speeds = [f"{h['sequences'] / h['seconds']:.0f}" for h in (one, two)]
@@ -41,7 +50,9 @@ def main() -> None:
 def run(command: str, file: Path, *overrides: str) -> list[dict[str, float]]:
     """Run a command; for train, the history of the model that it made."""
     options = [part for override in overrides for part in ("--set", override)]
-    ended = subprocess.run(["metarec", command, "--config", file, "--ds", DAY, *options], stdout=subprocess.PIPE, text=True, check=True)
+    ended = subprocess.run(
+        ["metarec", command, "--config", file, "--ds", DAY, *options], stdout=subprocess.PIPE, text=True, check=True
+    )
     model_id = json.loads(ended.stdout.splitlines()[-1])["model_id"]
     manifest = file.parent / "tables" / "_models" / str(model_id) / "manifest.json"
     return json.loads(manifest.read_text())["metrics"]["history"] if model_id else []

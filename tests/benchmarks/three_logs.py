@@ -34,7 +34,14 @@ def main() -> None:
     file.write_text(configuration(options.data.absolute(), options.out.absolute()), encoding="utf-8")
     start = time.monotonic()
     night = subprocess.run(["metarec", "nightly", "--config", file, "--ds", DAY], stdout=subprocess.PIPE, text=True, check=True)
-    print(json.dumps({"nightly_seconds": round(time.monotonic() - start, 1), "model": json.loads(night.stdout.splitlines()[-1])["model_id"]}))
+    print(
+        json.dumps(
+            {
+                "nightly_seconds": round(time.monotonic() - start, 1),
+                "model": json.loads(night.stdout.splitlines()[-1])["model_id"],
+            }
+        )
+    )
     print(json.dumps(check(options.data, options.out / "tables", top_n=100)))
 
 
@@ -49,7 +56,9 @@ def configuration(data: Path, out: Path) -> str:
 def check(data: Path, tables: Path, top_n: int) -> dict[str, int]:
     """Hold every list of ``recommendations``, read by delta-rs, against the logs themselves."""
     table = DeltaTable(str(tables / "recommendations")).to_pyarrow_table()
-    events = pa.concat_tables(pq.read_table(data / log / "events.parquet", columns=["user_id", "domain", "item_id"]) for log in LOGS)
+    events = pa.concat_tables(
+        pq.read_table(data / log / "events.parquet", columns=["user_id", "domain", "item_id"]) for log in LOGS
+    )
     pairs = events.group_by(["user_id", "domain"]).aggregate([])
     items = table["items"].combine_chunks()
     sizes = pc.list_value_length(items)
@@ -64,7 +73,9 @@ def check(data: Path, tables: Path, top_n: int) -> dict[str, int]:
     return {
         "pairs_in_the_logs": pairs.num_rows,
         "lists": table.num_rows,
-        "lists_of_pairs_in_the_logs": pairs.join(table.select(["user_id", "domain"]), ["user_id", "domain"], join_type="inner").num_rows,
+        "lists_of_pairs_in_the_logs": pairs.join(
+            table.select(["user_id", "domain"]), ["user_id", "domain"], join_type="inner"
+        ).num_rows,
         "lists_of_exactly_top_n": pc.sum(pc.equal(sizes, top_n)).as_py(),
         "items": flat.num_rows,
         "items_twice_in_a_list": flat.num_rows - flat.group_by(keys).aggregate([]).num_rows,

@@ -23,13 +23,17 @@ def event_rows(spark: SparkSession, *rows: tuple[str, str, str, str]) -> DataFra
     """Rows of ``events`` from (user, domain, item, time)."""
     frame = spark.createDataFrame(list(rows), "user_id string, domain string, item_id string, event_time string")
     frame = frame.withColumns({"event_time": F.col("event_time").cast("timestamp"), "event_type": F.lit("click")})
-    return frame.withColumns({"event_date": F.to_date("event_time"), "value": F.lit(None).cast("double"), "source": F.lit("0:parquet")})
+    return frame.withColumns(
+        {"event_date": F.to_date("event_time"), "value": F.lit(None).cast("double"), "source": F.lit("0:parquet")}
+    )
 
 
 def item_rows(spark: SparkSession, *keys: tuple[str, str]) -> DataFrame:
     """Rows of ``items`` from (domain, item), indexed from 0 in the order given."""
     frame = spark.createDataFrame([(i, *key) for i, key in enumerate(keys)], "item_idx int, domain string, item_id string")
-    return frame.withColumns({"events": F.lit(1).cast("long"), "first_day": F.lit(None).cast("date"), "last_day": F.lit(None).cast("date")})
+    return frame.withColumns(
+        {"events": F.lit(1).cast("long"), "first_day": F.lit(None).cast("date"), "last_day": F.lit(None).cast("date")}
+    )
 
 
 def sequence_rows(spark: SparkSession, **users: list[tuple]) -> DataFrame:
@@ -39,4 +43,6 @@ def sequence_rows(spark: SparkSession, **users: list[tuple]) -> DataFrame:
         timed = [(*event, f"2024-01-10 10:{i:02}:00")[:3] for i, event in enumerate(events)]
         items, domains, times = (list(column) for column in zip(*timed, strict=True)) if timed else ([], [], [])
         rows.append((user, items, domains, ["click"] * len(timed), times, sorted(set(items))))
-    return spark.createDataFrame(rows, SEQUENCE).withColumn("event_time", F.expr("transform(event_time, t -> CAST(t AS TIMESTAMP))"))
+    return spark.createDataFrame(rows, SEQUENCE).withColumn(
+        "event_time", F.expr("transform(event_time, t -> CAST(t AS TIMESTAMP))")
+    )

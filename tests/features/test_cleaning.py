@@ -44,7 +44,10 @@ CASES = {
     22: ("duplicate", "2024-01-10", {"user_id": "twice", "source": "1:csv"}),
     23: (EVENT, "2024-01-10", {"user_id": "twice", "event_type": "event"}),
     # Four events in a clock hour are one too many; the next hour is judged anew.
-    **{30 + n: ("bot", "2024-01-10", {"user_id": "bot", "item_id": f"i{n}", "time_text": f"2024-01-10 10:{n}9:59"}) for n in range(4)},
+    **{
+        30 + n: ("bot", "2024-01-10", {"user_id": "bot", "item_id": f"i{n}", "time_text": f"2024-01-10 10:{n}9:59"})
+        for n in range(4)
+    },
     34: (EVENT, "2024-01-10", {"user_id": "bot", "time_text": "2024-01-10 11:00:00"}),
     # Three events and two copies are not: what was rejected already does not count.
     **{40 + n: (EVENT, "2024-01-10", {"user_id": "busy", "item_id": f"i{n}"}) for n in range(3)},
@@ -112,10 +115,16 @@ def time_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("time_zone")
 def test_days_are_judged_from_the_rows_within_their_reach_as_from_all(spark: SparkSession):
-    for first, last in [(date(2024, 1, 10), date(2024, 1, 10)), (date(2024, 1, 8), date(2024, 1, 9)), (date(1999, 1, 1), date(2024, 1, 12))]:
+    for first, last in [
+        (date(2024, 1, 10), date(2024, 1, 10)),
+        (date(2024, 1, 8), date(2024, 1, 9)),
+        (date(1999, 1, 1), date(2024, 1, 12)),
+    ]:
         reached = cleaning.within_reach(rows(spark), first, last, SETTINGS, NOW)
         found = verdicts(cleaning.of_days(cleaning.judge(reached, SETTINGS, NOW), first, last))
-        wanted = {label: verdict for label, verdict in expected().items() if verdict[1] is None or str(first) <= verdict[1] <= str(last)}
+        wanted = {
+            label: verdict for label, verdict in expected().items() if verdict[1] is None or str(first) <= verdict[1] <= str(last)
+        }
         assert found == wanted
 
 
@@ -123,7 +132,10 @@ def test_rows_of_other_days_are_out_of_reach(spark: SparkSession):
     day = date(2024, 1, 9)
     given = log_rows(
         spark,
-        *[{"arrival": arrival, "time_text": "2024-01-09 10:00:00", "value": float(arrival[-2:])} for arrival in ("2024-01-08", "2024-01-12")],
+        *[
+            {"arrival": arrival, "time_text": "2024-01-09 10:00:00", "value": float(arrival[-2:])}
+            for arrival in ("2024-01-08", "2024-01-12")
+        ],
         {"arrival": None, "time_text": "2024-01-08 23:59:59.999999"},
         {"arrival": None, "time_text": "2024-01-10 00:00:00"},
     )

@@ -24,7 +24,9 @@ def rows(spark: SparkSession) -> dict[str, Row]:
         "nothing": [(5, "shop"), (9, "film")],
         "ages": [(0, "shop", "1970-01-01 00:00:00"), (1, "shop", "2100-01-01 00:00:00")],
     }
-    frame = sequence_rows(spark, **users).withColumn("event_type", F.expr("transform(item_idx, i -> element_at(array('buy', 'odd', 'click'), i % 3 + 1))"))
+    frame = sequence_rows(spark, **users).withColumn(
+        "event_type", F.expr("transform(item_idx, i -> element_at(array('buy', 'odd', 'click'), i % 3 + 1))")
+    )
     found = encoded(frame, domains=DOMAINS, event_types=["click", "buy"], items=5, max_length=4)
     assert dict(found.dtypes) | dict.fromkeys(ARRAYS, "array<int>") == dict(found.dtypes)
     return {row.user_id: row for row in found.collect()}

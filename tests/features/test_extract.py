@@ -34,7 +34,11 @@ NIGHTS = {
         ("u3", "shop", "a", "odd", "2024-01-08 13:00:00"),
     ],
     9: [("u1", "news", "d", "click", "2024-01-09 10:00:00"), ("u2", "shop", "a", "click", "2024-01-07 01:00:00")],  # too late
-    10: [("u3", "shop", "e", "click", "2024-01-10 10:00:00"), ("u1", "shop", "a", "click", "2024-01-10 11:00:00"), ("", "shop", "a", "click", "soon")],
+    10: [
+        ("u3", "shop", "e", "click", "2024-01-10 10:00:00"),
+        ("u1", "shop", "a", "click", "2024-01-10 11:00:00"),
+        ("", "shop", "a", "click", "soon"),
+    ],
 }
 
 
@@ -47,11 +51,17 @@ class Shop:
 
     def arrive(self, day: int, rows: list[tuple] | None = None) -> None:
         """The night's rows and, from the second night on, an item that nobody has seen yet."""
-        rows = [(f"2024-01-{day:02}", user, item, *rest) for user, domain, item, *rest in rows or NIGHTS[day] for rest in [(domain, *rest)]]
+        rows = [
+            (f"2024-01-{day:02}", user, item, *rest)
+            for user, domain, item, *rest in rows or NIGHTS[day]
+            for rest in [(domain, *rest)]
+        ]
         table = pa.Table.from_pylist([dict(zip(LOG.names, row, strict=True)) for row in rows], LOG)
         pq.write_table(table, self.folder / "log" / f"{day}.parquet")
         titles = {"a": "Red shoe"} | ({"unseen": "Blue shoe"} if day > min(NIGHTS) else {})
-        (self.folder / "items.json").write_text("\n".join(json.dumps({"domain": "shop", "item_id": i, "title": t}) for i, t in titles.items()))
+        (self.folder / "items.json").write_text(
+            "\n".join(json.dumps({"domain": "shop", "item_id": i, "title": t}) for i, t in titles.items())
+        )
 
     def job(self, day: int, warehouse: type[Warehouse] = Warehouse, **features: object) -> Job:
         source = {"path": str(self.folder / "log"), "day_column": "ds"}
@@ -82,10 +92,14 @@ class Shop:
 
         users = self.read(c.USER_SEQUENCES).withColumn(c.EVENT_TIME, F.col(c.EVENT_TIME).cast("array<string>")).collect()
         named = {
-            row.user_id: row.asDict() | {"item_idx": [names[i] for i in row.item_idx], "seen_items": sorted(names[i] for i in row.seen_items)}
+            row.user_id: row.asDict()
+            | {"item_idx": [names[i] for i in row.item_idx], "seen_items": sorted(names[i] for i in row.seen_items)}
             for row in users
         }
-        successors = {names[row.item_idx]: {names[s.item_idx]: s.weight for s in row.successors} for row in self.read(c.ITEM_TRANSITIONS).collect()}
+        successors = {
+            names[row.item_idx]: {names[s.item_idx]: s.weight for s in row.successors}
+            for row in self.read(c.ITEM_TRANSITIONS).collect()
+        }
         same = {name: rows(name) for name in (c.EVENTS, c.REJECTED_EVENTS, c.ITEMS, c.ITEM_CONTENT)}
         return same | {c.USER_SEQUENCES: named, c.ITEM_TRANSITIONS: successors}
 
@@ -156,7 +170,9 @@ def test_a_night_that_is_run_again_changes_nothing(nightly: tuple[Shop, list[dic
     assert shop.tables() == at_once[1]
 
 
-def test_an_older_day_after_a_newer_one_changes_nothing(nightly: tuple[Shop, list[dict]], at_once: tuple[Result, dict[str, list]]):
+def test_an_older_day_after_a_newer_one_changes_nothing(
+    nightly: tuple[Shop, list[dict]], at_once: tuple[Result, dict[str, list]]
+):
     shop, _ = nightly
     shop.extract(8)
     assert shop.tables() == at_once[1]
@@ -171,7 +187,9 @@ class Killed(Warehouse):
         super().replace_days(*given, **more)
 
 
-def test_missed_nights_and_a_killed_run_are_made_up_for_and_new_rules_judge_the_whole_log(shop: Callable, at_once: tuple[Result, dict[str, list]]):
+def test_missed_nights_and_a_killed_run_are_made_up_for_and_new_rules_judge_the_whole_log(
+    shop: Callable, at_once: tuple[Result, dict[str, list]]
+):
     made = shop(until=7)
     made.extract(7)
     for day in (8, 9, 10):
@@ -191,7 +209,9 @@ def test_missed_nights_and_a_killed_run_are_made_up_for_and_new_rules_judge_the_
 
 def test_without_sources_or_events_the_reason_is_told_and_nothing_is_written(shop: Callable[..., Shop]):
     made = shop(until=7)
-    with pytest.raises(DataError, match="no event on or before 2024-01-06 in any source: the oldest is of 2024-01-07; choose a later --ds"):
+    with pytest.raises(
+        DataError, match="no event on or before 2024-01-06 in any source: the oldest is of 2024-01-07; choose a later --ds"
+    ):
         made.extract(6)
     made.arrive(7, [("", "shop", "a", "click", "2024-01-07 10:00:00")])
     with pytest.raises(DataError, match=r"all 1 rows were rejected: {'null_user': 1}"):
@@ -208,9 +228,15 @@ def test_without_sources_or_events_the_reason_is_told_and_nothing_is_written(sho
 def test_a_user_with_a_hundred_thousand_events_is_one_row(spark: SparkSession, tmp_path: Path):
     made = Shop(spark, tmp_path / "shop")
     seconds = pa.array([1_704_000_000 + 5 * n for n in range(100_000)])
-    columns = {"user_id": pa.array(["u"] * 100_000), "item_id": pa.array([n % 100 for n in range(100_000)]), "event_time": seconds}
+    columns = {
+        "user_id": pa.array(["u"] * 100_000),
+        "item_id": pa.array([n % 100 for n in range(100_000)]),
+        "event_time": seconds,
+    }
     pq.write_table(pa.table(columns), made.folder / "log" / "all.parquet")
-    settings = config.parse({"warehouse": str(tmp_path / "warehouse"), "sources": [{"path": str(made.folder / "log"), "domain": "shop"}]})
+    settings = config.parse(
+        {"warehouse": str(tmp_path / "warehouse"), "sources": [{"path": str(made.folder / "log"), "domain": "shop"}]}
+    )
     warehouse = Warehouse(spark, settings.warehouse)
     assert extract(Job("extract", settings, date(2024, 1, 10), spark, warehouse)).rows_out == 100_000
     (row,) = warehouse.read(c.USER_SEQUENCES).collect()

@@ -19,7 +19,11 @@ def found(spark: SparkSession) -> dict[str, tuple]:
     """Sequences of at most 3 events, by user."""
     events = event_rows(
         spark,
-        *[("long", "film", "c", "2024-01-13 09:00:00"), ("long", "shop", "a", "2024-01-10 09:00:00"), ("long", "news", "a", "2024-01-12 09:00:00")],
+        *[
+            ("long", "film", "c", "2024-01-13 09:00:00"),
+            ("long", "shop", "a", "2024-01-10 09:00:00"),
+            ("long", "news", "a", "2024-01-12 09:00:00"),
+        ],
         *[("long", "shop", "b", "2024-01-09 09:00:00"), ("long", "shop", "a", "2024-01-11 09:00:00")],
         *[("ties", "film", "c", NOON), ("ties", "news", "a", NOON), ("ties", "shop", "a", NOON)],
         ("single", "shop", "b", NOON),

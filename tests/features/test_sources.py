@@ -33,7 +33,9 @@ def lines(file: Path, *texts: str) -> str:
 def read(spark: SparkSession, path: str, *columns: str, **settings: object) -> list[tuple]:
     """The columns of a source's rows, as text."""
     frame = open_events(spark, Source(path=path, **settings), 0)
-    shown = frame.select(*[F.col(name).cast("string") for name in columns or ("user_id", "item_id", "domain", "event_type", "event_time", "value")])
+    shown = frame.select(
+        *[F.col(name).cast("string") for name in columns or ("user_id", "item_id", "domain", "event_type", "event_time", "value")]
+    )
     return sorted((tuple(row) for row in shown.collect()), key=str)
 
 
@@ -79,7 +81,9 @@ def test_the_day_column_says_when_a_row_arrived(spark: SparkSession, tmp_path: P
         ("us", 1_704_888_000_123_457, f"{NOON}.123457"),
     ],
 )
-def test_numeric_times_count_from_1970_in_their_unit(spark: SparkSession, tmp_path: Path, format: str, unit: str, number: int, time: str):
+def test_numeric_times_count_from_1970_in_their_unit(
+    spark: SparkSession, tmp_path: Path, format: str, unit: str, number: int, time: str
+):
     row = ROW | {"event_time": number}
     written = {
         "parquet": lambda: parquet(tmp_path / "log", row),
@@ -148,7 +152,10 @@ def test_a_column_that_cannot_be_used_is_told(spark: SparkSession, tmp_path: Pat
     assert str(error.value).startswith(f"sources[2] {path}: ") and said in str(error.value)
 
 
-@pytest.mark.parametrize(("theirs", "hint"), [("userid", "did you mean columns = { user_id = 'userid' }?"), ("person", "map it: columns = { user_id = ")])
+@pytest.mark.parametrize(
+    ("theirs", "hint"),
+    [("userid", "did you mean columns = { user_id = 'userid' }?"), ("person", "map it: columns = { user_id = ")],
+)
 def test_a_missing_column_is_told_with_the_nearest(spark: SparkSession, tmp_path: Path, theirs: str, hint: str):
     path = parquet(tmp_path / "log", {theirs: "u1", "item": "i1", "event_time": NOON})
     with pytest.raises(DataError) as error:
@@ -158,11 +165,16 @@ def test_a_missing_column_is_told_with_the_nearest(spark: SparkSession, tmp_path
 
 @pytest.mark.parametrize("format", ["parquet", "json", "csv", "delta"])
 def test_a_missing_source_is_told(spark: SparkSession, tmp_path: Path, format: str):
-    with pytest.raises(DataError, match=rf"sources\[0\] {tmp_path}/none: cannot be read as {format}: no .*; check path and format"):
+    with pytest.raises(
+        DataError, match=rf"sources\[0\] {tmp_path}/none: cannot be read as {format}: no .*; check path and format"
+    ):
         open_events(spark, Source(path=f"{tmp_path}/none", format=format), 0)
 
 
-@pytest.mark.parametrize(("format", "said"), [("parquet", "no parquet data in it"), ("json", "no JSON objects in it"), ("delta", "no Delta table there")])
+@pytest.mark.parametrize(
+    ("format", "said"),
+    [("parquet", "no parquet data in it"), ("json", "no JSON objects in it"), ("delta", "no Delta table there")],
+)
 def test_an_empty_folder_is_told(spark: SparkSession, tmp_path: Path, format: str, said: str):
     with pytest.raises(DataError, match=said):
         open_events(spark, Source(path=str(tmp_path), format=format), 0)

@@ -47,7 +47,10 @@ def test_leave_one_out_by_hand(spark: SparkSession):
     assert (found["two"].train_positions, found["two"].test_context) == ([], [0])
     assert targets(found["three"]) == {("a", "test", 2), ("a", "validation", 1)}
     assert (found["three"].train_positions, found["three"].test_context) == ([0], [0, 1])
-    assert targets(found["mixed"]) == {*[("a", "test", 3), ("a", "validation", 2), ("b", "test", 4), ("b", "validation", 1)], ("c", "test", 5)}
+    assert targets(found["mixed"]) == {
+        *[("a", "test", 3), ("a", "validation", 2), ("b", "test", 4), ("b", "validation", 1)],
+        ("c", "test", 5),
+    }
     assert (found["mixed"].train_positions, found["mixed"].test_context) == ([0], [0, 1, 2])
 
 
@@ -65,7 +68,12 @@ def test_temporal_by_hand(spark: SparkSession):
         old=on(1, 2),
         new=on(10),
         midnight=midnight,
-        domains=[(0, "a", "2024-01-01 08:00:00"), (1, "b", "2024-01-10 08:00:00"), (2, "a", "2024-01-10 09:00:00"), (3, "b", "2024-01-10 10:00:00")],
+        domains=[
+            (0, "a", "2024-01-01 08:00:00"),
+            (1, "b", "2024-01-10 08:00:00"),
+            (2, "a", "2024-01-10 09:00:00"),
+            (3, "b", "2024-01-10 10:00:00"),
+        ],
     )
     assert targets(found["all"]) == {("a", "validation", 2), ("a", "test", 4)}
     assert (found["all"].train_positions, found["all"].test_context) == ([0, 1], [0, 1, 2, 3])
@@ -103,11 +111,14 @@ def test_a_pair_has_its_target_context_and_what_was_seen(spark: SparkSession):
     assert (test.target, test.item_idx, test.domain, test.train_events) == (0, [0, 1, 2, 2], ["a"] * 4, 3)
     assert sorted(test.seen) == [1, 2, 7], "not the target, though it was seen before, and not the other test"
     assert (validation.target, validation.item_idx, sorted(validation.seen)) == (2, [0, 1, 2], [0, 1, 7])
+    assert validation.train_events == 3
     assert (other.target, other.item_idx, other.train_events) == (9, [0], 0)
 
 
 sequences_of_users = st.lists(
-    st.lists(st.tuples(st.integers(0, 6), st.sampled_from("abc"), st.integers(4, 10)), min_size=1, max_size=9), min_size=1, max_size=30
+    st.lists(st.tuples(st.integers(0, 6), st.sampled_from("abc"), st.integers(4, 10)), min_size=1, max_size=9),
+    min_size=1,
+    max_size=30,
 )
 
 
@@ -118,7 +129,9 @@ def test_no_context_holds_a_test_event_or_one_after_its_target(spark: SparkSessi
     histories = {}
     for number, events in enumerate(users):
         ordered = sorted(events, key=lambda event: event[2])
-        histories[f"u{number}"] = [(item, domain, f"2024-01-{day:02} 08:{minute:02}:00") for minute, (item, domain, day) in enumerate(ordered)]
+        histories[f"u{number}"] = [
+            (item, domain, f"2024-01-{day:02} 08:{minute:02}:00") for minute, (item, domain, day) in enumerate(ordered)
+        ]
     frame = held_out(sequence_rows(spark, **histories), split, DS).cache()
     rows = {row.user_id: row for row in frame.selectExpr("*", "transform(event_time, t -> string(t)) AS times").collect()}
     for row in rows.values():

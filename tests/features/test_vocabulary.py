@@ -29,7 +29,12 @@ def test_items_are_counted_within_their_domain(spark: SparkSession):
 def test_new_items_follow_those_that_are_known_in_order_of_first_day_domain_and_id(spark: SparkSession):
     known = spark.createDataFrame(
         [
-            *[("shop", "b", 1, "2024-01-10"), ("news", "z", 4, "2024-01-10"), ("shop", "a", 2, "2024-01-10"), ("shop", "y", 1, "2024-01-09")],
+            *[
+                ("shop", "b", 1, "2024-01-10"),
+                ("news", "z", 4, "2024-01-10"),
+                ("shop", "a", 2, "2024-01-10"),
+                ("shop", "y", 1, "2024-01-09"),
+            ],
             *[("shop", "none", 0, None), ("shop", "old", 7, "2024-01-01"), ("news", "old", 1, "2024-01-11")],
         ],
         "domain string, item_id string, events long, day string",
