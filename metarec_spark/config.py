@@ -152,7 +152,7 @@ class Train(Section):
     """joint: one model over all domains at once."""
     epochs: Literal["auto"] | Count = "auto"
     """Passes over the snapshot; auto: at most max_epochs, ended early by the validation split where there is one."""
-    max_epochs: Count = 15
+    max_epochs: Count = 25
     """Length of the learning-rate schedule where epochs is auto."""
     patience: Count = 3
     """Epochs without a better validation NDCG@10 before auto stops."""

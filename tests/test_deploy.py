@@ -58,8 +58,7 @@ def test_a_script_parses_and_can_be_executed(script: Path) -> None:
 def test_a_jobs_docstring_names_its_own_file_and_command(job: Path) -> None:
     text = job.read_text()
     command = re.search(r'main\(\["(\w+)"', text).group(1)
-    assert re.findall(r"jobs/\w+\.py", text) == [f"jobs/{job.name}"]
-    assert text.startswith(f'r"""metarec {command}, under spark-submit:')
+    assert text.startswith(f'"""metarec {command}: SPARK_MASTER=spark://HOST:7077 deploy/submit.sh {job.stem} --config')
     assert command in {registered.callback.__name__ for registered in app.registered_commands}
     script = (ROOT / "deploy" / f"{command}.sh").read_text()
     assert f'submit.sh" {job.stem} ' in script

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from datetime import date
@@ -149,7 +150,7 @@ def test_night_by_night_gives_the_tables_of_one_read(nightly: tuple[Shop, list[d
 def test_new_items_get_new_indexes_and_old_ones_keep_theirs(nightly: tuple[Shop, list[dict]]):
     _, indexes = nightly
     assert indexes[0] == {("shop", "a"): 0}
-    for before, after in zip(indexes, indexes[1:], strict=False):
+    for before, after in itertools.pairwise(indexes):
         assert before.items() <= after.items()
     assert sorted(indexes[-1].values()) == list(range(len(indexes[-1])))
 
