@@ -188,12 +188,6 @@ class Warehouse:
         """Merge a few rows given as dictionaries."""
         self.merge(name, self.spark.createDataFrame(records, contract(name).schema), commit)
 
-    def delete_days(self, name: str, column: str, before: date, commit: Commit) -> None:
-        """Delete the rows whose day is before ``before``."""
-        with self._saying(commit):
-            self._table(name).delete(F.col(column) < F.lit(before))
-        self._wrote(name)
-
     def optimize(self, name: str, commit: Commit) -> None:
         """Compact small files."""
         with self._saying(commit):

@@ -158,13 +158,6 @@ def test_versions_that_were_read_and_written_are_kept(spark: SparkSession, wareh
     assert warehouse.names() == ["items"]
 
 
-def test_days_before_a_day_are_deleted(spark: SparkSession, warehouse: Warehouse):
-    rows = rejected(spark, ("2024-01-09", "a"), ("2024-01-10", "b"), (None, "c"))
-    warehouse.replace_days("rejected_events", rows, "day", NINTH, TENTH, COMMIT, undated=True)
-    warehouse.delete_days("rejected_events", "day", TENTH, COMMIT)
-    assert held(warehouse, "rejected_events", "user_id") == [("b",), ("c",)]
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_reading_a_missing_table_names_the_command_that_writes_it(warehouse: Warehouse, name: str):
     assert not warehouse.exists(name)

@@ -24,6 +24,7 @@ from metarec_spark.config import Model, Transitions
 from metarec_spark.errors import DataError
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.transformer import NextItemModel, Shape
+from metarec_spark.storage import write_json
 
 FORMAT = 1
 _WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
@@ -85,10 +86,7 @@ def save(folder: Path, manifest: dict[str, Any], model: NextItemModel, catalogue
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
     pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
     checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
-    text = json.dumps({**manifest, "format": FORMAT, "sha256": checksums}, indent=2, sort_keys=True)
-    draft = folder / f".{_MANIFEST}"
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(folder / _MANIFEST)
+    write_json(folder / _MANIFEST, {**manifest, "format": FORMAT, "sha256": checksums})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

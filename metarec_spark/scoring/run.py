@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from urllib.parse import urlparse
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
-from metarec_spark.errors import DataError, ModelRejected
+from metarec_spark.errors import ModelRejected
 from metarec_spark.features.encoding import encoded
 from metarec_spark.features.run import users_as_of
 from metarec_spark.job import Job, Result, log
@@ -60,8 +59,6 @@ def newest_approved(job: Job) -> dict:
         raise ModelRejected(
             f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`"
         )
-    if urlparse(row["path"]).scheme != "file":
-        raise DataError(f"model {row['model_id']} lies at {row['path']}; only file: paths can be loaded by executors")
     return row.asDict()
 
 

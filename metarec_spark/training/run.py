@@ -52,7 +52,7 @@ def train(job: Job) -> Result:
             "threads": _threads(job),
             "manifest": manifest,
         }
-        write_json(str(work / "spec.json"), spec)
+        write_json(work / "spec.json", spec)
         launch(
             work / "spec.json", job.config.train.processes, job.config.train.launcher, job.spark, job.config.train.timeout_seconds
         )
@@ -85,7 +85,7 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
     """Write the snapshot, unless it is already whole, and return the model's manifest so far."""
     done = work / "snapshot.json"
     if done.exists():
-        return read_json(str(done))
+        return read_json(done)
     config, folder = job.config, work / "snapshot"
     tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)}
     users = users_as_of(job, job.ds, versions, config.features)
@@ -135,7 +135,7 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
         "train": config.train.model_dump(mode="json"),
         "stack": {"pyspark": pyspark.__version__},
     }
-    write_json(str(done), manifest)
+    write_json(done, manifest)
     log.info("snapshot: %d sequences in %d files, %d items, domains %s", row_count, files, items, ", ".join(known["domains"]))
     return manifest
 

@@ -16,7 +16,6 @@ from metarec_spark.features import encoding
 from metarec_spark.features.split import pairs, train_part
 
 SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS = "sequences", "validation", "items", "tokens", "transitions"
-PARTS = (SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS)
 ROWS_PER_FILE = 50_000
 
 
