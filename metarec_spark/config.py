@@ -209,7 +209,7 @@ class Feedback(Section):
     days: Count = 7
     """Days after a list was published in which an event counts as following it."""
     retrain_new_items: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """A domain where more than this share of the events is with items that the model lacks should be trained again."""
+    """A domain where more than this share of the day's events is with items that the model lacks should be trained again."""
 
 
 class Maintain(Section):

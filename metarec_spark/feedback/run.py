@@ -39,7 +39,8 @@ def collect(job: Job) -> Result:
         for row in outcome.toLocalIterator()
     }
     model = newest_approved(job)
-    share = _new_items(job, events, bundle.read_manifest(local_path(model["path"]))["items"])
+    today = events.where(F.col(c.EVENT_DATE) == F.lit(job.ds))
+    share = _new_items(job, today, bundle.read_manifest(local_path(model["path"]))["items"])
     for domain, value in share.items():
         domains.setdefault(domain, {"lists": 0, "followed": 0.0, "items": 0})["new_item_share"] = value
     retrain = sorted(domain for domain, value in share.items() if value > job.config.feedback.retrain_new_items)
@@ -72,7 +73,7 @@ def followed(lists: DataFrame, events: DataFrame, days: int) -> DataFrame:
 
 
 def _new_items(job: Job, events: DataFrame, known: int) -> dict[str, float]:
-    """Per domain, the share of events with items that the model lacks; domains are few by nature."""
+    """Per domain, the share of the day's events that are with items that the model lacks; domains are few by nature."""
     indexed = events.join(job.warehouse.read(c.ITEMS).select(c.DOMAIN, c.ITEM_ID, c.ITEM_IDX), [c.DOMAIN, c.ITEM_ID])
     share = indexed.groupBy(c.DOMAIN).agg(F.avg((F.col(c.ITEM_IDX) >= known).cast("double")).alias("share"))
     return {row[0]: round(row[1], 4) for row in share.toLocalIterator()}

@@ -63,7 +63,7 @@ def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterato
         )
     except NoDataAvailableError:
         raise TrainingError(
-            f"rank {shard.rank} of {shard.size} finds no row group in {shard.folder}; lower train.processes"
+            f"rank {shard.rank} of {shard.size}: {shard.folder} has fewer row groups than ranks; lower train.processes"
         ) from None
     try:
         for group in reader:
@@ -81,7 +81,7 @@ def count_rows(folder: Path) -> int:
 
 
 def count_row_groups(folder: Path) -> int:
-    """Row groups of a snapshot part; ranks beyond their number have none."""
+    """Row groups of a snapshot part; Petastorm shares them out where there is one a rank at least."""
     return sum(pq.read_metadata(file).num_row_groups for file in sorted(folder.glob("*.parquet")))
 
 

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,11 @@ def _validate(model: NextItemModel, validation: Shard, catalogue: Catalogue, ran
     """NDCG@10 over the validation pairs of all ranks, ranked against the domain less the context; None without pairs."""
     model.eval()
     gain, pairs = 0.0, 0
-    if validation.rank < loader.count_row_groups(validation.folder):
+    groups = loader.count_row_groups(validation.folder)
+    if groups < validation.size:  # too few for Petastorm to share out: rank 0 reads them all
+        validation = replace(validation, size=1)
+        groups = groups if validation.rank == 0 else 0
+    if groups:
         vectors_ID = model.catalogue_vectors()
         for group in loader.read(validation, [*ARRAYS, LENGTH, "target", "target_domain"]):
             for rows in np.array_split(np.argsort(group[LENGTH]), -(-len(group[LENGTH]) // 512)):

@@ -1,6 +1,6 @@
 """The night's run on three real logs in one warehouse, read back without Spark and checked list by list.
 
-python tests/benchmarks/three_logs.py [--data ../shared/data] [--out warehouse/three_logs]
+python tests/benchmarks/three_logs.py [--data ../shared/data] [--out warehouse/three_logs] [--epochs 25]
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("warehouse/three_logs"))
+    parser.add_argument("--epochs", type=int, default=25)
     options = parser.parse_args()
     missing = [str(options.data / log) for log in LOGS if not (options.data / log / "events.parquet").exists()]
     if missing:
         sys.exit(f"this benchmark needs the logs {', '.join(missing)}; they are not there")
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "three_logs.toml"
-    file.write_text(configuration(options.data.absolute(), options.out.absolute()), encoding="utf-8")
+    file.write_text(configuration(options.data.absolute(), options.out.absolute(), options.epochs), encoding="utf-8")
     start = time.monotonic()
     night = subprocess.run(["metarec", "nightly", "--config", file, "--ds", DAY], stdout=subprocess.PIPE, text=True, check=True)
     print(
@@ -45,12 +46,12 @@ def main() -> None:
     print(json.dumps(check(options.data, options.out / "tables", top_n=100)))
 
 
-def configuration(data: Path, out: Path) -> str:
+def configuration(data: Path, out: Path, epochs: int) -> str:
     lines = [f"warehouse = {json.dumps((out / 'tables').as_uri())}"]
     for log in LOGS:
         lines += ["[[sources]]", f"path = {json.dumps((data / log / 'events.parquet').as_uri())}"]
         lines += ["[[items]]", f"path = {json.dumps((data / log / 'items.parquet').as_uri())}"]
-    return "\n".join([*lines, "[split]", 'protocol = "none"', "[recommend]", "top_n = 100", ""])
+    return "\n".join([*lines, "[split]", 'protocol = "none"', "[train]", f"epochs = {epochs}", "[recommend]", "top_n = 100", ""])
 
 
 def check(data: Path, tables: Path, top_n: int) -> dict[str, int]:

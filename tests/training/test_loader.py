@@ -85,7 +85,7 @@ def test_padding_is_zero_and_rows_keep_their_columns_together(folder):
 
 
 def test_fewer_row_groups_than_ranks_is_an_error(folder):
-    with pytest.raises(TrainingError, match=r"rank 4 of 5 finds no row group in .*; lower train.processes"):
+    with pytest.raises(TrainingError, match=r"rank 4 of 5: .* has fewer row groups than ranks; lower train.processes"):
         list(loader.read(shard(folder, 4, 5), ["length"]))
 
 
