@@ -102,7 +102,8 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
     if row_count < config.train.processes:
         raise DataError(
             f"table user_sequences at version {versions[c.USER_SEQUENCES]} has {row_count} users with two or more "
-            f"training events; {config.train.processes} rank(s) need at least as many: extract a longer log, or lower train.processes"
+            f"training events; {config.train.processes} rank(s) need at least as many: "
+            "extract a longer log, or lower train.processes"
         )
     files = min(row_count, max(4 * config.train.processes, -(-row_count // snapshot.ROWS_PER_FILE)))
     parts = {
