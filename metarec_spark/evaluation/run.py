@@ -14,7 +14,7 @@ from metarec_spark.errors import DataError
 from metarec_spark.evaluation.metrics import aggregate
 from metarec_spark.evaluation.ranks import SCHEMA, Task, rank
 from metarec_spark.evaluation.table import show
-from metarec_spark.features.encoding import encoded
+from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.run import users_as_of
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Job, Result, log
@@ -91,11 +91,8 @@ def _newest(job: Job) -> dict:
 
 def _inputs(rows: DataFrame, manifest: dict) -> DataFrame:
     """Pairs in domains that the model knows, encoded, dealt to tasks by user."""
-    domains = F.array(*[F.lit(name) for name in manifest["domains"]])
     shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
-    frame = encoded(rows, **shape).withColumn(
-        "target_position", (F.array_position(domains, F.col("target_domain")) - 1).cast("int")
-    )
+    frame = encoded(rows, **shape).withColumn("target_position", position(manifest["domains"], F.col("target_domain")))
     tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest["sequences"] / PAIRS_PER_TASK))
     return frame.where(F.col("target_position") >= 0).repartition(tasks, c.USER_ID)
 

@@ -42,8 +42,8 @@ def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[s
     gap = F.transform("seconds", lambda s, i: F.when(i == 0, 0).otherwise(_bucket(s - F.get("seconds", i - 1))))
     arrays = {
         c.ITEM_IDX: F.col(f"event.{c.ITEM_IDX}"),
-        c.DOMAIN: F.transform(f"event.{c.DOMAIN}", lambda name: _position(domains, name) - 1),
-        c.EVENT_TYPE: F.transform(f"event.{c.EVENT_TYPE}", lambda name: _position(event_types, name)),
+        c.DOMAIN: F.transform(f"event.{c.DOMAIN}", lambda name: position(domains, name)),
+        c.EVENT_TYPE: F.transform(f"event.{c.EVENT_TYPE}", lambda name: position(event_types, name) + 1),
         GAP: gap,
     }
     padded = {name: _pad(array, max_length) for name, array in arrays.items()}
@@ -54,9 +54,9 @@ def _bucket(seconds: Column) -> Column:
     return F.least(F.lit(GAP_BUCKETS - 1), 1 + F.floor(F.log2(1 + F.greatest(seconds, F.lit(0))))).cast("int")
 
 
-def _position(names: Sequence[str], name: Column) -> Column:
-    """Place of a name in a list, from 1; 0 where it is not in it."""
-    return F.array_position(F.array(*[F.lit(known) for known in names]).cast("array<string>"), name).cast("int")
+def position(names: Sequence[str], name: Column) -> Column:
+    """Place of a name in a list, from 0; -1 where it is not in it."""
+    return (F.array_position(F.array(*[F.lit(known) for known in names]).cast("array<string>"), name) - 1).cast("int")
 
 
 def _pad(array: Column, length: int) -> Column:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -52,9 +54,10 @@ class Scorer:
         user, _ = np.nonzero(votes)
         weight = (settings.history_decay ** age[votes]).astype(np.float32)
         history = sparse.csr_matrix((weight, (user, item[votes])), shape=(len(item), self.catalogue.size))
-        return (history @ self._transitions_into(domain)).toarray()
+        return (history @ self._transitions_into[domain]).toarray()
 
-    def _transitions_into(self, domain: int) -> sparse.csr_matrix:
-        if not hasattr(self, "_into"):
-            self._into = [self.catalogue.transitions.tocsc()[:, items].tocsr() for items in self.catalogue.of_domain]
-        return self._into[domain]
+    @cached_property
+    def _transitions_into(self) -> list[sparse.csr_matrix]:
+        """For each domain, the transitions into its items, [I, I_d]; made when they are first asked for."""
+        by_column = self.catalogue.transitions.tocsc()
+        return [by_column[:, items].tocsr() for items in self.catalogue.of_domain]

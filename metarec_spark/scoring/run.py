@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.errors import ModelRejected
-from metarec_spark.features.encoding import encoded
+from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.run import users_as_of
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
@@ -65,12 +65,11 @@ def newest_approved(job: Job) -> dict:
 def inputs(users: DataFrame, manifest: dict, *, everywhere: bool) -> DataFrame:
     """(user_id, encoded sequence, seen_items, wanted): ``wanted`` lists positions of the domains that are due."""
     domains = manifest["domains"]
-    known = F.array(*[F.lit(name) for name in domains])
     if everywhere:
         wanted = F.sequence(F.lit(0), F.lit(len(domains) - 1))
     else:
-        positions = F.transform("active_domains", lambda name: (F.array_position(known, name) - 1).cast("int"))
-        wanted = F.filter(positions, lambda position: position >= 0)
+        positions = F.transform("active_domains", lambda name: position(domains, name))
+        wanted = F.filter(positions, lambda place: place >= 0)
     frame = users.withColumn("wanted", wanted).drop("active_domains", "events")
     shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
     return encoded(frame, **shape)

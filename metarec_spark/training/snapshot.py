@@ -42,8 +42,7 @@ def validation_pairs(
     known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
     rows = encoding.encoded(pairs(labelled).where(F.col("split") == c.VALIDATION), **known)
     rows = rows.where((F.col(encoding.LENGTH) > 0) & F.col("target_domain").isin(list(domains)))
-    domain = F.array_position(F.array(*[F.lit(name) for name in domains]), F.col("target_domain")) - 1
-    rows = rows.withColumn("target_domain", domain.cast("int"))
+    rows = rows.withColumn("target_domain", encoding.position(domains, F.col("target_domain")))
     return rows.orderBy(F.xxhash64(c.USER_ID, "target_domain")).limit(most).drop("split", "seen", "train_events")
 
 
@@ -61,9 +60,9 @@ def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str
         .groupBy(c.ITEM_IDX)
         .agg(F.count("*").alias("train_events"))
     )
-    domain = F.array_position(F.array(*[F.lit(name) for name in domains]), F.col(c.DOMAIN)) - 1
+    domain = encoding.position(domains, F.col(c.DOMAIN))
     rows = items.join(trained, c.ITEM_IDX, "left").na.fill(0, ["train_events"])
-    return rows.select(c.ITEM_IDX, c.ITEM_ID, domain.cast("int").alias(c.DOMAIN), "train_events")
+    return rows.select(c.ITEM_IDX, c.ITEM_ID, domain.alias(c.DOMAIN), "train_events")
 
 
 def catalogue_tokens(content: DataFrame) -> DataFrame:
