@@ -33,6 +33,9 @@ VALIDATION = "validation"
 TEST = "test"
 
 # Scorers that evaluation puts side by side.
-MODEL = "model"
+MODEL = "model"  # h
+BASE = "base"  # f alone
+TRANSFER = "transfer"  # g alone, tuned
 TRANSITIONS = "transitions"
 POPULARITY = "popularity"
+SCORERS = (MODEL, BASE, TRANSFER, TRANSITIONS, POPULARITY)

@@ -6,226 +6,30 @@ is an error that names the key, the value, what is expected and the nearest know
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 from urllib.parse import urlparse
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
-from metarec_spark import columns as c
 from metarec_spark.errors import ConfigError
-
-Format = Literal["parquet", "json", "csv", "delta"]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A table of the configuration file: frozen, strictly typed, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class File(Section):
-    """What every input has: a place, a format, and the names of its columns."""
-
-    path: str
-    """Where it lies: any URI that Spark reads; folders and globs are allowed."""
-    format: Format = "parquet"
-    """parquet, json (one object a line), csv (with a header line) or delta."""
-    domain: str | None = None
-    """Domain of every row, where there is no domain column."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Our column name = the file's column name, for columns that are called something else there."""
-
-    mappable: ClassVar[tuple[str, ...]]
-
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, mapping: dict[str, str]) -> dict[str, str]:
-        for name in mapping:
-            if name not in cls.mappable:
-                raise ValueError(
-                    f"no column {name!r} to map{_nearest(name, cls.mappable)}; columns are {', '.join(cls.mappable)}"
-                )
-        return mapping
-
-
-class Source(File):
-    """One behaviour log."""
-
-    user_namespace: str | None = None
-    """Put before each user id (``namespace:id``), where ids of this log do not mean the people of the other logs."""
-    time_unit: Literal["s", "ms", "us"] = "s"
-    """Unit of a numeric event time, counted from 1970-01-01 UTC."""
-    day_column: str | None = None
-    """Column (often a partition folder) with the day on which a row arrived. Without it, the log is read as one whole."""
-
-    mappable = (c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE)
-
-
-class ItemSource(File):
-    """Optional information on items: title, attributes, a content vector."""
-
-    mappable = (c.ITEM_ID, c.DOMAIN, c.TITLE, c.ATTRIBUTES, c.CONTENT)
-
-
-class Split(Section):
-    """Which events are held out from training."""
-
-    protocol: Literal["none", "leave_one_out", "temporal"] = "none"
-    """none: train on everything. leave_one_out: the newest event of each user and domain is the test, the one before it
-    the validation. temporal: the first event of each user and domain in the last days is."""
-    test_days: Count = 1
-    """Days at the end that the temporal test covers."""
-    validation_days: Count = 1
-    """Days before those that the temporal validation covers."""
-
-
-class Features(Section):
-    """Cleaning and sequences."""
-
-    max_length: Count = 50
-    """Newest events kept per user, over all domains."""
-    min_user_events: Count = 1
-    """Users with fewer events are neither trained on nor recommended to."""
-    late_days: Annotated[int, Field(ge=0)] = 2
-    """Days that a row may arrive after its event; a day's run reads that far back."""
-    max_events_per_hour: Count = 1000
-    """A user with more events in one clock hour is a bot in that hour; those rows are rejected."""
-    event_types: list[str] = Field(default_factory=list)
-    """Event types to accept; others are rejected. Empty: all are accepted."""
-
-
-class Transitions(Section):
-    """Which item follows which: the untrained, sparse signal."""
-
-    max_gap: Count = 16
-    """Longest distance, in events, between two items that count as a transition."""
-    gap_decay: Annotated[float, Field(ge=0)] = 0.25
-    """A pair at distance g weighs g ** -gap_decay."""
-    backward: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Weight of later → earlier, relative to earlier → later."""
-    popularity_damping: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Weights are divided by the successor's event count to this power."""
-    source_damping: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Weights are divided by the predecessor's event count to this power."""
-    successors: Count = 256
-    """Strongest successors kept per item."""
-    history: Count = 20
-    """Newest events of a user that vote for successors."""
-    history_decay: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """The k-th newest event votes with history_decay ** k."""
-
-
-class Model(Section):
-    """Shape of the Transformer."""
-
-    dim: Annotated[int, Field(ge=2, le=1024)] = 64
-    """Width of item and user vectors."""
-    blocks: Count = 1
-    """Transformer blocks."""
-    heads: Count = 1
-    """Attention heads; divides dim."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
-    """Dropout on the input and on the branches of each block."""
-    scale: Annotated[float, Field(gt=0)] = 16.0
-    """Logits are scale · cosine(user, item)."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Model:
-        if self.dim % self.heads:
-            raise ValueError(f"heads = {self.heads} does not divide dim = {self.dim}")
-        return self
-
-
-class Train(Section):
-    """The training run."""
-
-    processes: Count = 1
-    """Horovod ranks; 1 trains in this process, without Horovod."""
-    launcher: Literal["local", "spark"] = "local"
-    """local: ranks on this host. spark: ranks on Spark's executors."""
-    method: Literal["joint"] = "joint"
-    """joint: one model over all domains at once."""
-    epochs: Literal["auto"] | Count = "auto"
-    """Passes over the snapshot; auto: at most max_epochs, ended early by the validation split where there is one."""
-    max_epochs: Count = 25
-    """Length of the learning-rate schedule where epochs is auto."""
-    patience: Count = 3
-    """Epochs without a better validation NDCG@10 before auto stops."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Same seed, same data, one process: the same model file."""
-    batch_tokens: Annotated[int, Field(ge=16)] = 1024
-    """Events in one step over all ranks, padding included: the same training, whatever the number of ranks."""
-    negatives: Count = 4096
-    """Negatives of each domain in a step, shared by its events; the full catalogue where it is not larger."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """Peak of the learning rate: 5 % linear warm-up, then linear decay to 5 %."""
-    every_days: Count = 7
-    """The nightly run trains when the newest approved model is this old, or when there is none."""
-    timeout_seconds: Count = 120
-    """Longest wait for all ranks to start."""
-    reader_pool: Literal["process", "dummy"] = "dummy"
-    """Petastorm's reader pool: dummy reads in the rank itself, process in one more process."""
-    validation_pairs: Count = 10_000
-    """Validation (user, domain) pairs, at most, that are ranked after each epoch."""
-
-
-class Evaluate(Section):
-    """The evaluation."""
-
-    cutoffs: list[Count] = Field(default_factory=lambda: [5, 10, 20])
-    """List lengths k of the metrics @k."""
-    few_events: Count = 5
-    """A user with at most this many training events belongs to the segment few_events."""
-
-    @field_validator("cutoffs")
-    @classmethod
-    def _sorted_unique(cls, cutoffs: list[int]) -> list[int]:
-        if not cutoffs or cutoffs != sorted(set(cutoffs)):
-            raise ValueError("cutoffs must be ascending, without repeats, and at least one")
-        return cutoffs
-
-
-class Recommend(Section):
-    """The nightly lists."""
-
-    top_n: Count = 100
-    """Items per user and domain."""
-    exclude_seen: bool = True
-    """Leave out items that the user has had an event with."""
-    mode: Literal["auto", "full"] = "auto"
-    """full: score every user. auto: the cheapest mode that gives the same table."""
-    users: Literal["active", "all"] = "active"
-    """active: lists in the domains where a user has events. all: lists in every domain."""
-
-
-class Feedback(Section):
-    """How lists are held against what happened next."""
-
-    days: Count = 7
-    """Days after a list was published in which an event counts as following it."""
-    retrain_new_items: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """A domain where more than this share of the day's events is with items that the model lacks should be trained again."""
-
-
-class Maintain(Section):
-    """Table upkeep."""
-
-    retention_days: Annotated[int, Field(ge=7)] = 30
-    """Old table versions younger than this stay readable; 7 at least, as readers and writers of today need theirs."""
-
-
-class Spark(Section):
-    """The Spark session of the ``metarec`` command; spark-submit takes its own settings instead."""
-
-    master: str = "local[*]"
-    """Spark master URL."""
-    conf: dict[str, str] = Field(default_factory=dict)
-    """Any Spark settings, by their own names."""
+from metarec_spark.sections import (
+    Evaluate,
+    Features,
+    Feedback,
+    ItemSource,
+    Maintain,
+    Model,
+    Recommend,
+    Section,
+    Source,
+    Spark,
+    Split,
+    Train,
+    Transitions,
+    nearest,
+)
 
 
 class Config(Section):
@@ -323,7 +127,7 @@ def _explain(problem: Any) -> str:
     key = ".".join(parts) or "configuration"
     if problem["type"] == "extra_forbidden":
         known = list(_section_at(parts[:-1]).model_fields)
-        return f"unknown key {key!r}{_nearest(parts[-1], known)}; known keys are {', '.join(known)}"
+        return f"unknown key {key!r}{nearest(parts[-1], known)}; known keys are {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{key!r} is missing and has no default"
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
@@ -337,8 +141,3 @@ def _section_at(parts: list[str]) -> type[Section]:
     if parts[0] in lists:
         return lists[parts[0]]
     return type(Config.model_fields[parts[0]].default)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f", did you mean {close[0]!r}?" if close else ""

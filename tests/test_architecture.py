@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "metarec_spark"
 LONGEST = 350
 STAGES = ("features", "model", "training", "evaluation", "scoring", "feedback", "maintenance", "synthetic")
-FOUNDATION = ("tables", "contracts", "config", "columns", "errors")
+FOUNDATION = ("tables", "contracts", "config", "sections", "columns", "errors")
 
 Importer = Callable[[str], bool]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from metarec_spark import config
-from metarec_spark.config import Config, Section
+from metarec_spark.config import Config
+from metarec_spark.sections import Section
 from metarec_spark.errors import ConfigError
 
 EXAMPLE = """

@@ -24,7 +24,6 @@ from metarec_spark.features.run import extract
 from metarec_spark.job import Result
 from metarec_spark.training.run import train
 
-SCORERS = (c.MODEL, c.TRANSITIONS, c.POPULARITY)
 _COLUMNS = ("log", "domain", "scorer", "ndcg@10", "hit_rate@10", "train_seconds", "model_id")
 
 
@@ -68,7 +67,7 @@ def benchmark(logs: list[Path], out: Path, overrides: list[str]) -> int:
                     "train_seconds": seconds,
                     "model_id": found[0].model_id,
                 }
-                for s in SCORERS
+                for s in c.SCORERS
             ]
         _write(rows, out)
     Console(stderr=True).print((out / "benchmark.md").read_text())

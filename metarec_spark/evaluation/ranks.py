@@ -73,7 +73,7 @@ def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) 
         of_target = scores[torch.arange(len(target)), torch.from_numpy(place)]
         ahead = (scores >= of_target[:, None]).sum(1).numpy()
         loss = (torch.logsumexp(scores, 1) - of_target).numpy().astype(np.float64)
-        comparable = known if name == c.MODEL else np.zeros_like(known)
+        comparable = known if name in (c.MODEL, c.BASE) else np.zeros_like(known)
         top, _ = select(scores, min(task.longest, len(items)))
         yield pa.RecordBatch.from_arrays(
             [
@@ -94,11 +94,12 @@ def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) 
 
 def _scores(scorer: Scorer, contexts: Contexts, domain: int) -> dict[str, torch.Tensor]:
     popularity = torch.from_numpy(scorer.popularity(domain)).expand(len(contexts.length), -1)
-    users = scorer.user_vectors(scorer.hidden(contexts), domain)
-    model = torch.from_numpy(scorer.bundle.model.scale * users @ scorer.vectors[domain].T)
+    base = scorer.base(scorer.hidden(contexts), domain)
     empty = (contexts.length == 0)[:, None]
     return {
-        c.MODEL: torch.where(empty, popularity, model),
-        c.TRANSITIONS: torch.from_numpy(scorer.transitions(contexts, domain)),
+        c.MODEL: torch.where(empty, popularity, scorer.fused(base, contexts, domain)),
+        c.BASE: torch.where(empty, popularity, base),
+        c.TRANSFER: torch.from_numpy(scorer.transfer(contexts, domain).toarray()),
+        c.TRANSITIONS: torch.from_numpy(scorer.transitions(contexts, domain).toarray()),
         c.POPULARITY: popularity.clone(),
     }

@@ -9,7 +9,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
-from metarec_spark.config import Features, Split
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.metrics import aggregate
 from metarec_spark.evaluation.ranks import SCHEMA, Task, rank
@@ -19,6 +18,7 @@ from metarec_spark.features.run import users_as_of
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
+from metarec_spark.sections import Features, Split
 from metarec_spark.storage import local_path
 
 PAIRS_PER_TASK = 5_000

@@ -1,4 +1,4 @@
-"""extract: logs → events, rejected_events → items → user_sequences → item_transitions, item_content.
+"""extract: logs → events, rejected_events → items → user_sequences, item_content → item_transitions.
 
 ``events`` and ``rejected_events`` are replaced by day. Everything after them follows the change feed of ``events`` from the
 version that it was last made from, so a run that was killed between two tables is completed by the next.
@@ -17,7 +17,6 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
-from metarec_spark.config import Features, Section
 from metarec_spark.errors import DataError
 from metarec_spark.features import cleaning, sources
 from metarec_spark.features.content import content
@@ -26,6 +25,7 @@ from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
 from metarec_spark.features.vocabulary import counted, updated
 from metarec_spark.job import Job, Result, log
+from metarec_spark.sections import Features, Section
 
 _FIRST_DAY = date(1970, 1, 1)
 
@@ -57,8 +57,8 @@ def extract(job: Job, *, history: bool = False) -> Result:
     information = _information(job)
     _items(job, events_version, information)
     _sequences(job, events_version)
-    _transitions(job)
     _content(job, information)
+    _transitions(job)
     names = [c.ITEMS, c.USER_SEQUENCES]
     details = {"first_day": first.isoformat(), "rejected": kept.rejected}
     details |= {name: job.warehouse.read(name).count() for name in names}
@@ -174,16 +174,17 @@ def _sequences(job: Job, events_version: int) -> None:
 
 def _transitions(job: Job) -> None:
     warehouse, config = job.warehouse, job.config
-    version = warehouse.version(c.USER_SEQUENCES)
+    inputs = {name: warehouse.version(name) for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
     # A temporal split moves with the day; the others do not.
     moving = job.ds.isoformat() if config.split.protocol == "temporal" else None
     settings = _fingerprint(config.transitions, config.split, config.features.min_user_events, moving)
     said = warehouse.last_commit(c.ITEM_TRANSITIONS, job.name)
-    if said and said["inputs"] == {c.USER_SEQUENCES: version} and said.get("settings") == settings:
+    if said and said["inputs"] == inputs and said.get("settings") == settings:
         return
-    users = warehouse.read(c.USER_SEQUENCES, version).where(F.col("events") >= config.features.min_user_events)
-    rows = transitions(train_part(held_out(users, config.split, job.ds)), config.transitions)
-    warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs={c.USER_SEQUENCES: version}, settings=settings))
+    users = warehouse.read(c.USER_SEQUENCES, inputs[c.USER_SEQUENCES]).where(F.col("events") >= config.features.min_user_events)
+    tokens = warehouse.read(c.ITEM_CONTENT, inputs[c.ITEM_CONTENT])
+    rows = transitions(train_part(held_out(users, config.split, job.ds)), tokens, config.transitions)
+    warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs=inputs, settings=settings))
 
 
 def _content(job: Job, information: DataFrame | None) -> None:

@@ -1,6 +1,6 @@
 """The model file: model.safetensors and manifest.json in one folder; nothing in it can carry code.
 
-Everything that scoring needs but the external ids is inside: parameters, catalogue, popularity, transitions. The ids lie
+Everything that scoring needs but the external ids is inside: parameters, catalogue, popularity, successors. The ids lie
 beside it in items.parquet.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import load_file, save_file
-from scipy import sparse
 
-from metarec_spark.config import Model, Transitions
 from metarec_spark.errors import DataError
-from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.catalogue import Catalogue, Successors
+from metarec_spark.model.fusion import Fusion
+from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel, Shape
+from metarec_spark.sections import Model, Transitions
 from metarec_spark.storage import write_json
 
-FORMAT = 1
+FORMAT = 2
 _WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
 
 
@@ -39,7 +40,7 @@ class Bundle:
     model: NextItemModel
     catalogue: Catalogue
     item_vectors: np.ndarray
-    """[I, D] float32, each of length 1."""
+    """[I, D] float32, as scores take them."""
     folder: Path
 
     @property
@@ -53,9 +54,19 @@ class Bundle:
         return self.manifest["max_length"]
 
     @property
-    def transitions(self) -> Transitions:
-        """Settings of the transition scorer."""
-        return Transitions.model_validate(self.manifest["transitions"])
+    def untuned(self) -> Lending:
+        """Parameters of the transfer model as the configuration has them."""
+        return Lending.by(Transitions.model_validate(self.manifest["transitions"]))
+
+    @cached_property
+    def lending(self) -> list[Lending]:
+        """Parameters of the transfer model, by domain."""
+        return [Lending.model_validate(self.manifest["tuned"][name]["lending"]) for name in self.domains]
+
+    @cached_property
+    def fusion(self) -> list[Fusion]:
+        """How base and transfer model are fused, by domain."""
+        return [Fusion.model_validate(self.manifest["tuned"][name]["fusion"]) for name in self.domains]
 
     def item_ids(self) -> pa.ChunkedArray:
         """External id of each item, [I] strings."""
@@ -70,7 +81,7 @@ def shape(manifest: dict[str, Any]) -> Shape:
 def save(folder: Path, manifest: dict[str, Any], model: NextItemModel, catalogue: Catalogue, item_ids: pa.ChunkedArray) -> None:
     """Write a model folder; the manifest comes last, so a folder with a manifest is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    transitions = catalogue.transitions
+    successors = {f"successors.{field.name}": getattr(catalogue.successors, field.name) for field in fields(Successors)}
     tensors = {f"state.{name}": value.detach().numpy() for name, value in model.state_dict().items()}
     tensors |= {
         "item_vectors": model.catalogue_vectors().numpy(),
@@ -79,10 +90,7 @@ def save(folder: Path, manifest: dict[str, Any], model: NextItemModel, catalogue
         "catalogue.tokens": catalogue.tokens,
         "catalogue.weights": catalogue.weights,
         "catalogue.token_hashes": catalogue.token_hashes,
-        "transitions.indptr": transitions.indptr,
-        "transitions.indices": transitions.indices,
-        "transitions.data": transitions.data,
-    }
+    } | successors
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
     pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
     checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
@@ -122,9 +130,8 @@ def load(folder: Path) -> Bundle:
             raise DataError(f"model {folder}: {name} has sha256 {found}, the manifest says {expected}: restore it or train again")
     tensors = load_file(folder / _WEIGHTS)
     part = {name: tensors[f"catalogue.{name}"] for name in ("domain", "events", "tokens", "weights", "token_hashes")}
-    size = len(part["domain"])
-    csr = tuple(tensors[f"transitions.{name}"] for name in ("data", "indices", "indptr"))
-    catalogue = Catalogue(**part, transitions=sparse.csr_matrix(csr, shape=(size, size)))
+    successors = Successors(**{field.name: tensors[f"successors.{field.name}"] for field in fields(Successors)})
+    catalogue = Catalogue(**part, successors=successors)
     model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
     state = {name.removeprefix("state."): torch.from_numpy(value) for name, value in tensors.items() if name.startswith("state.")}
     model.load_state_dict(state)

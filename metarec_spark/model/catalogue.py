@@ -1,4 +1,4 @@
-"""What a model knows of the items: domain, training events, content tokens, transitions. Plain NumPy arrays."""
+"""What a model knows of the items: domain, training events, content tokens, successors. Plain NumPy arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,29 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import sparse
+
+
+@dataclass(frozen=True)
+class Successors:
+    """For each item, the items that follow, precede or resemble it, in the rows of a sparse matrix; [I, I] with n entries."""
+
+    indptr: np.ndarray
+    """[I + 1] int64: where each item's row starts."""
+    indices: np.ndarray
+    """[n] int32: successors, ascending in a row."""
+    forward: np.ndarray
+    """[n] float32: decayed count of pairs in which the successor came later."""
+    backward: np.ndarray
+    """[n] float32: the same where it came earlier."""
+    similarity: np.ndarray
+    """[n] float32: scalar product of the shared content."""
+
+    @classmethod
+    def of(cls, size: int, item: np.ndarray, successor: np.ndarray, *signals: np.ndarray) -> Successors:
+        """From (item, successor, forward, backward, similarity) entries in any order, each pair at most once."""
+        order = np.lexsort((successor, item))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(item, minlength=size))]).astype(np.int64)
+        return cls(indptr, successor[order].astype(np.int32), *[signal[order].astype(np.float32) for signal in signals])
 
 
 @dataclass(frozen=True)
@@ -23,8 +45,8 @@ class Catalogue:
     """[I, A] float32: weights of the tokens, 0 for padding."""
     token_hashes: np.ndarray
     """[V] int64: hash of each token; position 0 is the padding's and unused."""
-    transitions: sparse.csr_matrix
-    """[I, I] float32: successors' weights of each item."""
+    successors: Successors
+    """What each item lends to others."""
 
     @property
     def size(self) -> int:

@@ -1,18 +1,49 @@
-"""The next-item loss: softmax over the domain's catalogue, or over the target and shared uniform negatives."""
+"""The next-item loss: softmax over the domain's catalogue, or over the target and shared uniform negatives.
+
+Forward and backward are one pass over blocks of events that stay in the processor's cache: a events × items matrix never exists.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd import Function
 
-from metarec_spark.model.transformer import Contexts, NextItemModel
+from metarec_spark.model.transformer import Contexts, NextItemModel, Rows
+
+_BLOCK_BYTES = 8 * 2**20
 
 
-def next_item_loss(
-    model: NextItemModel, contexts: Contexts, of_domain: list[Tensor], negatives: int, generator: torch.Generator
-) -> tuple[Tensor, int]:
-    """Sum of the cross-entropies of each next event, and the number of them.
+@dataclass(frozen=True)
+class Losses:
+    """Cross-entropies of the next events of a step."""
+
+    sums: Tensor
+    """[domains] sum over the domain's events."""
+    counts: Tensor
+    """[domains] number of them."""
+    rows: Rows
+    """Rows of the tables that the step touched."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which items a target is told from."""
+
+    of_domain: list[Tensor]
+    """For each domain, the indexes of its items, int64, ascending."""
+    negatives: int
+    """A domain with at most so many items is used whole; of another, so many are drawn for the step."""
+    precision: torch.dtype
+    """Of the events × items products: float32, or bfloat16 where the processor has instructions for it."""
+
+
+def next_item_losses(
+    model: NextItemModel, contexts: Contexts, candidates: Candidates, generator: torch.Generator, domains: list[int] | None = None
+) -> Losses:
+    """Cross-entropy of every event but the first of each sequence, given those before it.
 
     The target's own domain is its catalogue. It is used whole where it has at most ``negatives`` items; otherwise the softmax
     runs over the target and ``negatives`` items drawn uniformly from it, shared by all events of the step, those equal to the
@@ -21,43 +52,104 @@ def next_item_loss(
     Parameters
     ----------
     contexts
-        Sequences of which every event but the first is a target.
-    of_domain
-        For each domain, the indexes of its items, int64.
-    negatives
-        Size of the shared sample.
+        Sequences of at least one event.
     generator
         Source of the sample.
+    domains
+        Domains whose events are targets; None: all.
 
     Notes
     -----
     Uniform sampling needs no logQ correction: it would add the same constant to every negative (Bengio & Senécal, 2008).
     """
-    L = contexts.item.shape[1]
-    inputs = Contexts(
-        *(part[:, :-1] for part in (contexts.item, contexts.domain, contexts.event_type, contexts.gap)), contexts.length - 1
-    )
-    counts_BL = torch.arange(L - 1) < inputs.length[:, None]
-    hidden_ND = model.hidden(inputs)[counts_BL]
-    target_N, domain_N = contexts.item[:, 1:][counts_BL], contexts.domain[:, 1:][counts_BL]
-    user_ND = model.user_vectors(hidden_ND, domain_N)
-    total = user_ND.new_zeros(())
-    for domain in domain_N.unique().tolist():
-        of = domain_N == domain
-        total = total + _cross_entropy(model, user_ND[of], target_N[of], of_domain[domain], negatives, generator)
-    return total, len(target_N)
+    position, length = contexts.position, contexts.length.repeat_interleave(contexts.length)
+    is_input, is_target = position < length - 1, position > 0
+    target_N, domain_N = contexts.item[is_target], contexts.domain[is_target]
+    of = {d: domain_N == d for d in domain_N.unique().tolist() if domains is None or d in domains}
+    pools = {d: _pool(candidates.of_domain[d], candidates.negatives, generator) for d in of}
+    rows = Rows(model, torch.cat([contexts.item, *pools.values()]).unique())
+    inputs = contexts.where(is_input, contexts.length - 1)
+    hidden_ND = model.hidden(inputs, rows.vectors_RD[rows.at(inputs.item)])
+    size = len(candidates.of_domain)
+    sums, counts = [hidden_ND.new_zeros(())] * size, torch.zeros(size)
+    for d, events in of.items():
+        user_ND, target_d = model.user_vectors(hidden_ND[events], d), target_N[events]
+        pool_MD = model.directed(rows.vectors_RD[rows.at(pools[d])])
+        how = (model.scale if model.cosine else 1.0, model.cosine, candidates.precision)
+        if len(pools[d]) == len(candidates.of_domain[d]):
+            sums[d] = FullSoftmax.apply(user_ND, pool_MD, torch.searchsorted(pools[d], target_d), *how)
+        else:
+            target_ND = model.directed(rows.vectors_RD[rows.at(target_d)])
+            sums[d] = SampledSoftmax.apply(user_ND, pool_MD, target_ND, target_d, pools[d], *how)
+        counts[d] = len(target_d)
+    return Losses(torch.stack(sums), counts, rows)
 
 
-def _cross_entropy(
-    model: NextItemModel, user_ND: Tensor, target_N: Tensor, items: Tensor, negatives: int, generator: torch.Generator
-) -> Tensor:
-    if len(items) <= negatives:
-        logits = model.scale * user_ND @ F.normalize(model.item_vectors(items), dim=-1).T
-        return F.cross_entropy(logits, torch.searchsorted(items, target_N), reduction="sum")
-    sampled = items[torch.randint(len(items), (negatives,), generator=generator)]
-    vectors = F.normalize(model.item_vectors(torch.cat([target_N, sampled])), dim=-1)
-    target_ND, sampled_ND = vectors[: len(target_N)], vectors[len(target_N) :]
-    of_target = model.scale * (user_ND * target_ND).sum(-1, keepdim=True)
-    of_sampled = (model.scale * user_ND @ sampled_ND.T).masked_fill(target_N[:, None] == sampled, float("-inf"))
-    logits = torch.cat([of_target, of_sampled], dim=1)
-    return F.cross_entropy(logits, torch.zeros_like(target_N), reduction="sum")
+def _pool(items: Tensor, negatives: int, generator: torch.Generator) -> Tensor:
+    return items if len(items) <= negatives else items[torch.randint(len(items), (negatives,), generator=generator)]
+
+
+class FullSoftmax(Function):
+    """Sum of -log softmax(scale · users · itemsᵀ) at each user's target; gradients are made in the same pass."""
+
+    @staticmethod
+    def forward(ctx, user_ND, item_MD, place_N, scale, bounded, precision) -> Tensor:
+        users, items = (user_ND * scale).to(precision), item_MD.to(precision)
+        of_user, of_item = torch.empty_like(user_ND), torch.zeros_like(item_MD)
+        total = user_ND.new_zeros(())
+        for at in _blocks(len(user_ND), items):
+            weight, place = users[at] @ items.T, place_N[at, None]
+            target = weight.gather(1, place).to(user_ND.dtype)
+            top = _shift(weight, scale, bounded)
+            mass = weight.sub_(top).exp_().sum(1, keepdim=True, dtype=user_ND.dtype)
+            total += (mass.log() + top - target).sum()
+            weight.mul_((1 / mass).to(precision)).scatter_add_(1, place, weight.new_full((len(weight), 1), -1.0))
+            of_user[at] = weight @ items
+            of_item += weight.T @ users[at]
+        ctx.save_for_backward(of_user.mul_(scale), of_item)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        of_user, of_item = ctx.saved_tensors
+        return of_user * gradient, of_item * gradient, None, None, None, None
+
+
+class SampledSoftmax(Function):
+    """The same over the target and shared negatives; a negative that is the target does not count."""
+
+    @staticmethod
+    def forward(ctx, user_ND, item_MD, target_ND, target_N, item_M, scale, bounded, precision) -> Tensor:
+        users, items = (user_ND * scale).to(precision), item_MD.to(precision)
+        of_user, of_item, of_target = torch.empty_like(user_ND), torch.zeros_like(item_MD), torch.empty_like(target_ND)
+        total = user_ND.new_zeros(())
+        for at in _blocks(len(user_ND), items):
+            weight, own = users[at] @ items.T, target_ND[at]
+            target = scale * (user_ND[at] * own).sum(1, keepdim=True)
+            top = _shift(weight, scale, bounded)
+            top = top if bounded else torch.maximum(top, target)
+            weight.sub_(top).exp_().masked_fill_(target_N[at, None] == item_M, 0.0)
+            of_own = (target - top).exp()
+            mass = weight.sum(1, keepdim=True, dtype=user_ND.dtype) + of_own
+            total += (mass.log() + top - target).sum()
+            weight.mul_((1 / mass).to(precision))
+            pull = of_own / mass - 1
+            of_user[at] = weight @ items + pull * own
+            of_item += weight.T @ users[at]
+            of_target[at] = pull * scale * user_ND[at]
+        ctx.save_for_backward(of_user.mul_(scale), of_item, of_target)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return *(part * gradient for part in ctx.saved_tensors), None, None, None, None, None
+
+
+def _blocks(rows: int, items: Tensor) -> list[slice]:
+    size = max(1, _BLOCK_BYTES // (items.element_size() * len(items)))
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
+
+def _shift(logits: Tensor, scale: float, bounded: bool) -> Tensor | float:
+    """What is taken from the logits before the exponential: their bound where they are cosines, else each row's maximum."""
+    return scale if bounded else logits.max(1, keepdim=True).values.float()

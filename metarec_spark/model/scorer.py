@@ -1,4 +1,4 @@
-"""Scores of every item of a domain: the model's, and the two baselines' beside it. NumPy in, NumPy out."""
+"""Scores of every item of a domain: h, its two parts, and the baselines beside it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from scipy import sparse
+from torch import Tensor
 
+from metarec_spark.model import transfer
 from metarec_spark.model.bundle import Bundle
+from metarec_spark.model.fusion import fuse
 from metarec_spark.model.transformer import Contexts
 
 
@@ -21,43 +24,52 @@ class Scorer:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.catalogue = bundle.catalogue
-        self.vectors = [bundle.item_vectors[items] for items in self.catalogue.of_domain]
+        self.vectors = [torch.from_numpy(bundle.item_vectors[items]) for items in self.catalogue.of_domain]
 
     @torch.inference_mode()
-    def hidden(self, contexts: Contexts, block: int = 1024) -> torch.Tensor:
-        """Last hidden state of each sequence, [B, D]; sequences are taken in blocks of similar length."""
-        last = torch.empty(len(contexts.length), self.bundle.item_vectors.shape[1])
-        for rows in torch.argsort(contexts.length, stable=True).split(block):
-            longest = max(1, int(contexts.length[rows].max()))
-            part = (contexts.item, contexts.domain, contexts.event_type, contexts.gap)
-            cut = Contexts(*(array[rows, :longest] for array in part), contexts.length[rows])
-            states = self.bundle.model.hidden(cut)
-            last[rows] = states[torch.arange(len(rows)), (cut.length - 1).clamp(min=0)]
-        return last
+    def hidden(self, contexts: Contexts) -> Tensor:
+        """Last hidden state of each sequence, [B, D]."""
+        return self.bundle.model.encode(contexts)
 
     @torch.inference_mode()
-    def user_vectors(self, hidden: torch.Tensor, domain: int) -> np.ndarray:
-        """Users' vectors for one domain, [B, D] float32: their product with ``vectors[domain]`` is the model's score."""
-        return self.bundle.model.user_vectors(hidden, torch.full((len(hidden),), domain)).numpy()
+    def user_vectors(self, hidden: Tensor, domain: int) -> Tensor:
+        """Users' vectors for one domain, [B, D]: their product with ``vectors[domain]`` is the θ-part of h."""
+        model, fusion = self.bundle.model, self.bundle.fusion[domain]
+        return fusion.base * (model.scale if model.cosine else 1.0) * model.user_vectors(hidden, domain)
+
+    @torch.inference_mode()
+    def base(self, hidden: Tensor, domain: int) -> Tensor:
+        """f, [B, I_d]."""
+        model = self.bundle.model
+        return model.scores(model.user_vectors(hidden, domain), self.vectors[domain])
+
+    def transfer(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
+        """g as tuned, [B, I_d]."""
+        return transfer.scores(contexts, self._lent[domain], self.bundle.lending[domain])
+
+    def transitions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
+        """g as configured: the untrained, untuned heuristic; [B, I_d]."""
+        return transfer.scores(contexts, self._lent_untuned[domain], self.bundle.untuned)
+
+    def additions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
+        """The φ-part of h, [B, I_d] ≥ 0: what is added to the product of user and item vectors."""
+        lent = self.transfer(contexts, domain)
+        lent.data = self.bundle.fusion[domain].of_transfer(torch.from_numpy(lent.data)).numpy()
+        return lent
+
+    def fused(self, base: Tensor, contexts: Contexts, domain: int) -> Tensor:
+        """h, [B, I_d], from f's scores."""
+        phi = torch.from_numpy(self.additions(contexts, domain).toarray())
+        return fuse(self.bundle.fusion[domain].base * base, phi)
 
     def popularity(self, domain: int) -> np.ndarray:
         """Training events of the domain's items, [I_d] float32."""
         return self.catalogue.events[self.catalogue.of_domain[domain]].astype(np.float32)
 
-    def transitions(self, contexts: Contexts, domain: int) -> np.ndarray:
-        """Σ over a user's newest events, the k-th newest (k from 0) weighing decay ** k, of the event's transition weights;
-        [B, I_d] float32."""
-        settings = self.bundle.transitions
-        item, length = contexts.item.numpy(), contexts.length.numpy()
-        age = length[:, None] - 1 - np.arange(item.shape[1])
-        votes = (age >= 0) & (age < settings.history)
-        user, _ = np.nonzero(votes)
-        weight = (settings.history_decay ** age[votes]).astype(np.float32)
-        history = sparse.csr_matrix((weight, (user, item[votes])), shape=(len(item), self.catalogue.size))
-        return (history @ self._transitions_into[domain]).toarray()
+    @cached_property
+    def _lent(self) -> list[sparse.csr_matrix]:
+        return [transfer.weights(self.catalogue, d, lending) for d, lending in enumerate(self.bundle.lending)]
 
     @cached_property
-    def _transitions_into(self) -> list[sparse.csr_matrix]:
-        """For each domain, the transitions into its items, [I, I_d]; made when they are first asked for."""
-        by_column = self.catalogue.transitions.tocsc()
-        return [by_column[:, items].tocsr() for items in self.catalogue.of_domain]
+    def _lent_untuned(self) -> list[sparse.csr_matrix]:
+        return [transfer.weights(self.catalogue, d, self.bundle.untuned) for d in range(len(self.vectors))]

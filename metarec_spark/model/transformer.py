@@ -1,34 +1,57 @@
 """f, the base model: a pre-norm Transformer over a user's mixed sequence, with tied item vectors and cosine scores.
 
-Shape suffixes: B sequences, L positions, D width, N items or events in a flat list, A tokens an item.
+Sequences are packed: their events lie one after the other in flat tensors, and no padding is computed but in the attention.
+Shape suffixes: B sequences, N events or items in a flat list, L positions, D width, R rows of a table, A tokens an item.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarec_spark.config import Model
 from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.sections import Model
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """Padded sequences; event l of sequence b counts where l < length[b]."""
+    """B packed sequences of N events in all; those of a sequence lie together, oldest first."""
 
     item: Tensor
-    """[B, L] int64 item indexes, 0 for padding."""
+    """[N] int64 item indexes."""
     domain: Tensor
-    """[B, L] int64."""
+    """[N] int64."""
     event_type: Tensor
-    """[B, L] int64."""
+    """[N] int64."""
     gap: Tensor
-    """[B, L] int64 log-bucketed seconds since the event before."""
+    """[N] int64 log-bucketed seconds since the event before."""
     length: Tensor
-    """[B] int64."""
+    """[B] int64 events of each sequence; their sum is N."""
+
+    @property
+    def starts(self) -> Tensor:
+        """[B] int64: where each sequence begins."""
+        return self.length.cumsum(0) - self.length
+
+    @property
+    def position(self) -> Tensor:
+        """[N] int64: place of each event in its sequence, from 0."""
+        return torch.arange(len(self.item)) - self.starts.repeat_interleave(self.length)
+
+    def where(self, kept: Tensor, length: Tensor) -> Contexts:
+        """The events of a [N] mask; ``length`` says how many of each sequence they are."""
+        return Contexts(self.item[kept], self.domain[kept], self.event_type[kept], self.gap[kept], length)
+
+    @classmethod
+    def packed(cls, arrays: list[np.ndarray], length: np.ndarray) -> Contexts:
+        """From item, domain, event type and gap as padded [B, L] arrays, of which the first ``length`` [B] of a row count."""
+        counts = np.arange(arrays[0].shape[1]) < length[:, None]
+        flat = [torch.from_numpy(array[counts].astype(np.int64)) for array in arrays]
+        return cls(*flat, torch.from_numpy(length.astype(np.int64)))
 
 
 @dataclass(frozen=True)
@@ -45,70 +68,125 @@ class NextItemModel(nn.Module):
     """Scores the next item of a domain by scale · cosine(user vector, item vector).
 
     An item's vector is its id embedding plus the weighted sum of its tokens' embeddings; the same vectors are the input
-    (without normalisation) and the output. A user's vector for a domain is the last hidden state plus the domain's query.
-    Positions count from the start of the sequence.
+    (without normalisation) and the output. A user's vector for a domain is the last hidden state plus the domain's adapter: a
+    query, and a low-rank map that starts at zero. Positions count from the start of the sequence.
     """
 
     def __init__(self, settings: Model, shape: Shape, catalogue: Catalogue) -> None:
         super().__init__()
         dim = settings.dim
-        self.scale = settings.scale
+        self.scale, self.cosine, self.gaps = settings.scale, settings.cosine, settings.time_gaps
         self.item = nn.Embedding(catalogue.size, dim)
-        self.token = nn.Embedding(len(catalogue.token_hashes), dim, padding_idx=0)
+        self.token = nn.Embedding(len(catalogue.token_hashes), dim)
         self.position = nn.Embedding(shape.max_length, dim)
         self.domain = nn.Embedding(shape.domains, dim)
         self.event_type = nn.Embedding(shape.event_types + 1, dim)
         self.gap = nn.Embedding(shape.gaps, dim)
-        self.query = nn.Embedding(shape.domains, dim)
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(dim, settings.heads, settings.dropout) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(dim)
-        self.register_buffer("tokens_NA", torch.as_tensor(catalogue.tokens, dtype=torch.int64), persistent=False)
-        self.register_buffer("weights_NA", torch.as_tensor(catalogue.weights), persistent=False)
-        for embedding in (self.item, self.token, self.position, self.domain, self.event_type, self.gap, self.query):
+        self.query = nn.Embedding(shape.domains, dim)
+        self.adapter_in = nn.Parameter(torch.empty(shape.domains, dim, settings.adapter))
+        self.adapter_out = nn.Parameter(torch.zeros(shape.domains, settings.adapter, dim))
+        self.register_buffer("tokens_IA", torch.as_tensor(catalogue.tokens, dtype=torch.int64), persistent=False)
+        self.register_buffer("weights_IA", torch.as_tensor(catalogue.weights), persistent=False)
+        for embedding in (self.item, self.token, self.position, self.domain, self.event_type, self.gap):
             nn.init.normal_(embedding.weight, std=dim**-0.5)
+        nn.init.normal_(self.adapter_in, std=dim**-0.5)
         nn.init.zeros_(self.query.weight)
-        with torch.no_grad():
-            self.token.weight[0] = 0
 
-    def item_vectors(self, item_N: Tensor) -> Tensor:
-        """Vectors of items before normalisation, [N, D]."""
-        content_ND = F.embedding_bag(
-            self.tokens_NA[item_N], self.token.weight, per_sample_weights=self.weights_NA[item_N], mode="sum", padding_idx=0
-        )
-        return self.item(item_N) + content_ND
+    @property
+    def tables(self) -> dict[str, nn.Parameter]:
+        """The parameters that grow with the catalogue, a row an item or token; a step touches few of their rows."""
+        return {"item.weight": self.item.weight, "token.weight": self.token.weight}
 
-    def hidden(self, contexts: Contexts) -> Tensor:
-        """State after each event, [B, L, D]; positions past a sequence's length hold no meaning."""
-        B, L = contexts.item.shape
-        x_BLD = self.item_vectors(contexts.item.reshape(-1)).view(B, L, -1)
-        x_BLD = (
-            x_BLD
-            + self.position.weight[:L]
-            + self.domain(contexts.domain)
-            + self.event_type(contexts.event_type)
-            + self.gap(contexts.gap)
-        )
-        x_BLD = self.dropout(x_BLD)
+    def hidden(self, contexts: Contexts, vectors_ND: Tensor) -> Tensor:
+        """State after each event, [N, D], from the vectors of the events' items."""
+        x_ND = vectors_ND + self.position(contexts.position) + self.domain(contexts.domain)
+        x_ND = x_ND + self.event_type(contexts.event_type)
+        if self.gaps:
+            x_ND = x_ND + self.gap(contexts.gap)
+        x_ND = self.dropout(x_ND)
+        layout = Layout.of(contexts.length)
         for block in self.blocks:
-            x_BLD = block(x_BLD)
-        return x_BLD
+            x_ND = block(x_ND, layout)
+        return x_ND
 
-    def user_vectors(self, hidden_ND: Tensor, domain_N: Tensor) -> Tensor:
-        """Vectors, of length 1, that point at the next item of a domain; [N, D]."""
-        return F.normalize(self.norm(hidden_ND + self.query(domain_N)), dim=-1)
+    def user_vectors(self, hidden_ND: Tensor, domain: int) -> Tensor:
+        """Vectors that point at the next item of a domain, [N, D]; of length 1 where scores are cosines."""
+        adapted_ND = hidden_ND + self.query.weight[domain] + hidden_ND @ self.adapter_in[domain] @ self.adapter_out[domain]
+        return self.directed(self.norm(adapted_ND))
 
-    def encode(self, contexts: Contexts, domain_B: Tensor) -> Tensor:
-        """User vectors after the last event of each sequence, for one domain each; [B, D]."""
-        last_B = (contexts.length - 1).clamp(min=0)
-        hidden_BLD = self.hidden(contexts)
-        return self.user_vectors(hidden_BLD[torch.arange(len(last_B)), last_B], domain_B)
+    def directed(self, vectors_ND: Tensor) -> Tensor:
+        """Vectors as scores take them: of length 1, or as they are where scores are scalar products."""
+        return F.normalize(vectors_ND, dim=-1) if self.cosine else vectors_ND
+
+    def scores(self, user_BD: Tensor, vectors_ID: Tensor) -> Tensor:
+        """f of every item for every user, [B, I]: the logits that the loss takes."""
+        return (self.scale if self.cosine else 1.0) * user_BD @ vectors_ID.T
+
+    def encode(self, contexts: Contexts) -> Tensor:
+        """Hidden state after the last event of each sequence, [B, D]; zeros for a sequence without events."""
+        rows = Rows(self, contexts.item.unique())
+        hidden_ND = self.hidden(contexts, rows.vectors_RD[rows.at(contexts.item)])
+        last_BD = hidden_ND.new_zeros(len(contexts.length), hidden_ND.shape[1])
+        filled = contexts.length > 0
+        last_BD[filled] = hidden_ND[(contexts.starts + contexts.length - 1)[filled]]
+        return last_BD
 
     @torch.no_grad()
     def catalogue_vectors(self, block: int = 65_536) -> Tensor:
-        """Normalised vectors of all items, [I, D]."""
+        """Vectors of all items as scores take them, [I, D]."""
         items = torch.arange(self.item.num_embeddings).split(block)
-        return torch.cat([F.normalize(self.item_vectors(part), dim=-1) for part in items])
+        return torch.cat([self.directed(Rows(self, part).vectors_RD) for part in items])
+
+
+class Rows:
+    """The rows of the item and token tables that some items need, as leaves that gradients reach.
+
+    What a step costs follows from them, and not from the size of the tables.
+    """
+
+    def __init__(self, model: NextItemModel, items_R: Tensor) -> None:
+        self.items_R = items_R
+        """Indexes of the items, ascending, each once."""
+        tokens_RA, weights_RA = model.tokens_IA[items_R], model.weights_IA[items_R]
+        if model.token.num_embeddings <= tokens_RA.numel():
+            self.tokens_T = torch.arange(model.token.num_embeddings)
+            place_RA = tokens_RA
+        else:
+            self.tokens_T, place_RA = tokens_RA.unique(return_inverse=True)
+        self.item_RD = model.item.weight.detach()[items_R].requires_grad_(torch.is_grad_enabled())
+        self.token_TD = model.token.weight.detach()[self.tokens_T].requires_grad_(torch.is_grad_enabled())
+        content_RD = F.embedding_bag(place_RA, self.token_TD, per_sample_weights=weights_RA.to(self.token_TD.dtype), mode="sum")
+        self.vectors_RD = self.item_RD + content_RD
+        """[R, D] vectors of the items, not normalised."""
+
+    def at(self, item_N: Tensor) -> Tensor:
+        """Places of items in ``items_R``, [N]."""
+        return torch.searchsorted(self.items_R, item_N)
+
+    def touched(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """For each table, the rows touched and their gradients."""
+        return {"item.weight": (self.items_R, self.item_RD.grad), "token.weight": (self.tokens_T, self.token_TD.grad)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where packed events stand when they are padded for the attention."""
+
+    place_BL: Tensor
+    """[B, L] place of each event in the packed list; any place for padding."""
+    counts_BL: Tensor
+    """[B, L] whether there is an event."""
+
+    @classmethod
+    def of(cls, length_B: Tensor) -> Layout:
+        """The layout of sequences of given lengths."""
+        offset_L = torch.arange(int(length_B.max()) if len(length_B) else 0)
+        counts_BL = offset_L < length_B[:, None]
+        starts_B = length_B.cumsum(0) - length_B
+        return cls(torch.where(counts_BL, starts_B[:, None] + offset_L, 0), counts_BL)
 
 
 class Block(nn.Module):
@@ -124,9 +202,12 @@ class Block(nn.Module):
         self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        B, L, D = x_BLD.shape
-        qkv = self.qkv(self.attention_norm(x_BLD)).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        mixed_BLD = F.scaled_dot_product_attention(*qkv, is_causal=True).transpose(1, 2).reshape(B, L, D)
-        x_BLD = x_BLD + self.dropout(self.out(mixed_BLD))
-        return x_BLD + self.dropout(self.feed(self.feed_norm(x_BLD)))
+    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
+        B, L = layout.place_BL.shape
+        D = x_ND.shape[1]
+        qkv_BL = self.qkv(self.attention_norm(x_ND))[layout.place_BL].view(B, L, 3, self.heads, D // self.heads)
+        # Padding stands at the end, where no event before it can look: the causal mask is all that is needed.
+        mixed_BHLD = F.scaled_dot_product_attention(*qkv_BL.permute(2, 0, 3, 1, 4), is_causal=True)
+        mixed_ND = mixed_BHLD.transpose(1, 2).reshape(B, L, D)[layout.counts_BL]
+        x_ND = x_ND + self.dropout(self.out(mixed_ND))
+        return x_ND + self.dropout(self.feed(self.feed_norm(x_ND)))

@@ -52,21 +52,27 @@ def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBa
         pair_user, pair_domain = _pairs(batch["wanted"])
         for domain in np.unique(pair_domain):
             users = pair_user[pair_domain == domain]
-            yield _lists(batch, scorer, item_ids, task, int(domain), users, hidden, contexts.length.numpy(), seen)
+            yield _lists(batch, scorer, item_ids, task, int(domain), users, contexts, hidden, seen)
 
 
-def _lists(batch, scorer, item_ids, task, domain, users, hidden, length, seen) -> pa.RecordBatch:
+def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen) -> pa.RecordBatch:
     items = scorer.catalogue.of_domain[domain]
     unseen = [places(items, seen[user]) if task.exclude_seen else np.empty(0, np.int64) for user in users]
-    known = length[users] > 0
+    known = contexts.length.numpy()[users] > 0
     index = np.full((len(users), task.top_n), -1, np.int64)
     value = np.full((len(users), task.top_n), -np.inf, np.float32)
     for by_model in (True, False):
         rows = np.flatnonzero(known == by_model)
-        if len(rows):
-            users_d = scorer.user_vectors(hidden[users[rows]], domain) if by_model else np.ones((len(rows), 1), np.float32)
-            items_d = scorer.vectors[domain] if by_model else scorer.popularity(domain)[:, None]
-            index[rows], value[rows] = top_n(users_d, items_d, [unseen[row] for row in rows], task.top_n)
+        if not len(rows):
+            continue
+        hide = [unseen[row] for row in rows]
+        if by_model:
+            users_d = scorer.user_vectors(hidden[users[rows]], domain).numpy()
+            additions = scorer.additions(contexts, domain)[users[rows]]
+            found = top_n(users_d, scorer.vectors[domain].numpy(), hide, task.top_n, additions)
+        else:
+            found = top_n(np.ones((len(rows), 1), np.float32), scorer.popularity(domain)[:, None], hide, task.top_n)
+        index[rows], value[rows] = found
     filled = index >= 0
     offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
     ids = item_ids.take(pa.array(items[index[filled]]))
@@ -85,10 +91,9 @@ def _lists(batch, scorer, item_ids, task, domain, users, hidden, length, seen) -
 
 
 def contexts_of(batch: pa.RecordBatch) -> Contexts:
-    """Tensors of the encoded sequences in a batch."""
-    rows = batch.num_rows
-    arrays = [torch.from_numpy(batch[name].flatten().to_numpy().reshape(rows, -1).astype(np.int64)) for name in ARRAYS]
-    return Contexts(*arrays, length=torch.from_numpy(batch[LENGTH].to_numpy().astype(np.int64)))
+    """The encoded sequences in a batch, packed."""
+    arrays = [batch[name].flatten().to_numpy().reshape(batch.num_rows, -1) for name in ARRAYS]
+    return Contexts.packed(arrays, batch[LENGTH].to_numpy())
 
 
 def ragged(lists: pa.ListArray) -> list[np.ndarray]:

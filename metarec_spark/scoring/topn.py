@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy import sparse
 
 BLOCK_BYTES = 64 * 2**20
 MOST_ROWS = 512
 
 
-def top_n(users: np.ndarray, items: np.ndarray, seen: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``n`` items with the highest scalar product for each user, seen items left out, ties to the smaller index.
+def top_n(
+    users: np.ndarray, items: np.ndarray, seen: list[np.ndarray], n: int, additions: sparse.csr_matrix | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``n`` items with the highest score for each user, seen items left out, ties to the smaller index.
+
+    The score is the scalar product of the vectors, plus what is added for single items.
 
     Parameters
     ----------
@@ -25,6 +30,8 @@ def top_n(users: np.ndarray, items: np.ndarray, seen: list[np.ndarray], n: int) 
         U arrays of item indexes to leave out.
     n
         Items wanted.
+    additions
+        [U, I] float32, finite.
 
     Returns
     -------
@@ -43,8 +50,8 @@ def top_n(users: np.ndarray, items: np.ndarray, seen: list[np.ndarray], n: int) 
     Every block has the same number of rows, padded with zeros, so that a user's scores do not depend on who shares the block.
     Memory: BLOCK_BYTES for scores, and U × n for the result.
     """
-    if not (np.isfinite(users).all() and np.isfinite(items).all()):
-        raise ValueError("vectors must be finite: got NaN or infinity")
+    if not all(np.isfinite(numbers).all() for numbers in (users, items, *([] if additions is None else [additions.data]))):
+        raise ValueError("vectors and additions must be finite: got NaN or infinity")
     rows = int(np.clip(BLOCK_BYTES // (4 * max(1, len(items))), 1, MOST_ROWS))
     index = np.full((len(users), n), -1, np.int64)
     score = np.full((len(users), n), -np.inf, np.float32)
@@ -55,6 +62,11 @@ def top_n(users: np.ndarray, items: np.ndarray, seen: list[np.ndarray], n: int) 
         block = torch.zeros(rows, users.shape[1])
         block[: len(part)] = torch.from_numpy(part)
         scores = (block @ transposed)[: len(part)]
+        if additions is not None:
+            added = additions[start : start + rows].tocoo()
+            scores[torch.from_numpy(added.row.astype(np.int64)), torch.from_numpy(added.col.astype(np.int64))] += (
+                torch.from_numpy(added.data)
+            )
         hide(scores, seen[start : start + rows])
         index[start : start + rows, :kept], score[start : start + rows, :kept] = select(scores, kept)
     index[score == -np.inf] = -1

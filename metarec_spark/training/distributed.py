@@ -10,8 +10,12 @@ from typing import Protocol
 
 import torch
 from pyspark.sql import SparkSession
+from torch import Tensor
 
 from metarec_spark.errors import TrainingError
+
+Touched = dict[str, tuple[Tensor, Tensor]]
+"""For each table, [R] rows and their [R, D] gradients."""
 
 
 class Ranks(Protocol):
@@ -26,8 +30,11 @@ class Ranks(Protocol):
     def max(self, value: int) -> int:
         """The largest over all ranks."""
 
-    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """Start all ranks from rank 0's parameters and state, and average gradients in ``optimizer.step``."""
+    def share(self, tensors: dict[str, Tensor]) -> None:
+        """Give all ranks rank 0's values, in place."""
+
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched) -> Touched:
+        """Sum gradients over all ranks: the network's in place; of the tables only the touched rows travel."""
 
 
 class Alone:
@@ -41,8 +48,11 @@ class Alone:
     def max(self, value: int) -> int:
         return value
 
-    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        return optimizer
+    def share(self, tensors: dict[str, Tensor]) -> None:
+        pass
+
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched) -> Touched:
+        return touched
 
 
 class Horovod:
@@ -61,13 +71,32 @@ class Horovod:
     def max(self, value: int) -> int:
         return int(self._hvd.allreduce(torch.tensor(value), op=self._hvd.Max))
 
-    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-        if self.max(len(optimizer.state)):  # an empty state is the same everywhere, and Horovod would fill it by taking a step
-            self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
-        distributed = self._hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters(), op=self._hvd.Sum)
-        distributed.state = optimizer.state  # Horovod starts an empty one; checkpoints hold that of ``optimizer``
-        return distributed
+    def share(self, tensors: dict[str, Tensor]) -> None:
+        self._hvd.broadcast_parameters(tensors, root_rank=0)
+
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched) -> Touched:
+        for parameter in network:
+            if parameter.grad is None:  # nothing of this rank's events reached it; other ranks' may have
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch._utils._flatten_dense_tensors([parameter.grad for parameter in network])
+        handles = {name: self._start(name, *rows) for name, rows in touched.items()}
+        flat = self._hvd.allreduce(flat, op=self._hvd.Sum, name="network")
+        for parameter, gradient in zip(
+            network, torch._utils._unflatten_dense_tensors(flat, [parameter.grad for parameter in network]), strict=True
+        ):
+            parameter.grad = gradient
+        return {name: self._sum_rows(*(self._hvd.synchronize(handle) for handle in pair)) for name, pair in handles.items()}
+
+    def _start(self, name: str, rows: Tensor, gradients: Tensor) -> tuple[int, int]:
+        return (
+            self._hvd.allgather_async(rows, name=f"{name}.rows"),
+            self._hvd.allgather_async(gradients, name=f"{name}.gradients"),
+        )
+
+    @staticmethod
+    def _sum_rows(rows: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+        known, place = rows.unique(return_inverse=True)
+        return known, gradients.new_zeros(len(known), gradients.shape[1]).index_add_(0, place, gradients)
 
 
 def launch(spec: Path, processes: int, launcher: str, spark: SparkSession | None, timeout: int) -> None:

@@ -1,4 +1,4 @@
-"""Petastorm's home: read a snapshot's shard, row group by row group, and cut it into batches of near-equal lengths.
+"""Petastorm's home: read a snapshot's shard, row group by row group, and pack it into batches of so many events.
 
 Petastorm's thread pool loses rows silently; only its process and dummy pools are used, and the rows read are reconciled with
 the snapshot's count by the caller.
@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import queue
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 from petastorm import make_batch_reader
 from petastorm.errors import NoDataAvailableError
 
+from metarec_spark import columns as c
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.transformer import Contexts
@@ -86,49 +89,127 @@ def count_row_groups(folder: Path) -> int:
 
 
 def cuts(lengths: np.ndarray, tokens: int) -> np.ndarray:
-    """Where to cut rows, sorted by length, into batches of at most ``tokens`` events, padding included.
-
-    The cuts depend on the multiset of lengths alone, so the number of a shard's batches is known before they are made.
+    """Where to cut rows into batches of at most ``tokens`` events.
 
     Parameters
     ----------
     lengths
-        [n] ascending.
+        [n] in the order of the rows.
     tokens
-        Most rows × longest row in a batch; a longer single row is a batch of its own.
+        Most events in a batch; a longer single row is a batch of its own.
 
     Returns
     -------
     [batches + 1] positions, from 0 to n.
     """
+    ends = np.cumsum(lengths)
     found = [0]
     while found[-1] < len(lengths):
         start = found[-1]
-        rows = np.arange(1, len(lengths) - start + 1)
-        fits = rows * lengths[start:] <= tokens
-        found.append(start + max(1, len(fits) if fits.all() else int(fits.argmin())))
+        before = ends[start - 1] if start else 0
+        found.append(max(start + 1, int(np.searchsorted(ends, before + tokens, side="right"))))
     return np.array(found)
 
 
 def count_batches(shard: Shard, tokens: int) -> int:
     """Batches of one pass over the shard."""
-    return sum(len(cuts(np.sort(group[LENGTH]), tokens)) - 1 for group in read(shard, [LENGTH]))
+    fields = [c.DOMAIN, LENGTH]
+    return sum(len(bounds) - 1 for group in read(shard, fields) for _, bounds in _packs(group, tokens))
 
 
 def batches(shard: Shard, tokens: int, seed: int) -> Iterator[Contexts]:
-    """Yield one pass over the shard: each row group's rows sorted by length (ties at random), cut, and shuffled as batches."""
+    """Yield one pass over the shard, packed: a row group's rows by the domain of their newest event and by length, ties at
+    random; cut; and shuffled as batches. Rows of a domain share its candidates, rows of a length the attention's padding."""
     random = np.random.default_rng(seed)
     for group in read(shard, [*ARRAYS, LENGTH], seed=seed % 2**32):
-        lengths = group[LENGTH]
-        order = np.lexsort((random.random(len(lengths)), lengths))
-        bounds = cuts(lengths[order], tokens)
-        for batch in random.permutation(len(bounds) - 1):
-            yield contexts(group, order[bounds[batch] : bounds[batch + 1]])
+        packs = [(order, *bounds) for order, cut in _packs(group, tokens, random) for bounds in pairwise(cut)]
+        for pack in random.permutation(len(packs)):
+            order, start, end = packs[pack]
+            yield contexts(group, order[start:end])
+
+
+def _packs(
+    group: dict[str, np.ndarray], tokens: int, random: np.random.Generator | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each domain, its rows by length and where to cut them; how many there are does not depend on ``random``."""
+    lengths = group[LENGTH]
+    ties = np.zeros(len(lengths)) if random is None else random.random(len(lengths))
+    newest = group[c.DOMAIN][np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
+    for domain in np.unique(newest):
+        rows = np.flatnonzero(newest == domain)
+        order = rows[np.lexsort((ties[rows], lengths[rows]))]
+        yield order, cuts(lengths[order], tokens)
 
 
 def contexts(columns: dict[str, np.ndarray], rows: np.ndarray) -> Contexts:
-    """Tensors of some rows, cut to the longest of them."""
-    length = columns[LENGTH][rows].astype(np.int64)
-    longest = max(1, int(length.max(initial=1)))
-    arrays = [torch.from_numpy(columns[name][rows, :longest].astype(np.int64)) for name in ARRAYS]
-    return Contexts(*arrays, length=torch.from_numpy(length))
+    """Some rows, packed."""
+    return Contexts.packed([columns[name][rows] for name in ARRAYS], columns[LENGTH][rows])
+
+
+def ahead(items: Iterator[Contexts], depth: int = 4) -> Iterator[Contexts]:
+    """The same items, made by another thread while the caller works; at most ``depth`` wait."""
+    waiting: queue.Queue = queue.Queue(depth)
+    left = threading.Event()
+
+    def put(item: tuple[str, object]) -> None:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                return waiting.put(item, timeout=0.1)
+
+    def fill() -> None:
+        try:
+            for item in items:
+                put(("item", item))
+                if left.is_set():
+                    return
+            put(("end", None))
+        except BaseException as error:
+            put(("error", error))
+
+    thread = threading.Thread(target=fill, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = waiting.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        left.set()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out events of one domain: contexts and the item that followed each."""
+
+    domain: int
+    contexts: Contexts
+    target: np.ndarray
+    """[B] int64."""
+
+
+def held_out(shard: Shard, most: int | None = None) -> list[Held]:
+    """This rank's validation pairs by domain, in memory: with ``most``, about so many over all domains and ranks.
+
+    Where there are fewer row groups than ranks, rank 0 reads them all.
+    """
+    if count_row_groups(shard.folder) < shard.size:
+        if shard.rank:
+            return []
+        shard = Shard(shard.folder, 0, 1, shard.pool)
+    groups = list(read(shard, [*ARRAYS, LENGTH, "target", "target_domain"]))
+    columns = {name: np.concatenate([group[name] for group in groups]) for name in (groups[0] if groups else ())}
+    if not groups:
+        return []
+    rows = np.arange(len(columns[LENGTH]))
+    if most is not None:
+        rows = rows[:: max(1, -(-count_rows(shard.folder) // most))]
+    found = []
+    for domain in np.unique(columns["target_domain"][rows]):
+        mine = rows[columns["target_domain"][rows] == domain]
+        mine = mine[np.argsort(columns[LENGTH][mine], kind="stable")]
+        found.append(Held(int(domain), contexts(columns, mine), columns["target"][mine].astype(np.int64)))
+    return found

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metarec_spark.config import Train
 from metarec_spark.errors import TrainingError
-from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.loss import next_item_loss
+from metarec_spark.model.fusion import DomainWeights
+from metarec_spark.model.loss import Candidates, next_item_losses
 from metarec_spark.model.transformer import Contexts, NextItemModel
+from metarec_spark.sections import Train
 from metarec_spark.training import loader
 from metarec_spark.training.distributed import Ranks
-from metarec_spark.training.loader import Shard
+from metarec_spark.training.loader import Held, Shard
+from metarec_spark.training.optimizer import Optimizer, rate_at
 from metarec_spark.training.progress import Progress
+from metarec_spark.training.validation import ndcg_of_base
 
 log = logging.getLogger("metarec_spark")
-WARM_UP, FLOOR = 0.05, 0.05
 
 
 @dataclass
@@ -46,16 +47,18 @@ class State:
     best_epoch: int = 0
     """Epoch of the best validation NDCG@10, from 1; 0 before any."""
     best: float = -1.0
-    """That NDCG@10."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    """Per epoch: loss, validation NDCG@10, seconds, sequences and rows."""
+    """That NDCG@10, over the pairs of all domains."""
+    best_of: list[list[float]] = field(default_factory=list)
+    """For each domain, its best validation NDCG@10 and the epoch of it."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Per epoch: loss and validation NDCG@10, both also by domain, seconds, sequences and steps."""
 
 
 def fit(
     model: NextItemModel,
     catalogue: Catalogue,
     sequences: Shard,
-    validation: Shard,
+    validation: list[Held],
     rows: int,
     settings: Train,
     ranks: Ranks,
@@ -65,8 +68,10 @@ def fit(
 
     Parameters
     ----------
-    sequences, validation
-        This rank's shards.
+    sequences
+        This rank's shard.
+    validation
+        This rank's held-out events.
     rows
         Sequences that all ranks together must read in an epoch.
     checkpoint
@@ -80,81 +85,105 @@ def fit(
     tokens = max(1, settings.batch_tokens // ranks.size)
     steps = ranks.max(loader.count_batches(sequences, tokens))
     epochs = settings.max_epochs if settings.epochs == "auto" else settings.epochs
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    schedule = _Schedule(settings.learning_rate, steps * epochs)
-    state, best = _resume(checkpoint, model, optimizer)
+    of_domain = [torch.from_numpy(items) for items in catalogue.of_domain]
+    candidates = Candidates(of_domain, settings.negatives, precision(settings))
+    weights = DomainWeights(settings.domain_weights, torch.tensor([catalogue.events[items].sum() for items in of_domain]))
+    tables = model.tables
+    network = {name: value for name, value in model.named_parameters() if name not in tables} | dict(weights.named_parameters())
+    for table in tables.values():
+        table.requires_grad_(False)
+    optimizer = Optimizer(network, tables)
+    state, best = _resume(checkpoint, model, weights, optimizer)
     if state.epoch and ranks.rank == 0:
         log.info("resuming after epoch %d of %d", state.epoch, epochs)
-    distributed = ranks.prepare(model, optimizer)
-    of_domain = [torch.from_numpy(items) for items in catalogue.of_domain]
-    while state.epoch < epochs and not _stalled(state, settings):
+    ranks.share(model.state_dict() | weights.state_dict() | optimizer.state())
+    while state.epoch < epochs and not (settings.epochs == "auto" and _stalled(state.best_epoch, state, settings)):
         start = time.monotonic()
         seed = _seed(settings.seed, state.epoch, ranks.rank)
         torch.manual_seed(seed)
         sampler = torch.Generator().manual_seed(seed)
         model.train()
-        batches = _exactly(steps, loader.batches(sequences, tokens, seed))
-        totals = np.zeros(3)  # loss, targets, rows
+        learnt = _still_learnt(state, settings, len(of_domain))
+        batches = _exactly(steps, loader.ahead(loader.batches(sequences, tokens, seed)))
+        sums, counts, read = np.zeros(len(of_domain)), np.zeros(len(of_domain)), 0.0
         progress = Progress(f"epoch {state.epoch + 1}/{epochs}", steps, epochs - state.epoch - 1, shown=ranks.rank == 0)
         with progress:
-            for step, (batch, weight) in enumerate(batches):
-                schedule.set(optimizer, state.epoch * steps + step)
-                loss, targets = next_item_loss(model, batch, of_domain, settings.negatives, sampler)
-                optimizer.zero_grad()
-                (loss * (weight / settings.batch_tokens)).backward()
-                distributed.step()
-                totals += weight * np.array([loss.item(), targets, len(batch.length)])
-                progress.step(totals[0] / totals[1] if totals[1] else math.nan, int(totals[2]))
-        loss_sum, target_sum, rows_read = ranks.sum(totals.tolist())
-        if int(rows_read) != rows:
+            for step, (batch, weight) in enumerate(batches, state.epoch * steps):
+                losses = next_item_losses(model, batch, candidates, sampler, learnt)
+                for parameter in optimizer.network:
+                    parameter.grad = None
+                (weights(losses.sums, losses.counts) * (weight / settings.batch_tokens)).backward()
+                touched = ranks.add_gradients(optimizer.network, losses.rows.touched())
+                optimizer.step(touched, rate_at(step, steps * epochs, settings.learning_rate), step + 1)
+                sums += weight * losses.sums.detach().numpy()
+                counts += weight * losses.counts.numpy()
+                read += weight * len(batch.length)
+                progress.step(sums.sum() / counts.sum() if counts.any() else math.nan, int(read))
+        totals = np.array(ranks.sum([*sums, *counts, read]))
+        sums, counts, read = totals[: len(of_domain)], totals[len(of_domain) : -1], totals[-1]
+        if int(read) != rows:
             raise TrainingError(
-                f"{sequences.folder}: ranks read {int(rows_read)} rows in an epoch, the snapshot has {rows}: run again"
+                f"{sequences.folder}: ranks read {int(read)} rows in an epoch, the snapshot has {rows}: run again"
             )
-        if not math.isfinite(loss_sum):
-            raise TrainingError(f"loss is {loss_sum} in epoch {state.epoch + 1}: lower train.learning_rate")
+        if not math.isfinite(sums.sum()):
+            raise TrainingError(f"loss is {sums.sum()} in epoch {state.epoch + 1}: lower train.learning_rate")
         seconds = time.monotonic() - start
-        ndcg = _validate(model, validation, catalogue, ranks)
-        state.epoch += 1
-        state.history.append(
-            {
-                "loss": loss_sum / target_sum,
-                "validation_ndcg@10": ndcg,
-                "seconds": seconds,
-                "sequences": rows_read,
-                "steps": steps,
-            }
-        )
+        found = np.array(ranks.sum(ndcg_of_base(model, catalogue, validation).ravel().tolist())).reshape(-1, 2)
+        _note(state, sums, counts, found, {"seconds": seconds, "sequences": read, "steps": steps})
         if ranks.rank == 0:
+            ndcg = state.history[-1]["validation_ndcg@10"]
             measured = "none" if ndcg is None else f"{ndcg:.4f}"
-            said = (
-                f"loss {loss_sum / target_sum:.4f}, validation NDCG@10 {measured}, {rows_read:.0f} sequences in {seconds:.1f} s"
-            )
-            log.info("epoch %d/%d: %s (%.0f/s)", state.epoch, epochs, said, rows_read / seconds)
-        if ndcg is None or ndcg > state.best:
-            state.best, state.best_epoch = ndcg if ndcg is not None else state.best, state.epoch
+            said = f"loss {state.history[-1]['loss']:.4f}, validation NDCG@10 {measured}, {read:.0f} sequences in {seconds:.1f} s"
+            log.info("epoch %d/%d: %s (%.0f/s)", state.epoch, epochs, said, read / seconds)
+        if state.best_epoch in (0, state.epoch):
             best = {name: value.clone() for name, value in model.state_dict().items()}
         if ranks.rank == 0:
-            _save(checkpoint, state, model, best, optimizer)
+            _save(checkpoint, state, model, weights, best, optimizer)
     model.load_state_dict(best)
     model.eval()
     return state
 
 
-def _stalled(state: State, settings: Train) -> bool:
-    return settings.epochs == "auto" and state.best >= 0 and state.epoch - state.best_epoch >= settings.patience
+def precision(settings: Train) -> torch.dtype:
+    """Of the products with the catalogue: as set, or what this processor does fast."""
+    if settings.precision == "auto":
+        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
 
 
-class _Schedule:
-    """Linear warm-up over the first 5 % of the steps, then linear decay to 5 % of the peak."""
+def _note(state: State, sums: np.ndarray, counts: np.ndarray, found: np.ndarray, measured: dict[str, float]) -> None:
+    """Enter an epoch that has ended: its losses, and validation gains and pairs by domain."""
+    state.epoch += 1
+    gains, pairs = found[:, 0], found[:, 1]
+    ndcg = float(gains.sum() / pairs.sum()) if pairs.any() else None
+    by_domain = [float(g / n) if n else None for g, n in zip(gains, pairs, strict=True)]
+    state.best_of = state.best_of or [[-1.0, 0] for _ in pairs]
+    for domain, value in enumerate(by_domain):
+        if value is not None and value > state.best_of[domain][0]:
+            state.best_of[domain] = [value, state.epoch]
+    if ndcg is not None and ndcg > state.best:
+        state.best, state.best_epoch = ndcg, state.epoch
+    losses = [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
+    state.history.append(
+        {
+            "loss": float(sums.sum() / counts.sum()),
+            "loss_of": losses,
+            "validation_ndcg@10": ndcg,
+            "validation_ndcg@10_of": by_domain,
+            **measured,
+        }
+    )
 
-    def __init__(self, peak: float, steps: int) -> None:
-        self.peak, self.steps, self.warm_up = peak, steps, max(1, int(WARM_UP * steps))
 
-    def set(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        rising = (step + 1) / self.warm_up
-        falling = 1 - (1 - FLOOR) * (step - self.warm_up) / max(1, self.steps - self.warm_up)
-        for group in optimizer.param_groups:
-            group["lr"] = self.peak * min(rising, falling)
+def _stalled(best_epoch: float, state: State, settings: Train) -> bool:
+    return best_epoch > 0 and state.epoch - best_epoch >= settings.patience
+
+
+def _still_learnt(state: State, settings: Train, domains: int) -> list[int]:
+    """Domains whose events are targets: with epochs = auto, those that got better in the last ``patience`` epochs."""
+    best_epochs = [epoch for _, epoch in state.best_of] or [0] * domains
+    stalled = [settings.epochs == "auto" and _stalled(epoch, state, settings) for epoch in best_epochs]
+    return [domain for domain in range(domains) if all(stalled) or not stalled[domain]]
 
 
 def _exactly(steps: int, batches: Iterator[Contexts]) -> Iterator[tuple[Contexts, float]]:
@@ -167,68 +196,33 @@ def _exactly(steps: int, batches: Iterator[Contexts]) -> Iterator[tuple[Contexts
         yield batch, 0.0
 
 
-@torch.no_grad()
-def _validate(model: NextItemModel, validation: Shard, catalogue: Catalogue, ranks: Ranks) -> float | None:
-    """NDCG@10 over the validation pairs of all ranks, ranked against the domain less the context; None without pairs."""
-    model.eval()
-    gain, pairs = 0.0, 0
-    groups = loader.count_row_groups(validation.folder)
-    if groups < validation.size:  # too few for Petastorm to share out: rank 0 reads them all
-        validation = replace(validation, size=1)
-        groups = groups if validation.rank == 0 else 0
-    if groups:
-        vectors_ID = model.catalogue_vectors()
-        for group in loader.read(validation, [*ARRAYS, LENGTH, "target", "target_domain"]):
-            for rows in np.array_split(np.argsort(group[LENGTH]), -(-len(group[LENGTH]) // 512)):
-                contexts = loader.contexts(group, rows)
-                target, domain = (torch.from_numpy(group[name][rows].astype(np.int64)) for name in ("target", "target_domain"))
-                gain += _ndcg(
-                    model.encode(contexts, domain), vectors_ID, contexts, target, domain, torch.from_numpy(catalogue.domain)
-                )
-                pairs += len(rows)
-    gain, pairs = ranks.sum([gain, float(pairs)])
-    return gain / pairs if pairs else None
-
-
-def _ndcg(user_BD: Tensor, vectors_ID: Tensor, contexts: Contexts, target: Tensor, domain: Tensor, item_domain: Tensor) -> float:
-    scores = user_BD @ vectors_ID.T
-    at = torch.arange(len(target))
-    of_target = scores[at, target].clone()
-    counts = torch.arange(contexts.item.shape[1]) < contexts.length[:, None]
-    scores.scatter_(1, torch.where(counts, contexts.item, contexts.item[:, :1]), float("-inf"))
-    scores.masked_fill_(item_domain[None, :] != domain[:, None], float("-inf"))
-    scores[at, target] = float("-inf")
-    rank = 1 + (scores >= of_target[:, None]).sum(1)
-    return float(torch.where(rank <= 10, 1 / torch.log2(rank + 1.0), 0.0).sum())
-
-
 def _seed(*parts: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
-def _save(path: Path, state: State, model: NextItemModel, best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def _save(
+    path: Path, state: State, model: NextItemModel, weights: DomainWeights, best: dict[str, Tensor], optimizer: Optimizer
+) -> None:
     """Write a checkpoint whole: a reader finds the one before or this one."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    for position, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{position}.{name}": value for name, value in moments.items()}
+    parts = {"model": model.state_dict(), "best": best, "weights": weights.state_dict(), "optimizer": optimizer.state()}
+    tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
     draft = path.with_name(f".{path.name}.draft")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, draft, metadata={"state": json.dumps(asdict(state))})
+    save_file(tensors, draft, metadata={"state": json.dumps(asdict(state))})
     draft.replace(path)
 
 
-def _resume(path: Path, model: NextItemModel, optimizer: torch.optim.Optimizer) -> tuple[State, dict[str, Tensor]]:
+def _resume(path: Path, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
     """Load a checkpoint where there is one; otherwise the beginning."""
     if not path.exists():
         return State(), {name: value.clone() for name, value in model.state_dict().items()}
     with safe_open(path, framework="pt") as file:
         state = State(**json.loads(file.metadata()["state"]))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
-    moments: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, position, moment = name.split(".")
-            moments.setdefault(int(position), {})[moment] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return state, {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+
+    def part(of: str) -> dict[str, Tensor]:
+        return {name.removeprefix(f"{of}."): value for name, value in tensors.items() if name.startswith(f"{of}.")}
+
+    model.load_state_dict(part("model"))
+    weights.load_state_dict(part("weights"))
+    optimizer.restore(part("optimizer"))
+    return state, part("best")

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.features import encoding
 from metarec_spark.features.split import pairs, train_part
+from metarec_spark.features.transitions import BACKWARD, FORWARD, SIMILARITY
 
 SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS = "sequences", "validation", "items", "tokens", "transitions"
 ROWS_PER_FILE = 50_000
+SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
 
 
 def training_sequences(
@@ -38,12 +40,14 @@ def training_sequences(
 def validation_pairs(
     labelled: DataFrame, most: int, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int
 ) -> DataFrame:
-    """Contexts with ``target`` and ``target_domain``: at most about ``most`` pairs, the same ones whenever data are the same."""
+    """Contexts with ``target`` and ``target_domain``: at most ``most`` pairs a domain, the same ones for the same data."""
     known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
     rows = encoding.encoded(pairs(labelled).where(F.col("split") == c.VALIDATION), **known)
     rows = rows.where((F.col(encoding.LENGTH) > 0) & F.col("target_domain").isin(list(domains)))
+    by_hash = Window.partitionBy("target_domain").orderBy(F.xxhash64(c.USER_ID, "target_domain"), c.USER_ID)
+    rows = rows.withColumn("place", F.row_number().over(by_hash)).where(F.col("place") <= most)
     rows = rows.withColumn("target_domain", encoding.position(domains, F.col("target_domain")))
-    return rows.orderBy(F.xxhash64(c.USER_ID, "target_domain")).limit(most).drop("split", "seen", "train_events")
+    return rows.drop("split", "seen", "train_events", "place")
 
 
 def spread(rows: DataFrame, files: int) -> DataFrame:
@@ -74,6 +78,6 @@ def catalogue_tokens(content: DataFrame) -> DataFrame:
 
 
 def catalogue_transitions(transitions: DataFrame) -> DataFrame:
-    """(item_idx, successor, weight), a row a pair."""
+    """(item_idx, successor, forward, backward, similarity), a row a pair."""
     row = transitions.select(c.ITEM_IDX, F.explode("successors").alias("to"))
-    return row.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), F.col("to.weight").alias("weight"))
+    return row.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), *[f"to.{signal}" for signal in SIGNALS])

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from scipy import sparse
 
-from metarec_spark.config import Model, Train
 from metarec_spark.model import bundle
-from metarec_spark.model.catalogue import Catalogue, pack_tokens
+from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
+from metarec_spark.model.spectrum import spectral_start
+from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
+from metarec_spark.sections import Model, Train, Transitions
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Horovod, Ranks
-from metarec_spark.training.loader import Shard, count_rows
+from metarec_spark.training.loader import Shard, count_rows, held_out
 from metarec_spark.training.loop import fit
+from metarec_spark.training.tuning import tune
 
 MOST_TOKENS = 32
 
@@ -38,18 +40,24 @@ def train(spec_path: Path, ranks: Ranks) -> None:
     torch.set_num_threads(spec["threads"])
     catalogue, item_ids = read_catalogue(folder, spec["manifest"]["items"])
     torch.manual_seed(settings.seed)
+    start, cpu = time.monotonic(), time.process_time()
     model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), bundle.shape(spec["manifest"]), catalogue)
-    start = time.monotonic()
+    if settings.spectral_start and ranks.rank == 0:  # the others get rank 0's parameters
+        model.item.weight.data = torch.from_numpy(spectral_start(catalogue, model.item.weight.detach().numpy(), settings.seed))
+    validation = folder / snapshot.VALIDATION, ranks.rank, ranks.size, settings.reader_pool
     state = fit(
         model,
         catalogue,
         Shard(folder / snapshot.SEQUENCES, ranks.rank, ranks.size, settings.reader_pool),
-        Shard(folder / snapshot.VALIDATION, ranks.rank, ranks.size, settings.reader_pool),
+        held_out(Shard(*validation), settings.epoch_pairs),
         rows=count_rows(folder / snapshot.SEQUENCES),
         settings=settings,
         ranks=ranks,
         checkpoint=spec_path.parent / "checkpoint.safetensors",
     )
+    held = held_out(Shard(*validation)) if settings.tune else []
+    lending = Lending.by(Transitions.model_validate(spec["manifest"]["transitions"]))
+    tuned = tune(model, catalogue, held, lending, ranks)
     if ranks.rank == 0:
         metrics = {
             "epochs": state.epoch,
@@ -58,9 +66,15 @@ def train(spec_path: Path, ranks: Ranks) -> None:
             "loss": state.history[-1]["loss"],
             "seconds": round(sum(epoch["seconds"] for epoch in state.history), 1),
             "wall_seconds": round(time.monotonic() - start, 1),
+            "cpu_seconds": round(time.process_time() - cpu, 1),
             "history": state.history,
         }
-        bundle.save(Path(spec["model"]), {**spec["manifest"], "metrics": metrics}, model, catalogue, item_ids)
+        of_domain = dict(zip(spec["manifest"]["domains"], tuned, strict=True))
+        metrics["validation"] = {
+            name: {part: getattr(t, part) for part in ("base", "transfer", "fused")} for name, t in of_domain.items()
+        }
+        said = {name: {"lending": t.lending.model_dump(), "fusion": t.fusion.model_dump()} for name, t in of_domain.items()}
+        bundle.save(Path(spec["model"]), {**spec["manifest"], "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
 
 
 def read_catalogue(folder: Path, items: int) -> tuple[Catalogue, Any]:
@@ -72,16 +86,15 @@ def read_catalogue(folder: Path, items: int) -> tuple[Catalogue, Any]:
         *(token[name].to_numpy()[known] for name in ("item_idx", "token", "weight")), items, MOST_TOKENS
     )
     pair = pq.read_table(folder / snapshot.TRANSITIONS)
-    row, column, weight = (pair[name].to_numpy() for name in ("item_idx", "successor", "weight"))
-    transitions = sparse.csr_matrix((weight.astype(np.float32), (row, column)), shape=(items, items))
-    transitions.sort_indices()
+    names = ("item_idx", "successor", *snapshot.SIGNALS)
+    successors = Successors.of(items, *(pair[name].to_numpy() for name in names))
     catalogue = Catalogue(
         domain=table["domain"].to_numpy().astype(np.int32),
         events=table["train_events"].to_numpy().astype(np.int64),
         tokens=tokens,
         weights=weights,
         token_hashes=hashes,
-        transitions=transitions,
+        successors=successors,
     )
     return catalogue, table["item_id"]
 

@@ -11,7 +11,7 @@ import pytest
 from features.factories import log_rows
 from pyspark.sql import DataFrame, SparkSession
 
-from metarec_spark.config import Features
+from metarec_spark.sections import Features
 from metarec_spark.contracts import conform
 from metarec_spark.features import cleaning
 

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from metarec_spark.config import ItemSource, Source
+from metarec_spark.sections import ItemSource, Source
 from metarec_spark.errors import DataError
 from metarec_spark.features.sources import open_events, open_items
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row, SparkSession
 
-from metarec_spark.config import Split
+from metarec_spark.sections import Split
 from metarec_spark.features.split import held_out, pairs, train_part
 
 DS = date(2024, 1, 10)

@@ -6,7 +6,7 @@ import pytest
 from features.factories import sequence_rows
 from pyspark.sql import SparkSession
 
-from metarec_spark.config import Transitions
+from metarec_spark.sections import Transitions
 from metarec_spark.contracts import conform
 from metarec_spark.features.transitions import transitions
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from scipy import sparse
 
-from metarec_spark.config import Model
+from metarec_spark.sections import Model
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, pack_tokens
 from metarec_spark.model.transformer import Contexts, NextItemModel, Shape

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model.factories import MANIFEST, SHAPE
 
-from metarec_spark.config import Train
+from metarec_spark.sections import Train
 from metarec_spark.training import snapshot
 from metarec_spark.training.loader import Shard
 

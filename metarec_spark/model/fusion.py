@@ -1,0 +1,75 @@
+"""h, the fusion of base model f and transfer model g, and the objective that trains both.
+
+h = activation(θ-part + φ-part) and L_h = Σ_i λ_i L_i(f) + Σ_i μ_i M_i(g), i running over the domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+Weighting = Literal["events", "domains", "uncertainty"]
+
+
+class Fusion(BaseModel):
+    """Weights of the two parts in one domain; learnt on validation events alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: float = 1.0
+    """Weight of the θ-part, f's scale · cosine; 0 refuses f."""
+    transfer: float = 0.0
+    """Weight of the φ-part, log(1 + sharpness · g); 0 refuses what is lent."""
+    sharpness: float = 10.0
+    """How soon the φ-part saturates. It is zero where g is, and never negative."""
+
+    def of_transfer(self, lent: Tensor) -> Tensor:
+        """The φ-part of g's scores, of any shape."""
+        return self.transfer * torch.log1p(self.sharpness * lent)
+
+
+def fuse(theta_part: Tensor, phi_part: Tensor, activation: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """h: the sum of the two parts, through an activation where there is one."""
+    total = theta_part + phi_part
+    return activation(total) if activation else total
+
+
+def objective(base: Tensor, transfer: Tensor, weight_base: Tensor, weight_transfer: Tensor) -> Tensor:
+    """L_h = Σ_i λ_i L_i(f) + Σ_i μ_i M_i(g).
+
+    Parameters
+    ----------
+    base, transfer
+        [domains] losses L_i of f and M_i of g.
+    weight_base, weight_transfer
+        [domains] λ_i and μ_i.
+    """
+    return (weight_base * base).sum() + (weight_transfer * transfer).sum()
+
+
+class DomainWeights(nn.Module):
+    """λ of the base model's losses, set or learned.
+
+    events: every event counts the same. domains: every domain counts the same. uncertainty: λ_i = exp(-s_i) with s_i learned
+    beside the penalty s_i, per event of the domain (Kendall, Gal & Cipolla, 2018).
+    """
+
+    def __init__(self, kind: Weighting, events: Tensor) -> None:
+        super().__init__()
+        self.kind = kind
+        share = events.double() / events.sum().clamp(min=1)
+        fixed = 1 / (share * len(events)).clamp(min=1e-9) if kind == "domains" else torch.ones_like(share)
+        self.register_buffer("fixed", fixed.float(), persistent=False)
+        if kind == "uncertainty":
+            self.log_variance = nn.Parameter(torch.zeros(len(events)))
+
+    def forward(self, losses: Tensor, events: Tensor) -> Tensor:
+        """Σ_i λ_i L_i, L_i being the domains' summed losses; ``events`` [domains] are the numbers of terms in each."""
+        none = losses.new_zeros(1)
+        if self.kind != "uncertainty":
+            return objective(losses, none, self.fixed, none)
+        return objective(losses, none, torch.exp(-self.log_variance), none) + (events * self.log_variance).sum()

@@ -1,0 +1,74 @@
+"""g, the transfer model: what other users and other domains lend a task, as a sparse score of the items near a user's events.
+
+Its few parameters are :class:`Lending`, one for each domain; its signals are the catalogue's successors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from scipy import sparse
+
+from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.transformer import Contexts
+from metarec_spark.sections import Transitions
+
+
+class Lending(BaseModel):
+    """φ: how a domain weighs what is lent to it; the names are those of the section [transitions]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backward: float
+    popularity_damping: float
+    source_damping: float
+    similarity: float
+    history: int
+    history_decay: float
+
+    @classmethod
+    def by(cls, settings: Transitions) -> Lending:
+        """The parameters that the configuration says."""
+        return cls(**{name: getattr(settings, name) for name in cls.model_fields})
+
+
+def weights(catalogue: Catalogue, domain: int, lending: Lending) -> sparse.csr_matrix:
+    """What each item lends to those of one domain, [I, I_d] float32; columns are places in ``catalogue.of_domain[domain]``.
+
+    weight = (forward + backward · forward-of-the-way-back) / n(successor) ** popularity_damping / n(item) ** source_damping
+    + similarity · scalar product of the content, n being training events and at least 1.
+    """
+    part, items = catalogue.successors, catalogue.of_domain[domain]
+    into = catalogue.domain[part.indices] == domain
+    row = np.repeat(np.arange(catalogue.size), np.diff(part.indptr))[into]
+    column = part.indices[into]
+    events = np.maximum(catalogue.events, 1).astype(np.float32)
+    followed = part.forward[into] + np.float32(lending.backward) * part.backward[into]
+    followed *= (events**-lending.popularity_damping)[column] * (events**-lending.source_damping)[row]
+    weight = (followed + np.float32(lending.similarity) * part.similarity[into]).astype(np.float32)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=catalogue.size))])
+    place = np.empty(catalogue.size, np.int32)
+    place[items] = np.arange(len(items), dtype=np.int32)
+    return sparse.csr_matrix((weight, place[column], indptr), shape=(catalogue.size, len(items)))
+
+
+def votes(contexts: Contexts, size: int, lending: Lending) -> sparse.csr_matrix:
+    """Weight of each item in each user's history, [B, I] float32: the k-th newest event, k from 0, votes with decay ** k."""
+    length = contexts.length.numpy()
+    age = np.repeat(np.cumsum(length), length) - 1 - np.arange(len(contexts.item))
+    recent = age < lending.history
+    user = np.repeat(np.arange(len(length)), length)[recent]
+    weight = (lending.history_decay ** age[recent]).astype(np.float32)
+    return sparse.csr_matrix((weight, (user, contexts.item.numpy()[recent])), shape=(len(length), size))
+
+
+def scores(contexts: Contexts, lent: sparse.csr_matrix, lending: Lending) -> sparse.csr_matrix:
+    """g of every item of a domain for every user, [B, I_d] float32, ≥ 0: Σ over the user's votes of what their items lend."""
+    return votes(contexts, lent.shape[0], lending) @ lent
+
+
+def names() -> Sequence[str]:
+    """Names of the parameters."""
+    return list(Lending.model_fields)
