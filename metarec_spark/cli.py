@@ -129,12 +129,18 @@ def benchmark(
         list[Path], typer.Option(help="Folder with events.parquet and items.parquet, any number of times.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables and results.")] = Path("warehouse/benchmark"),
+    seeds: Annotated[int, typer.Option(min=1, help="Make each run with so many seeds.")] = 1,
+    joint: Annotated[bool, typer.Option(help="One model over all logs, or one for each.")] = False,
+    attributes: Annotated[bool, typer.Option(help="Whether models see the items' attributes.")] = True,
     set_: Overrides = None,
 ) -> None:
-    """Leave-one-out, full ranking, on given logs: model, transitions and popularity side by side."""
+    """Leave-one-out, full ranking, on given logs: the model, its parts, baselines and published figures side by side."""
+    from metarec_spark.evaluation.benchmark import Options
     from metarec_spark.evaluation.benchmark import benchmark as work
 
-    raise typer.Exit(_checked("benchmark", None, lambda: work([path.absolute() for path in log], out.absolute(), set_ or [])))
+    logs = [path.absolute() for path in log]
+    options = Options(logs, out.absolute(), seeds, joint, attributes, tuple(set_ or ()))
+    raise typer.Exit(_checked("benchmark", None, lambda: work(options)))
 
 
 @app.command()

@@ -159,7 +159,8 @@ class Train(Section):
     max_epochs: Count = 12
     """Length of the learning-rate schedule where epochs is auto."""
     patience: Count = 3
-    """Epochs without a better validation NDCG@10 before auto stops: first to learn a domain's events, then altogether."""
+    """Epochs that measure worse than the best, by more than its standard error, before auto stops: first to learn a domain's
+    events, then altogether."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Same seed, same data, one process: the same model file."""
     batch_tokens: Annotated[int, Field(ge=16)] = 1024
@@ -178,7 +179,7 @@ class Train(Section):
     """Search each domain's transfer parameters and fusion weights on the validation split, where there is one."""
     validation_pairs: Count = 6_000
     """Validation (user, domain) pairs of a domain, at most, that the search ranks."""
-    epoch_pairs: Count = 2_000
+    epoch_pairs: Count = 4_000
     """Of those of all domains, how many are ranked after each epoch, at most."""
     every_days: Count = 7
     """The nightly run trains when the newest approved model is this old, or when there is none."""
@@ -194,7 +195,9 @@ class Evaluate(Section):
     cutoffs: list[Count] = Field(default_factory=lambda: [5, 10, 20])
     """List lengths k of the metrics @k."""
     few_events: Count = 5
-    """A user with at most this many training events belongs to the segment few_events."""
+    """A user with at most this many training events in a domain belongs to its segment few_events."""
+    long_events: Count = 20
+    """A user with at least this many belongs to the segment long_user."""
 
     @field_validator("cutoffs")
     @classmethod

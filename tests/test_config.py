@@ -8,8 +8,8 @@ import pytest
 
 from metarec_spark import config
 from metarec_spark.config import Config
-from metarec_spark.sections import Section
 from metarec_spark.errors import ConfigError
+from metarec_spark.sections import Section
 
 EXAMPLE = """
 warehouse = "file:///data/metarec"      # any URI Spark can write: file, hdfs, s3a, abfss, gs

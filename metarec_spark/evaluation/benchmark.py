@@ -1,43 +1,67 @@
-"""benchmark: leave-one-out with full ranking on given logs; model, transitions and popularity side by side.
+"""benchmark: leave-one-out with full ranking on given logs, over several seeds, beside what is published.
 
-Every log has its own warehouse under the output folder. Stages that are done are found again, so a benchmark that was killed
-goes on where it was.
+Every log has its own warehouse under the output folder. ``benchmark.csv`` is both result and memory: a run that is in it with
+the same settings is not made again, so a benchmark that was killed goes on where it was.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from rich.console import Console
 
+from metarec_spark import __version__, config, job
 from metarec_spark import columns as c
-from metarec_spark import config, job
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError
+from metarec_spark.evaluation.published import PUBLISHED
 from metarec_spark.evaluation.run import evaluate
 from metarec_spark.features.run import extract
-from metarec_spark.job import Result
+from metarec_spark.job import Job, Result
 from metarec_spark.training.run import train
 
-_COLUMNS = ("log", "domain", "scorer", "ndcg@10", "hit_rate@10", "train_seconds", "model_id")
+_KEY = ("run", "seed", "settings")
+_COLUMNS = (*_KEY, "domain", "scorer", "ndcg@10", "hit_rate@10", "cpu_seconds", "wall_seconds", "model_id")
 
 
-def benchmark(logs: list[Path], out: Path, overrides: list[str]) -> int:
-    """Measure every log, write ``benchmark.csv`` and ``benchmark.md`` under ``out``, and return the exit code.
+@dataclass(frozen=True)
+class Options:
+    """What is measured."""
 
-    Parameters
-    ----------
-    logs
-        Folders with events.parquet and, optionally, items.parquet.
-    out
-        Where tables and results go.
-    overrides
-        ``section.key=value`` settings that differ from the defaults.
+    logs: list[Path]
+    """Folders with events.parquet and, optionally, items.parquet."""
+    out: Path
+    """Where tables and results go."""
+    seeds: int = 1
+    """Each run is made with the seeds 0 … seeds - 1."""
+    joint: bool = False
+    """One model over all logs, instead of one for each."""
+    attributes: bool = True
+    """Whether models see items.parquet."""
+    overrides: tuple[str, ...] = ()
+    """``section.key=value`` settings that differ from the defaults."""
+
+    @property
+    def runs(self) -> dict[str, list[Path]]:
+        """Name of each run → the logs in it."""
+        suffix = "" if self.attributes else " without attributes"
+        if self.joint:
+            return {"+".join(path.name for path in self.logs) + suffix: self.logs}
+        return {path.name + suffix: [path] for path in self.logs}
+
+
+def benchmark(options: Options) -> int:
+    """Measure every run with every seed, write ``benchmark.csv`` and ``benchmark.md``, and return the exit code.
 
     Raises
     ------
@@ -45,51 +69,52 @@ def benchmark(logs: list[Path], out: Path, overrides: list[str]) -> int:
         Where a log is missing.
     """
     start = time.monotonic()
-    settings = [_configuration(path, out, overrides) for path in logs]
-    rows: list[dict[str, object]] = []
-    for path, made in zip(logs, settings, strict=True):
-        last_day = _last_day(path)
-        for name, work in (("extract", extract), ("train", train), ("evaluate", evaluate)):
-            job.start_logging(f"{name} {path.name}", last_day)
-            found: list[Result] = []
-            code = job.run(name, made, last_day, lambda j, work=work, found=found: _keep(work(j), found))
+    settings = {name: _configuration(name, logs, options) for name, logs in options.runs.items()}
+    rows = list(_read(options.out))
+    for name, made in settings.items():
+        day = max(_last_day(path) for path in options.runs[name])
+        extracted = False
+        for seed in range(options.seeds):
+            seeded = made.model_copy(update={"train": made.train.model_copy(update={"seed": seed})})
+            key = {"run": name, "seed": str(seed), "settings": _fingerprint(seeded)}
+            if any(all(row[part] == key[part] for part in _KEY) for row in rows):
+                continue
+            if not extracted and (code := _stage("extract", name, made, day, extract)[0]):
+                return code
+            extracted = True
+            code, trained = _stage("train", name, seeded, day, train)
+            if code:
+                return code
+            code, evaluated = _stage("evaluate", name, seeded, day, lambda j, m=trained.model_id: evaluate(j, m))
             if code not in (0, 4):
                 return code
-            if name == "train":
-                seconds = found[0].details["metrics"]["seconds"]
-        for domain, scorers in found[0].details["test"].items():
-            rows += [
-                {
-                    "log": path.name,
-                    "domain": domain,
-                    "scorer": s,
-                    **scorers[s],
-                    "train_seconds": seconds,
-                    "model_id": found[0].model_id,
-                }
-                for s in c.SCORERS
-            ]
-        _write(rows, out)
-    Console(stderr=True).print((out / "benchmark.md").read_text())
-    job.report(
-        "benchmark", None, Result(rows_out=len(rows), details={"results": rows}), round(time.monotonic() - start, 1), {}, {}
-    )
+            rows += _rows(key, trained, evaluated)
+            _write(rows, options.out)
+    Console(stderr=True).print((options.out / "benchmark.md").read_text())
+    seconds = round(time.monotonic() - start, 1)
+    job.report("benchmark", None, Result(rows_out=len(rows), details={"results": rows}), seconds, {}, {})
     return 0
 
 
-def _configuration(path: Path, out: Path, overrides: list[str]) -> Config:
-    events, items = path / "events.parquet", path / "items.parquet"
-    if not events.exists():
-        raise ConfigError(
-            f"--log {path}: no events.parquet in it; give a folder with events.parquet and, optionally, items.parquet"
-        )
+def _configuration(name: str, logs: list[Path], options: Options) -> Config:
+    for path in logs:
+        if not (path / "events.parquet").exists():
+            raise ConfigError(
+                f"--log {path}: no events.parquet in it; give a folder with events.parquet and, optionally, items.parquet"
+            )
+    items = [path / "items.parquet" for path in logs if options.attributes and (path / "items.parquet").exists()]
     raw = {
-        "warehouse": (out / path.name).as_uri(),
-        "sources": [{"path": events.as_uri()}],
-        "items": [{"path": items.as_uri()}] if items.exists() else [],
+        "warehouse": (options.out / name.replace(" ", "-")).as_uri(),
+        "sources": [{"path": (path / "events.parquet").as_uri()} for path in logs],
+        "items": [{"path": path.as_uri()} for path in items],
         "split": {"protocol": "leave_one_out"},
     }
-    return config.parse(config.overridden(raw, overrides), where=f"benchmark of {path.name}")
+    return config.parse(config.overridden(raw, list(options.overrides)), where=f"benchmark of {name}")
+
+
+def _fingerprint(made: Config) -> str:
+    said = made.model_dump_json(exclude={"warehouse", "sources", "items", "spark"}) + __version__
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
 
 
 def _last_day(path: Path) -> date:
@@ -99,20 +124,63 @@ def _last_day(path: Path) -> date:
     return max(time.date() for time in times if time is not None)
 
 
-def _keep(result: Result, found: list[Result]) -> Result:
-    found.append(result)
-    return result
+def _stage(stage: str, name: str, made: Config, day: date, work) -> tuple[int, Result]:
+    found: list[Result] = []
+
+    def kept(running: Job) -> Result:
+        found.append(work(running))
+        return found[0]
+
+    job.start_logging(f"{stage} {name}", day)
+    code = job.run(stage, made, day, kept)
+    return code, found[0] if found else Result()
 
 
-def _write(rows: list[dict[str, object]], out: Path) -> None:
-    with (out / "benchmark.csv").open("w", newline="", encoding="utf-8") as file:
+def _rows(key: dict[str, str], trained: Result, evaluated: Result) -> Iterator[dict[str, Any]]:
+    cost = {name: str(trained.details["metrics"][name]) for name in ("cpu_seconds", "wall_seconds")}
+    for domain, scorers in evaluated.details["test"].items():
+        for scorer in c.SCORERS:
+            values = {name: str(value) for name, value in scorers[scorer].items()}
+            yield {**key, "domain": domain, "scorer": scorer, **values, **cost, "model_id": trained.model_id}
+
+
+def _read(out: Path) -> Iterator[dict[str, Any]]:
+    if (out / "benchmark.csv").exists():
+        with (out / "benchmark.csv").open(newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
+
+
+def _write(rows: list[dict[str, Any]], out: Path) -> None:
+    draft = out / ".benchmark.csv"
+    with draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    lines = ["| log | domain | scorer | NDCG@10 | HR@10 | training, s |", "|---|---|---|---|---|---|"]
+    draft.replace(out / "benchmark.csv")
+    (out / "benchmark.md").write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of a Markdown table: mean and spread over seeds of each run and scorer, and what is published on the log."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        trained = f"{row['train_seconds']:.0f}" if row["scorer"] == c.MODEL else ""
-        lines.append(
-            f"| {row['log']} | {row['domain']} | {row['scorer']} | {row['ndcg@10']:.4f} | {row['hit_rate@10']:.4f} | {trained} |"
-        )
-    (out / "benchmark.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        groups.setdefault((row["domain"], row["run"], row["settings"], row["scorer"]), []).append(row)
+    lines = ["| log | run | scorer | NDCG@10 | HR@10 | CPU-s to train and tune |", "|---|---|---|---|---|---|"]
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        for (of, run, _, scorer), found in groups.items():
+            if of == domain:
+                cost = _spread(found, "cpu_seconds", 0) if scorer == c.MODEL else ""
+                values = f"{_spread(found, 'ndcg@10', 4)} | {_spread(found, 'hit_rate@10', 4)}"
+                lines.append(f"| {domain} | {run} | {scorer} | {values} | {cost} |")
+        for known in PUBLISHED:
+            if known.log == domain:
+                hit_rate = f"{known.hit_rate:.4f}" if known.hit_rate else ""
+                lines.append(
+                    f"| {domain} | published, ids alone | {known.model} ({known.source}) | {known.ndcg:.4f} | {hit_rate} | |"
+                )
+    return lines
+
+
+def _spread(rows: list[dict[str, Any]], name: str, digits: int) -> str:
+    values = [float(row[name]) for row in rows]
+    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 and stdev(values) else "")

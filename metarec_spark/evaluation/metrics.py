@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-SEGMENTS = ("all", "few_events", "cold_user", "cold_item")
+SEGMENTS = ("all", "few_events", "long_user", "cold_user", "cold_item")
 KEY = ("split", "domain", "segment", "scorer")
 
 

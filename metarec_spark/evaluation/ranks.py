@@ -17,17 +17,21 @@ from metarec_spark.scoring.topn import hide, select
 
 SCHEMA = (
     "split string, domain string, scorer string, rank int, candidates int, loss double, "
-    "few_events boolean, cold_user boolean, cold_item boolean, top array<int>"
+    "few_events boolean, long_user boolean, cold_user boolean, cold_item boolean, "
+    "user_id string, target int, history array<int>, score float, best float, top array<int>, top_scores array<float>"
 )
 _ARROW = pa.schema(
     [
         *[("split", pa.string()), ("domain", pa.string()), ("scorer", pa.string())],
         *[("rank", pa.int32()), ("candidates", pa.int32()), ("loss", pa.float64())],
-        *[("few_events", pa.bool_()), ("cold_user", pa.bool_()), ("cold_item", pa.bool_())],
-        ("top", pa.list_(pa.int32())),
+        *[(name, pa.bool_()) for name in ("few_events", "long_user", "cold_user", "cold_item")],
+        *[("user_id", pa.string()), ("target", pa.int32()), ("history", pa.list_(pa.int32()))],
+        *[("score", pa.float32()), ("best", pa.float32())],
+        *[("top", pa.list_(pa.int32())), ("top_scores", pa.list_(pa.float32()))],
     ]
 )
 _BLOCK = 256
+_HISTORY = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Task:
     """Largest cutoff k."""
     few_events: int
     """Users with at most so many training events in the domain are in segment few_events."""
+    long_events: int
+    """Users with at least so many are in segment long_user."""
 
 
 def rank(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
@@ -68,13 +74,15 @@ def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) 
     candidates = len(items) - np.array([len(row) for row in seen])
     train_events = batch["train_events"].to_numpy()
     cold_item = np.where(known, scorer.catalogue.events[items[place]] == 0, True)
-    for name, scores in _scores(scorer, contexts_of(batch), domain).items():
+    contexts = contexts_of(batch)
+    history = [items_of[-_HISTORY:] for items_of in np.split(contexts.item.numpy().astype(np.int32), contexts.starts.numpy()[1:])]
+    for name, scores in _scores(scorer, contexts, domain).items():
         hide(scores, seen)
         of_target = scores[torch.arange(len(target)), torch.from_numpy(place)]
         ahead = (scores >= of_target[:, None]).sum(1).numpy()
         loss = (torch.logsumexp(scores, 1) - of_target).numpy().astype(np.float64)
         comparable = known if name in (c.MODEL, c.BASE) else np.zeros_like(known)
-        top, _ = select(scores, min(task.longest, len(items)))
+        top, top_scores = select(scores, min(task.longest, len(items)))
         yield pa.RecordBatch.from_arrays(
             [
                 batch["split"],
@@ -84,9 +92,16 @@ def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) 
                 pa.array(candidates.astype(np.int32)),
                 pa.array(loss, mask=~comparable),
                 pa.array((train_events > 0) & (train_events <= task.few_events)),
+                pa.array(train_events >= task.long_events),
                 pa.array(train_events == 0),
                 pa.array(cold_item),
+                batch["user_id"],
+                batch["target"].cast(pa.int32()),
+                pa.array(history, pa.list_(pa.int32())),
+                pa.array(of_target.numpy(), mask=~known),
+                pa.array(top_scores[:, 0]),
                 pa.array(list(items[top].astype(np.int32))),
+                pa.array(list(top_scores)),
             ],
             schema=_ARROW,
         )

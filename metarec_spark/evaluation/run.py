@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError
+from metarec_spark.evaluation import report
 from metarec_spark.evaluation.metrics import aggregate
 from metarec_spark.evaluation.ranks import SCHEMA, Task, rank
+from metarec_spark.evaluation.summary import examples, histogram
 from metarec_spark.evaluation.table import show
 from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.run import users_as_of
@@ -26,14 +30,14 @@ _EXIT_REJECTED = 4
 _JUDGED_AT = 10
 
 
-def evaluate(job: Job) -> Result:
-    """Measure the newest model of the day or before on what its split held out, and approve or reject it.
+def evaluate(job: Job, model_id: str | None = None) -> Result:
+    """Measure a model on what its split held out, and approve or reject it; by default the newest of the day or before.
 
     It is measured on the table versions that it was trained on. A model is rejected where its mean NDCG@10 over all test pairs
     is not above popularity's; a domain in which it is below the transition baseline is flagged. Without held-out events nothing
     can be measured, and the model is approved as such.
     """
-    model = _newest(job)
+    model = _chosen(job, model_id)
     folder = local_path(model["path"])
     manifest = bundle.read_manifest(folder)
     split = Split.model_validate(manifest["split"])
@@ -44,8 +48,8 @@ def evaluate(job: Job) -> Result:
     users = users_as_of(job, model["ds"], versions, Features.model_validate(manifest["features"]))
     rows = _inputs(pairs(held_out(users, split, model["ds"])), manifest)
     cutoffs = sorted({*job.config.evaluate.cutoffs, _JUDGED_AT})
-    task = Task(str(folder), max(cutoffs), job.config.evaluate.few_events)
-    ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA)
+    task = Task(str(folder), max(cutoffs), job.config.evaluate.few_events, job.config.evaluate.long_events)
+    ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA).persist(StorageLevel.DISK_ONLY)
     catalogue = {
         name: len(items) for name, items in zip(manifest["domains"], bundle.load(folder).catalogue.of_domain, strict=True)
     }
@@ -56,18 +60,45 @@ def evaluate(job: Job) -> Result:
             c.METRICS, metrics.select("model_id", *[name for name in metrics.columns if name != "model_id"]), commit
         )
         values = _headline(metrics)
+        if not values:
+            raise DataError(
+                f"model {model['model_id']}: no held-out pair in {len(manifest['domains'])} domain(s); "
+                f"the log is too short for {split.protocol}"
+            )
+        status, reason = judge(values)
+        _report(job, ranked, metrics, manifest, folder, status, reason)
     finally:
         metrics.unpersist()
-    if not values:
-        raise DataError(
-            f"model {model['model_id']}: no held-out pair in {len(manifest['domains'])} domain(s); "
-            f"the log is too short for {split.protocol}"
-        )
+        ranked.unpersist()
     show(values, model["model_id"])
-    status, reason = judge(values)
     pair_count = sum(users for (name, scorer), (_, _, users) in values.items() if scorer == c.MODEL)
     result = Result(rows_in=pair_count, rows_out=1, model_id=model["model_id"], details={"test": _plain(values)})
     return _decide(job, model, status, reason, result)
+
+
+def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, folder: Path, status: str, reason: str) -> None:
+    """Write report.html beside the model."""
+    versions = manifest["table_versions"]
+    items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))
+    shown = ("sequences", "items", "code_version", "table_versions")
+    trained = {name: value for name, value in manifest["metrics"].items() if name not in ("history", "validation")}
+    report.write(
+        folder,
+        report.Report(
+            model_id=manifest["model_id"],
+            ds=manifest["ds"],
+            status=status,
+            reason=reason,
+            facts={name.replace("_", " "): str(value) for name, value in ({n: manifest[n] for n in shown} | trained).items()},
+            history=manifest["metrics"]["history"],
+            domains=manifest["domains"],
+            metrics=[row.asDict() for row in metrics.where(F.col("split") == c.TEST).toLocalIterator()],
+            fusion=manifest["tuned"],
+            histogram=histogram(ranked),
+            examples=examples(ranked, items, content, _JUDGED_AT),
+        ),
+    )
+    log.info("report: %s", folder / "report.html")
 
 
 def judge(values: dict[tuple[str, str], tuple[float, float, int]]) -> tuple[str, str]:
@@ -81,11 +112,15 @@ def judge(values: dict[tuple[str, str], tuple[float, float, int]]) -> tuple[str,
     return ("approved" if mean[c.MODEL] > mean[c.POPULARITY] else "rejected"), said
 
 
-def _newest(job: Job) -> dict:
+def _chosen(job: Job, model_id: str | None) -> dict:
+    """The model of that id, or the newest; of those of one day, one that is not yet judged."""
     rows = job.warehouse.read(c.MODELS).where(F.col("ds") <= F.lit(job.ds))
-    row = rows.orderBy(F.desc("ds"), F.desc("model_id")).first()
+    if model_id is not None:
+        rows = rows.where(F.col("model_id") == F.lit(model_id))
+    row = rows.orderBy(F.desc("ds"), F.desc(F.col("status") == "candidate"), F.desc("model_id")).first()
     if row is None:
-        raise DataError(f"no model on or before {job.ds} in {job.warehouse.root}; run `metarec train` first")
+        named = f"model {model_id}" if model_id else "model"
+        raise DataError(f"no {named} on or before {job.ds} in {job.warehouse.root}; run `metarec train` first")
     return row.asDict()
 
 

@@ -27,9 +27,12 @@ class Scorer:
         self.vectors = [torch.from_numpy(bundle.item_vectors[items]) for items in self.catalogue.of_domain]
 
     @torch.inference_mode()
-    def hidden(self, contexts: Contexts) -> Tensor:
-        """Last hidden state of each sequence, [B, D]."""
-        return self.bundle.model.encode(contexts)
+    def hidden(self, contexts: Contexts, block: int = 1024) -> Tensor:
+        """Last hidden state of each sequence, [B, D]; sequences are taken in blocks of similar length."""
+        last = torch.empty(len(contexts.length), self.bundle.item_vectors.shape[1])
+        for rows in torch.argsort(contexts.length, stable=True).split(block):
+            last[rows] = self.bundle.model.encode(contexts.take(rows))
+        return last
 
     @torch.inference_mode()
     def user_vectors(self, hidden: Tensor, domain: int) -> Tensor:

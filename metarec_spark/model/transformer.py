@@ -43,8 +43,15 @@ class Contexts:
         return torch.arange(len(self.item)) - self.starts.repeat_interleave(self.length)
 
     def where(self, kept: Tensor, length: Tensor) -> Contexts:
-        """The events of a [N] mask; ``length`` says how many of each sequence they are."""
+        """The events of a mask or of places; ``length`` says how many of each sequence they are."""
         return Contexts(self.item[kept], self.domain[kept], self.event_type[kept], self.gap[kept], length)
+
+    def take(self, rows: Tensor) -> Contexts:
+        """Some of the sequences, by their places."""
+        length = self.length[rows]
+        first = self.starts[rows] - (length.cumsum(0) - length)
+        at = torch.arange(int(length.sum())) + first.repeat_interleave(length)
+        return self.where(at, length)
 
     @classmethod
     def packed(cls, arrays: list[np.ndarray], length: np.ndarray) -> Contexts:
@@ -127,11 +134,12 @@ class NextItemModel(nn.Module):
 
     def encode(self, contexts: Contexts) -> Tensor:
         """Hidden state after the last event of each sequence, [B, D]; zeros for a sequence without events."""
-        rows = Rows(self, contexts.item.unique())
-        hidden_ND = self.hidden(contexts, rows.vectors_RD[rows.at(contexts.item)])
-        last_BD = hidden_ND.new_zeros(len(contexts.length), hidden_ND.shape[1])
+        last_BD = self.item.weight.new_zeros(len(contexts.length), self.item.embedding_dim)
         filled = contexts.length > 0
-        last_BD[filled] = hidden_ND[(contexts.starts + contexts.length - 1)[filled]]
+        if filled.any():
+            rows = Rows(self, contexts.item.unique())
+            hidden_ND = self.hidden(contexts, rows.vectors_RD[rows.at(contexts.item)])
+            last_BD[filled] = hidden_ND[(contexts.starts + contexts.length - 1)[filled]]
         return last_BD
 
     @torch.no_grad()

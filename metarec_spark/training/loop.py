@@ -44,12 +44,13 @@ class State:
 
     epoch: int = 0
     """Epochs done."""
-    best_epoch: int = 0
-    """Epoch of the best validation NDCG@10, from 1; 0 before any."""
+    kept_epoch: int = 0
+    """Epoch whose parameters are kept, from 1: the last one whose validation NDCG@10 is within a standard error of the best.
+    0 before any. With a falling learning rate a later epoch is the better one unless it measures worse."""
     best: float = -1.0
-    """That NDCG@10, over the pairs of all domains."""
-    best_of: list[list[float]] = field(default_factory=list)
-    """For each domain, its best validation NDCG@10 and the epoch of it."""
+    """Best validation NDCG@10 so far, over the pairs of all domains."""
+    of_domain: list[list[float]] = field(default_factory=list)
+    """For each domain, its best validation NDCG@10 and its own kept epoch."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """Per epoch: loss and validation NDCG@10, both also by domain, seconds, sequences and steps."""
 
@@ -64,7 +65,7 @@ def fit(
     ranks: Ranks,
     checkpoint: Path,
 ) -> State:
-    """Train ``model`` in place and leave it at its best epoch; at its last where there is no validation.
+    """Train ``model`` in place and leave it at the epoch that is kept; at its last where there is no validation.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def fit(
     if state.epoch and ranks.rank == 0:
         log.info("resuming after epoch %d of %d", state.epoch, epochs)
     ranks.share(model.state_dict() | weights.state_dict() | optimizer.state())
-    while state.epoch < epochs and not (settings.epochs == "auto" and _stalled(state.best_epoch, state, settings)):
+    while state.epoch < epochs and not (settings.epochs == "auto" and _stalled(state.kept_epoch, state, settings)):
         start = time.monotonic()
         seed = _seed(settings.seed, state.epoch, ranks.rank)
         torch.manual_seed(seed)
@@ -128,14 +129,14 @@ def fit(
         if not math.isfinite(sums.sum()):
             raise TrainingError(f"loss is {sums.sum()} in epoch {state.epoch + 1}: lower train.learning_rate")
         seconds = time.monotonic() - start
-        found = np.array(ranks.sum(ndcg_of_base(model, catalogue, validation).ravel().tolist())).reshape(-1, 2)
+        found = np.array(ranks.sum(ndcg_of_base(model, catalogue, validation).ravel().tolist())).reshape(-1, 3)
         _note(state, sums, counts, found, {"seconds": seconds, "sequences": read, "steps": steps})
         if ranks.rank == 0:
             ndcg = state.history[-1]["validation_ndcg@10"]
             measured = "none" if ndcg is None else f"{ndcg:.4f}"
             said = f"loss {state.history[-1]['loss']:.4f}, validation NDCG@10 {measured}, {read:.0f} sequences in {seconds:.1f} s"
             log.info("epoch %d/%d: %s (%.0f/s)", state.epoch, epochs, said, read / seconds)
-        if state.best_epoch in (0, state.epoch):
+        if state.kept_epoch in (0, state.epoch):
             best = {name: value.clone() for name, value in model.state_dict().items()}
         if ranks.rank == 0:
             _save(checkpoint, state, model, weights, best, optimizer)
@@ -152,17 +153,20 @@ def precision(settings: Train) -> torch.dtype:
 
 
 def _note(state: State, sums: np.ndarray, counts: np.ndarray, found: np.ndarray, measured: dict[str, float]) -> None:
-    """Enter an epoch that has ended: its losses, and validation gains and pairs by domain."""
+    """Enter an epoch that has ended: its losses, and validation gains, their squares, and pairs by domain."""
     state.epoch += 1
-    gains, pairs = found[:, 0], found[:, 1]
-    ndcg = float(gains.sum() / pairs.sum()) if pairs.any() else None
-    by_domain = [float(g / n) if n else None for g, n in zip(gains, pairs, strict=True)]
-    state.best_of = state.best_of or [[-1.0, 0] for _ in pairs]
-    for domain, value in enumerate(by_domain):
-        if value is not None and value > state.best_of[domain][0]:
-            state.best_of[domain] = [value, state.epoch]
-    if ndcg is not None and ndcg > state.best:
-        state.best, state.best_epoch = ndcg, state.epoch
+    ndcg, noise = _mean(found.sum(0))
+    state.of_domain = state.of_domain or [[-1.0, 0] for _ in found]
+    by_domain = []
+    for domain, sums_of in enumerate(found):
+        value, error = _mean(sums_of)
+        by_domain.append(value)
+        best, kept = state.of_domain[domain]
+        if value is not None:
+            state.of_domain[domain] = [max(best, value), state.epoch if value >= best - error else kept]
+    if ndcg is not None:
+        state.kept_epoch = state.epoch if ndcg >= state.best - noise else state.kept_epoch
+        state.best = max(state.best, ndcg)
     losses = [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
     state.history.append(
         {
@@ -175,14 +179,22 @@ def _note(state: State, sums: np.ndarray, counts: np.ndarray, found: np.ndarray,
     )
 
 
-def _stalled(best_epoch: float, state: State, settings: Train) -> bool:
-    return best_epoch > 0 and state.epoch - best_epoch >= settings.patience
+def _mean(sums: np.ndarray) -> tuple[float | None, float]:
+    """Mean and its standard error from the sums of values, of their squares and of ones; None of nothing."""
+    total, squares, count = (float(value) for value in sums)
+    if not count:
+        return None, 0.0
+    return total / count, math.sqrt(max(0.0, squares / count - (total / count) ** 2) / count)
+
+
+def _stalled(kept_epoch: float, state: State, settings: Train) -> bool:
+    return kept_epoch > 0 and state.epoch - kept_epoch >= settings.patience
 
 
 def _still_learnt(state: State, settings: Train, domains: int) -> list[int]:
-    """Domains whose events are targets: with epochs = auto, those that got better in the last ``patience`` epochs."""
-    best_epochs = [epoch for _, epoch in state.best_of] or [0] * domains
-    stalled = [settings.epochs == "auto" and _stalled(epoch, state, settings) for epoch in best_epochs]
+    """Domains whose events are targets: with epochs = auto, those that did not get worse for ``patience`` epochs."""
+    kept = [epoch for _, epoch in state.of_domain] or [0] * domains
+    stalled = [settings.epochs == "auto" and _stalled(epoch, state, settings) for epoch in kept]
     return [domain for domain in range(domains) if all(stalled) or not stalled[domain]]
 
 

@@ -101,7 +101,7 @@ def _gain_of_transfer(part: Held | None, catalogue: Catalogue, domain: int, lend
         return 0.0
     items = catalogue.of_domain[domain]
     scores = transfer.scores(part.contexts, transfer.weights(catalogue, domain, lending), lending)
-    return gain(sparse_ranks(scores, np.searchsorted(items, part.target), hidden_items(part.contexts, items)))
+    return float(gain(sparse_ranks(scores, np.searchsorted(items, part.target), hidden_items(part.contexts, items))).sum())
 
 
 @torch.no_grad()
@@ -136,5 +136,5 @@ def _gains_of_fusions(model, vectors_ID, part, catalogue, lending, domain, candi
         theta = model.scores(user_BD, vectors_ID)
         phi = torch.from_numpy(transfer.scores(contexts, lent, lending).toarray())
         for at, fusion in enumerate(candidates):
-            gains[at] += gain(ranks(fuse(fusion.base * theta, fusion.of_transfer(phi)), place, hidden))
+            gains[at] += gain(ranks(fuse(fusion.base * theta, fusion.of_transfer(phi)), place, hidden)).sum()
     return gains

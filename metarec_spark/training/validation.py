@@ -19,12 +19,8 @@ _BLOCK = 512
 
 def blocks(held: Held) -> Iterator[tuple[Contexts, np.ndarray]]:
     """Contexts and targets in blocks; rows are in order of length."""
-    offsets = np.concatenate([[0], np.cumsum(held.contexts.length.numpy())])
-    for start in range(0, len(held.target), _BLOCK):
-        end = min(start + _BLOCK, len(held.target))
-        events = slice(int(offsets[start]), int(offsets[end]))
-        part = (held.contexts.item, held.contexts.domain, held.contexts.event_type, held.contexts.gap)
-        yield Contexts(*(array[events] for array in part), held.contexts.length[start:end]), held.target[start:end]
+    for rows in torch.arange(len(held.target)).split(_BLOCK):
+        yield held.contexts.take(rows), held.target[rows.numpy()]
 
 
 @torch.no_grad()
@@ -41,9 +37,9 @@ def hidden_items(contexts: Contexts, items: np.ndarray) -> tuple[np.ndarray, np.
     return row[found], place[found]
 
 
-def gain(rank: np.ndarray) -> float:
-    """Sum of the NDCG@10 of ranks, from 1."""
-    return float(np.where(rank <= CUTOFF, 1 / np.log2(rank + 1.0), 0.0).sum())
+def gain(rank: np.ndarray) -> np.ndarray:
+    """NDCG@10 of each rank, from 1."""
+    return np.where(rank <= CUTOFF, 1 / np.log2(rank + 1.0), 0.0)
 
 
 def ranks(scores_BI: Tensor, target_B: np.ndarray, hidden: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -68,14 +64,15 @@ def sparse_ranks(scores: sparse.csr_matrix, target_B: np.ndarray, hidden: tuple[
 
 @torch.no_grad()
 def ndcg_of_base(model: NextItemModel, catalogue: Catalogue, held: list[Held]) -> np.ndarray:
-    """f's summed NDCG@10 and number of pairs by domain, [domains, 2]; this rank's part."""
+    """Sum of f's NDCG@10, of its squares, and number of pairs by domain, [domains, 3]; this rank's part."""
     model.eval()
-    found = np.zeros((len(catalogue.of_domain), 2))
+    found = np.zeros((len(catalogue.of_domain), 3))
     vectors_ID = model.catalogue_vectors() if held else None
     for part in held:
         items = catalogue.of_domain[part.domain]
         of_domain_DI = vectors_ID[torch.from_numpy(items)].T
         for (contexts, target), user_BD in zip(blocks(part), user_vectors(model, part), strict=True):
             place = np.searchsorted(items, target)
-            found[part.domain] += gain(ranks(user_BD @ of_domain_DI, place, hidden_items(contexts, items))), len(target)
+            gains = gain(ranks(user_BD @ of_domain_DI, place, hidden_items(contexts, items)))
+            found[part.domain] += gains.sum(), (gains**2).sum(), len(target)
     return found

@@ -61,7 +61,7 @@ def train(spec_path: Path, ranks: Ranks) -> None:
     if ranks.rank == 0:
         metrics = {
             "epochs": state.epoch,
-            "best_epoch": state.best_epoch,
+            "kept_epoch": state.kept_epoch or state.epoch,
             "validation_ndcg@10": state.best if state.best >= 0 else None,
             "loss": state.history[-1]["loss"],
             "seconds": round(sum(epoch["seconds"] for epoch in state.history), 1),

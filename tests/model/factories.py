@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy import sparse
 
-from metarec_spark.sections import Model
 from metarec_spark.model import bundle
-from metarec_spark.model.catalogue import Catalogue, pack_tokens
+from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
 from metarec_spark.model.transformer import Contexts, NextItemModel, Shape
+from metarec_spark.sections import Model
 
 DOMAINS = ["books", "films"]
 SHAPE = Shape(domains=2, event_types=2, gaps=32, max_length=6)
+# Lends what ``forward`` holds, as it is.
+PLAIN = {
+    "backward": 0.0, "popularity_damping": 0.0, "source_damping": 0.0, "similarity": 0.0, "history": 2, "history_decay": 0.5,
+}  # fmt: skip
+SMALL = {"dim": 8, "dropout": 0.0, "adapter": 2}
 MANIFEST = {
     "model_id": "tiny",
     "domains": DOMAINS,
@@ -23,55 +27,61 @@ MANIFEST = {
     "gap_buckets": SHAPE.gaps,
     "max_length": SHAPE.max_length,
     "items": 20,
-    "transitions": {"history": 2, "history_decay": 0.5},
-    "model": {"dim": 8, "dropout": 0.0},
+    "transitions": PLAIN,
+    "model": SMALL,
 }
 
 
 def catalogue(
     items: int = 20, domains: int = 2, tokens: list[tuple[int, int, float]] | None = None, transitions: np.ndarray | None = None
 ) -> Catalogue:
-    """Items dealt to the domains in turn; ``tokens`` are (item, hash, weight); ``transitions`` is a dense matrix."""
+    """Items dealt to the domains in turn; ``tokens`` are (item, hash, weight); ``transitions`` is a dense matrix of ``forward``,
+    its transpose ``backward``; no two items are similar."""
     triples = tokens if tokens is not None else [(i, 100 + i % 3, 1.0) for i in range(items)]
     item, hashes, weight = (
         np.array([row[n] for row in triples], kind) for n, kind in enumerate((np.int64, np.int64, np.float32))
     )
     packed, weights, known = pack_tokens(item, hashes, weight, items, 4)
     dense = transitions if transitions is not None else np.zeros((items, items))
+    item, successor = np.nonzero(dense + dense.T)
+    signals = dense[item, successor], dense[successor, item], np.zeros(len(item))
     return Catalogue(
         domain=(np.arange(items) % domains).astype(np.int32),
         events=np.arange(items, dtype=np.int64),
         tokens=packed,
         weights=weights,
         token_hashes=known,
-        transitions=sparse.csr_matrix(dense.astype(np.float32)),
+        successors=Successors.of(items, item, successor, *signals),
     )
 
 
 def model(of: Catalogue | None = None, seed: int = 0, **settings: object) -> NextItemModel:
     """A model in evaluation mode, of width 8 and without dropout."""
     torch.manual_seed(seed)
-    return NextItemModel(Model(**({"dim": 8, "dropout": 0.0} | settings)), SHAPE, of or catalogue()).eval()
+    return NextItemModel(Model(**(SMALL | settings)), SHAPE, of or catalogue()).eval()
 
 
-def contexts(sequences: list[list[int]], width: int | None = None, domains: int = 2) -> Contexts:
-    """Sequences of items, whose domains are those of :func:`catalogue`; types and gaps follow from item and place."""
+def padded(sequences: list[list[int]], width: int | None = None, domains: int = 2) -> tuple[list[np.ndarray], np.ndarray]:
+    """Arrays of items, domains, types and gaps, [B, width], and lengths; domains are those of :func:`catalogue`."""
     width = width or max(map(len, sequences))
-    item = torch.zeros(len(sequences), width, dtype=torch.int64)
-    event_type, gap = item.clone(), item.clone()
+    arrays = [np.zeros((len(sequences), width), np.int32) for _ in range(4)]
     for row, sequence in enumerate(sequences):
-        for place, value in enumerate(sequence):
-            item[row, place], event_type[row, place], gap[row, place] = value, 1 + value % 2, place
-    counts = torch.arange(width) < torch.tensor([len(sequence) for sequence in sequences])[:, None]
-    return Contexts(
-        item, torch.where(counts, item % domains, 0), event_type, gap, torch.tensor([len(sequence) for sequence in sequences])
-    )
+        for place, item in enumerate(sequence):
+            for array, value in zip(arrays, (item, item % domains, 1 + item % 2, place), strict=True):
+                array[row, place] = value
+    return arrays, np.array([len(sequence) for sequence in sequences])
 
 
-def saved(folder: Path, of: Catalogue | None = None, **settings: object) -> Path:
+def contexts(sequences: list[list[int]], width: int | None = None) -> Contexts:
+    """The same, packed."""
+    return Contexts.packed(*padded(sequences, width))
+
+
+def saved(folder: Path, of: Catalogue | None = None, fusion: dict | None = None, **settings: object) -> Path:
     """A model folder with items i0, i1, …"""
     of = of or catalogue()
     made = model(of, **settings)
-    manifest = {**MANIFEST, "items": of.size, "model": {"dim": 8, "dropout": 0.0} | settings}
+    tuned = {name: {"lending": PLAIN, "fusion": fusion or {"transfer": 2.0, "sharpness": 3.0}} for name in DOMAINS}
+    manifest = {**MANIFEST, "items": of.size, "model": SMALL | settings, "tuned": tuned}
     bundle.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]))
     return folder

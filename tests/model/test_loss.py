@@ -6,44 +6,67 @@ import numpy as np
 import pytest
 import torch
 from model.factories import catalogue, contexts, model
+from torch.nn import functional as F
 
-from metarec_spark.model.loss import next_item_loss
+from metarec_spark.model import loss as loss_module
+from metarec_spark.model.loss import Candidates, FullSoftmax, SampledSoftmax, next_item_losses
 
 SEQUENCES = [[3, 8, 1, 12, 7], [2, 5], [0, 0, 4]]
 
 
-def loss(made, sequences=SEQUENCES, negatives=100, seed=0, of=None):
+def losses(made, sequences=SEQUENCES, negatives=100, seed=0, of=None, domains=None, precision=torch.float32):
     of_domain = [torch.from_numpy(items) for items in (of or catalogue()).of_domain]
-    return next_item_loss(made, contexts(sequences), of_domain, negatives, torch.Generator().manual_seed(seed))
+    candidates = Candidates(of_domain, negatives, precision)
+    return next_item_losses(made, contexts(sequences), candidates, torch.Generator().manual_seed(seed), domains)
 
 
-def by_hand(made, sequences=SEQUENCES) -> float:
-    """-Σ log softmax, event by event, over the items of the target's domain, in float64."""
-    total, vectors = 0.0, made.catalogue_vectors().double().numpy()
+def loss(made, *args, **how) -> torch.Tensor:
+    return losses(made, *args, **how).sums.sum()
+
+
+def user_vector(made, sequence: list[int], domain: int) -> torch.Tensor:
+    return made.user_vectors(made.encode(contexts([sequence])), domain)[0].detach()
+
+
+def by_hand(made, sequences=SEQUENCES) -> list[float]:
+    """-Σ log softmax by domain, event by event, over the items of the target's domain, in float64."""
+    total, vectors = [0.0, 0.0], made.catalogue_vectors().double().numpy()
     for sequence in sequences:
         for place in range(1, len(sequence)):
             target = sequence[place]
-            user = made.encode(contexts([sequence[:place]]), torch.tensor([target % 2]))[0].detach().double().numpy()
-            logits = {item: made.scale * user @ vectors[item] for item in range(20) if item % 2 == target % 2}
-            total += np.log(sum(np.exp(value) for value in logits.values())) - logits[target]
+            user = user_vector(made, sequence[:place], target % 2).double().numpy()
+            scale = made.scale if made.cosine else 1.0
+            logits = {item: scale * user @ vectors[item] for item in range(20) if item % 2 == target % 2}
+            total[target % 2] += np.log(sum(np.exp(value) for value in logits.values())) - logits[target]
     return total
 
 
-def test_the_full_softmax_is_the_cross_entropy_of_every_next_event():
-    made = model(blocks=2)
-    total, targets = loss(made)
-    assert targets == 7
-    assert total.item() == pytest.approx(by_hand(made), rel=1e-5)
+@pytest.mark.parametrize("shape", [{"blocks": 2}, {"cosine": False}, {"adapter": 0}])
+def test_the_full_softmax_is_the_cross_entropy_of_every_next_event(shape):
+    found = losses(model(**shape))
+    assert found.counts.tolist() == [4, 3]
+    assert found.sums.tolist() == pytest.approx(by_hand(model(**shape)), rel=1e-5)
+
+
+def test_blocks_of_events_do_not_change_the_loss(monkeypatch):
+    monkeypatch.setattr(loss_module, "_BLOCK_BYTES", 80)  # two events of ten items
+    assert losses(model()).sums.tolist() == pytest.approx(by_hand(model()), rel=1e-5)
 
 
 def test_domains_do_not_mix():
     made = model()
     only_even = [[2, 4, 8], [0, 6]]
-    before = loss(made, only_even)[0].item()
+    before = loss(made, only_even).item()
     with torch.no_grad():
         made.item.weight[1::2] += 3.0
-    assert loss(made, only_even)[0].item() == before
-    assert loss(made, [[2, 5]])[0].item() != pytest.approx(loss(model(), [[2, 5]])[0].item())
+    assert loss(made, only_even).item() == before
+    assert loss(made, [[2, 5]]).item() != pytest.approx(loss(model(), [[2, 5]]).item())
+
+
+def test_a_domain_that_is_not_learnt_is_context_and_no_target():
+    found = losses(model(), domains=[1])
+    assert found.counts.tolist() == [0, 3]
+    assert found.sums.tolist() == pytest.approx([0, by_hand(model())[1]], rel=1e-5)
 
 
 def sample(items: list[int], size: int, seed: int) -> list[int]:
@@ -53,8 +76,7 @@ def sample(items: list[int], size: int, seed: int) -> list[int]:
 
 def of_last(made, sequence: list[int], items: list[int]) -> float:
     """-log softmax of the last event of a sequence, over ``items``."""
-    user = made.encode(contexts([sequence[:-1]]), torch.tensor([sequence[-1] % 2]))[0]
-    logits = made.scale * user @ made.catalogue_vectors()[torch.tensor(items)].T
+    logits = made.scale * user_vector(made, sequence[:-1], sequence[-1] % 2) @ made.catalogue_vectors()[torch.tensor(items)].T
     return (torch.logsumexp(logits, 0) - logits[items.index(sequence[-1])]).item()
 
 
@@ -62,29 +84,70 @@ def test_a_sample_of_all_other_items_gives_the_full_softmax():
     of = catalogue(items=8)
     made = model(of)
     seed = next(seed for seed in range(1000) if sorted(sample([0, 2, 4, 6], 3, seed)) == [0, 2, 6])
-    sampled, _ = loss(made, [[3, 4]], negatives=3, seed=seed, of=of)
-    full, _ = loss(made, [[3, 4]], negatives=4, of=of)
-    assert sampled.item() == pytest.approx(full.item(), rel=1e-5)
+    sampled = loss(made, [[3, 4]], negatives=3, seed=seed, of=of)
+    assert sampled.item() == pytest.approx(loss(made, [[3, 4]], negatives=4, of=of).item(), rel=1e-5)
 
 
 def test_an_accidental_hit_is_masked_out():
     of = catalogue(items=8)
     made = model(of)
     seed = next(seed for seed in range(1000) if sorted(sample([0, 2, 4, 6], 3, seed)) == [0, 4, 6])
-    sampled, _ = loss(made, [[3, 4]], negatives=3, seed=seed, of=of)
+    sampled = loss(made, [[3, 4]], negatives=3, seed=seed, of=of)
     assert sampled.item() == pytest.approx(of_last(made, [3, 4], [0, 4, 6]), rel=1e-5)
+
+
+def tensors(bounded: bool, items: int = 30, users: int = 12) -> tuple[torch.Tensor, ...]:
+    random = torch.Generator().manual_seed(1)
+    made = [torch.randn(n, 6, generator=random, dtype=torch.float64) for n in (users, items, users)]
+    made = [F.normalize(part, dim=-1) if bounded else part for part in made]
+    return *(part.requires_grad_() for part in made), torch.randint(items, (users,), generator=random)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_fused_gradients_are_autograds(bounded):
+    user, item, own, target = tensors(bounded)
+    scale = 16.0 if bounded else 1.0
+    expected = F.cross_entropy(scale * user @ item.T, target, reduction="sum")
+    wanted = torch.autograd.grad(2 * expected, (user, item))
+    found = FullSoftmax.apply(user, item, target, scale, bounded, torch.float64)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(2 * found, (user, item)), wanted)
+
+    logits = torch.cat(
+        [
+            scale * (user * own).sum(1, keepdim=True),
+            (scale * user @ item.T).masked_fill(target[:, None] == torch.arange(30), -torch.inf),
+        ],
+        1,
+    )
+    expected = F.cross_entropy(logits, torch.zeros_like(target), reduction="sum")
+    wanted = torch.autograd.grad(2 * expected, (user, item, own))
+    found = SampledSoftmax.apply(user, item, own, target, torch.arange(30), scale, bounded, torch.float64)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(2 * found, (user, item, own)), wanted)
+
+
+def test_bfloat16_is_the_same_within_its_precision():
+    user, item, _, target = (part.float() if part.is_floating_point() else part for part in tensors(True))
+    exact = FullSoftmax.apply(user, item, target, 16.0, True, torch.float32)
+    torch.testing.assert_close(FullSoftmax.apply(user, item, target, 16.0, True, torch.bfloat16), exact, rtol=2e-2, atol=0)
 
 
 def test_gradients_are_those_of_finite_differences():
     made = model(blocks=2).double()
-    loss(made)[0].backward()
+    torch.nn.init.normal_(made.adapter_out)
+    found = losses(made, precision=torch.float64)
+    found.sums.sum().backward()
+    gradients = {name: parameter.grad for name, parameter in made.named_parameters() if name not in made.tables}
+    for name, (rows, gradient) in found.rows.touched().items():
+        gradients[name] = torch.zeros_like(made.tables[name]).index_add_(0, rows, gradient)
     for name, parameter in made.named_parameters():
-        at = parameter.grad.abs().flatten().argmax()
-        expected = parameter.grad.flatten()[at].item()
+        at = gradients[name].abs().flatten().argmax()
+        expected = gradients[name].flatten()[at].item()
         values = []
         for step in (1e-5, -1e-5):
             with torch.no_grad():
                 parameter.view(-1)[at] += step
-                values.append(loss(made)[0].item())
+                values.append(loss(made, precision=torch.float64).item())
                 parameter.view(-1)[at] -= step
         assert expected == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-7), name

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from model.factories import MANIFEST, SHAPE
+from model.factories import MANIFEST, SHAPE, SMALL
 
 from metarec_spark.sections import Train
 from metarec_spark.training import snapshot
@@ -55,7 +55,7 @@ def shard(folder: Path, rank: int = 0, size: int = 1, pool: str = "dummy") -> Sh
 
 def settings(**fields: object) -> Train:
     """A short training without early stopping."""
-    return Train(**({"epochs": 3, "batch_tokens": 64, "learning_rate": 0.02} | fields))
+    return Train(**({"epochs": 3, "batch_tokens": 64, "learning_rate": 0.02, "precision": "float32"} | fields))
 
 
 def spec(
@@ -79,10 +79,13 @@ def spec(
     pairs = {
         "item_idx": range(ITEMS),
         "successor": [(i + 1) % ITEMS for i in range(ITEMS)],
-        "weight": pa.array([1.0] * ITEMS, pa.float32()),
+        **{
+            signal: pa.array([weight] * ITEMS, pa.float32())
+            for signal, weight in (("forward", 1.0), ("backward", 0.5), ("similarity", 0.0))
+        },
     }
     written(at / snapshot.TRANSITIONS, pa.table({name: pa.array(values) for name, values in pairs.items()}), 1)
-    manifest = {**MANIFEST, "model": {"dim": 8, "dropout": 0.0} | (model or {})}
+    manifest = {**MANIFEST, "model": SMALL | (model or {})}
     said = {
         "snapshot": str(at),
         "model": str(folder / "model"),

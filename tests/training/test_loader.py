@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import threading
 
 import numpy as np
 import pytest
@@ -23,30 +24,27 @@ def folder(tmp_path):
     return written(tmp_path / "sequences", rows(walks(30)), files=4)
 
 
+def sequences(batch) -> list[tuple[int, ...]]:
+    return [tuple(part.tolist()) for part in batch.item.split(batch.length.tolist())]
+
+
 def read_items(batches) -> list[tuple[int, ...]]:
-    return sorted(tuple(item[:n].tolist()) for b in batches for item, n in zip(b.item, b.length.tolist(), strict=True))
+    return sorted(sequence for batch in batches for sequence in sequences(batch))
 
 
 @given(SOME_LENGTHS, st.integers(1, 100))
-def test_cuts_cover_all_rows_within_the_budget(lengths, tokens):
-    lengths = np.sort(np.array(lengths, np.int32))
+def test_cuts_cover_all_rows_within_the_budget_and_no_batch_could_take_the_next_row(lengths, tokens):
+    lengths = np.array(lengths, np.int32)
     bounds = loader.cuts(lengths, tokens)
     assert (bounds[0], bounds[-1]) == (0, len(lengths))
     assert (np.diff(bounds) > 0).all()
-    for start, end in itertools.pairwise(bounds[:-1]):
-        assert end - start == 1 or (end - start) * lengths[end - 1] <= tokens
-
-
-@given(SOME_LENGTHS, st.integers(1, 100))
-def test_no_batch_could_take_the_next_row(lengths, tokens):
-    lengths = np.sort(np.array(lengths, np.int32))
-    bounds = loader.cuts(lengths, tokens)
-    for start, end in itertools.pairwise(bounds[:-1]):
-        assert (end - start + 1) * lengths[end] > tokens
+    for start, end in itertools.pairwise(bounds):
+        assert end - start == 1 or lengths[start:end].sum() <= tokens
+        assert end == len(lengths) or lengths[start : end + 1].sum() > tokens
 
 
 def test_cuts_by_hand():
-    assert loader.cuts(np.array([1, 1, 2, 2, 5, 9]), 6).tolist() == [0, 3, 4, 5, 6]
+    assert loader.cuts(np.array([1, 1, 2, 2, 5, 9]), 6).tolist() == [0, 4, 5, 6]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -66,7 +64,7 @@ def test_there_are_as_many_batches_as_were_counted(folder, seed):
     for rank in range(2):
         batches = list(loader.batches(shard(folder, rank, 2), tokens=24, seed=seed))
         assert len(batches) == loader.count_batches(shard(folder, rank, 2), tokens=24)
-        assert all(b.item.numel() <= 24 and b.item.shape[1] == b.length.max() for b in batches)
+        assert all(len(b.item) == b.length.sum() <= 24 for b in batches)
 
 
 def test_the_seed_alone_decides_the_order(folder):
@@ -77,11 +75,62 @@ def test_the_seed_alone_decides_the_order(folder):
     assert order(1) != order(2)
 
 
-def test_padding_is_zero_and_rows_keep_their_columns_together(folder):
+def test_nothing_is_padded_and_rows_keep_their_columns_together(folder):
     for batch in loader.batches(shard(folder), tokens=24, seed=0):
-        counts = np.arange(batch.item.shape[1]) < batch.length.numpy()[:, None]
-        assert (batch.item.numpy()[~counts] == 0).all()
-        np.testing.assert_array_equal(batch.domain.numpy()[counts], batch.item.numpy()[counts] % 2)
+        assert (batch.domain == batch.item % 2).all()
+        assert set(batch.gap.tolist()) == {3} and set(batch.event_type.tolist()) == {1}
+
+
+def test_a_batch_holds_users_of_one_newest_domain(folder):
+    for batch in loader.batches(shard(folder), tokens=24, seed=0):
+        assert len({sequence[-1] % 2 for sequence in sequences(batch)}) == 1
+
+
+def test_reading_ahead_gives_the_same_batches_and_passes_errors_on(folder):
+    def broken():
+        yield 1
+        raise TrainingError("no more")
+
+    plain = [batch.item.tolist() for batch in loader.batches(shard(folder), tokens=24, seed=1)]
+    assert [batch.item.tolist() for batch in loader.ahead(loader.batches(shard(folder), tokens=24, seed=1), depth=1)] == plain
+    with pytest.raises(TrainingError, match="no more"):
+        list(loader.ahead(broken()))
+
+
+def test_reading_ahead_ends_with_its_reader():
+    made = []
+    reader = loader.ahead((made.append(n) or n for n in itertools.count()), depth=2)
+    assert next(reader) == 0
+    reader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
+    assert len(made) <= 5
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    targets = list(range(12))
+    table = rows(
+        [[(t + k) % 20 for k in range(1 + t % 5)] for t in targets], target=targets, target_domain=[t % 2 for t in targets]
+    )
+    return written(tmp_path / "validation", table)
+
+
+def targets_of(held) -> list[int]:
+    return sorted(target for part in held for target in part.target.tolist())
+
+
+def test_held_out_events_are_shared_by_domain_and_rank(pairs):
+    (one,) = [part for part in loader.held_out(shard(pairs)) if part.domain == 1]
+    assert sorted(one.target.tolist()) == [1, 3, 5, 7, 9, 11]
+    assert [s[0] for s in sequences(one.contexts)] == one.target.tolist()
+    assert one.contexts.length.tolist() == sorted(one.contexts.length.tolist())
+    assert targets_of(loader.held_out(shard(pairs, 0, 2)) + loader.held_out(shard(pairs, 1, 2))) == list(range(12))
+
+
+def test_held_out_events_can_be_thinned_and_may_be_fewer_than_ranks(pairs):
+    assert len(targets_of(loader.held_out(shard(pairs), most=4))) == 4
+    assert targets_of(loader.held_out(shard(pairs, 0, 9))) == list(range(12))
+    assert loader.held_out(shard(pairs, 1, 9)) == []
 
 
 def test_fewer_row_groups_than_ranks_is_an_error(folder):

@@ -1,0 +1,58 @@
+"""g: what is lent, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from model.factories import PLAIN, catalogue, contexts
+
+from metarec_spark.model import transfer
+from metarec_spark.model.catalogue import Catalogue, Successors
+from metarec_spark.model.transfer import Lending
+
+
+def lending(**fields: float) -> Lending:
+    return Lending(**(PLAIN | fields))
+
+
+def with_successors(of: Catalogue, *entries: tuple[int, int, float, float, float]) -> Catalogue:
+    """The catalogue with (item, successor, forward, backward, similarity) entries."""
+    columns = [np.array(column) for column in zip(*entries, strict=True)]
+    return Catalogue(of.domain, of.events, of.tokens, of.weights, of.token_hashes, Successors.of(of.size, *columns))
+
+
+def test_the_weight_joins_the_three_signals():
+    # catalogue(): item i has i events; domain 0 holds the even items.
+    of = with_successors(catalogue(), (9, 4, 3.0, 2.0, 0.5), (9, 7, 100.0, 0.0, 0.0), (0, 16, 1.0, 0.0, 0.0))
+    lent = transfer.weights(of, 0, lending(backward=0.5, popularity_damping=0.5, source_damping=1.0, similarity=2.0)).toarray()
+    assert lent.shape == (20, 10)
+    assert lent[9, 2] == pytest.approx((3 + 0.5 * 2) / 4**0.5 / 9 + 2 * 0.5)
+    assert lent[0, 8] == pytest.approx(1 / 4)  # an item without events counts as one with one
+    assert np.count_nonzero(lent) == 2, "the other domain's successor is not lent to this one"
+
+
+def test_newer_events_vote_more_and_older_than_the_history_not_at_all():
+    follows = np.zeros((20, 20))
+    follows[1, 0], follows[1, 3] = 8.0, 4.0
+    follows[2, 0], follows[2, 4] = 1.0, 2.0
+    follows[5, 0] = 100.0
+    of, users = catalogue(transitions=follows), contexts([[5, 1, 2], [1], []], width=4)
+    even, odd = (transfer.scores(users, transfer.weights(of, d, lending()), lending()).toarray() for d in (0, 1))
+    expected = np.zeros((3, 10), np.float32)
+    expected[0, 0], expected[0, 2] = 1.0 + 8.0 / 2, 2.0  # history 2, decay 0.5
+    expected[1, 0] = 8.0
+    np.testing.assert_array_equal(even, expected)
+    np.testing.assert_array_equal(odd[:, 1], [2.0, 4.0, 0.0])
+    assert odd.sum() == 6.0
+
+
+@given(st.lists(st.lists(st.integers(0, 19), max_size=6), min_size=1, max_size=8), st.integers(1, 6), st.floats(0.1, 1.0))
+def test_scores_equal_a_loop_over_events(sequences, history, decay):
+    follows = np.random.default_rng(0).random((20, 20)) * (np.random.default_rng(1).random((20, 20)) < 0.3)
+    of, how = catalogue(transitions=follows), lending(history=history, history_decay=decay)
+    found = transfer.scores(contexts(sequences, width=6), transfer.weights(of, 0, how), how).toarray()
+    for row, sequence in enumerate(sequences):
+        expected = sum((decay**k * follows[item, ::2] for k, item in enumerate(sequence[::-1][:history])), np.zeros(10))
+        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-6)

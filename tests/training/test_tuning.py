@@ -1,0 +1,56 @@
+"""The search for transfer parameters and fusion weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from model.factories import PLAIN, catalogue, contexts, model
+
+from metarec_spark.model.transfer import Lending
+from metarec_spark.training.distributed import Alone
+from metarec_spark.training.loader import Held
+from metarec_spark.training.tuning import GRID, tune
+
+START = Lending(**PLAIN)
+
+
+def held(domain: int, sequences: list[list[int]]) -> Held:
+    return Held(domain, contexts([sequence[:-1] for sequence in sequences]), np.array([sequence[-1] for sequence in sequences]))
+
+
+def chain() -> np.ndarray:
+    """Every item is followed, now and then, by the next of its domain; a little more often by a popular one."""
+    follows = np.zeros((20, 20))
+    for item in range(20):
+        follows[item, (item + 2) % 20] += 1.0
+        follows[item, 18 + item % 2] += 1.2
+    return follows
+
+
+def test_a_search_finds_the_damping_that_lends_the_right_item():
+    walks = [[item, (item + 2) % 20] for item in range(0, 14)]
+    parts = [held(domain, [walk for walk in walks if walk[0] % 2 == domain]) for domain in (0, 1)]
+    tuned = tune(model(), catalogue(transitions=chain()), parts, START, Alone())
+    for found in tuned:
+        assert found.lending.popularity_damping >= 0.3
+        assert found.transfer > 0.8 > 1 / np.log2(3), "undamped, the popular item stands first"
+        assert found.fused >= found.base
+        assert found.fusion.transfer > 0
+        assert all(value in [*GRID[name], getattr(START, name)] for name, value in found.lending.model_dump().items())
+
+
+def test_a_transfer_that_only_harms_is_refused():
+    # What is lent is always wrong; f, untrained, at least ranks by chance.
+    follows = np.zeros((20, 20))
+    follows[:, 18] = 1.0
+    walks = [[item, 16 if item != 16 else 14] for item in range(0, 18, 2)]
+    (found, other) = tune(model(), catalogue(transitions=follows), [held(0, walks)], START, Alone())
+    assert found.fusion.transfer == 0.0
+    assert found.fused == found.base > found.transfer
+    assert (other.lending, other.fused) == (START, None), "nothing was held out of the other domain"
+
+
+def test_the_same_pairs_give_the_same_parameters():
+    parts = [held(0, [[item, (item + 2) % 20] for item in range(0, 20, 2)])]
+    assert tune(model(), catalogue(transitions=chain()), parts, START, Alone()) == tune(
+        model(), catalogue(transitions=chain()), parts, START, Alone()
+    )
