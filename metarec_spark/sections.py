@@ -127,7 +127,7 @@ class Model(Section):
     """Transformer blocks."""
     heads: Count = 1
     """Attention heads; divides dim."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Dropout on the input and on the branches of each block."""
     scale: Annotated[float, Field(gt=0)] = 16.0
     """Logits are scale · cosine(user, item)."""
@@ -156,7 +156,7 @@ class Train(Section):
     """joint: one model over all domains at once."""
     epochs: Literal["auto"] | Count = "auto"
     """Passes over the snapshot; auto: at most max_epochs, ended early by the validation split where there is one."""
-    max_epochs: Count = 12
+    max_epochs: Count = 14
     """Length of the learning-rate schedule where epochs is auto."""
     patience: Count = 3
     """Epochs that measure worse than the best, by more than its standard error, before auto stops: first to learn a domain's
@@ -165,7 +165,7 @@ class Train(Section):
     """Same seed, same data, one process: the same model file."""
     batch_tokens: Annotated[int, Field(ge=16)] = 1024
     """Events in one step over all ranks: the same training, whatever the number of ranks."""
-    negatives: Count = 20_000
+    negatives: Count = 12_500
     """A domain with at most so many items is learnt by the full softmax; of a larger one, so many negatives are drawn a step."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the products with the catalogue. auto: bfloat16 where the processor has instructions for it."""
@@ -185,6 +185,8 @@ class Train(Section):
     """The nightly run trains when the newest approved model is this old, or when there is none."""
     timeout_seconds: Count = 120
     """Longest wait for all ranks to start."""
+    threads: Literal["auto"] | Count = "auto"
+    """Threads of a rank; auto: the host's cores shared by its ranks, or the cores of a Spark task."""
     reader_pool: Literal["process", "dummy"] = "dummy"
     """Petastorm's reader pool: dummy reads in the rank itself, process in one more process."""
 

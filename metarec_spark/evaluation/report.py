@@ -79,16 +79,16 @@ class Report:
     facts: dict[str, str]
     """Name → what is said of the model and its training: sequences, items, epochs, code version."""
     history: list[dict]
-    """Per epoch: loss, loss_of [per domain], validation_ndcg@10, validation_ndcg@10_of [per domain] and seconds; None is unmeasured."""
+    """Per epoch: loss and validation_ndcg@10, both also by domain with _of at the end, and seconds; None is unmeasured."""
     domains: list[str]
     metrics: list[dict]
     """Rows {split, domain, segment, scorer, metric, k, value, users}; empty where nothing was held out."""
     fusion: dict[str, dict]
     """Domain → {"fusion": {name: number}, "lending": {name: number}}."""
     histogram: dict[str, dict]
-    """Domain → {"edges": n + 1 scores, "targets": n counts, "best": n counts}: what h gave the held-out item, and its top item."""
+    """Domain → {"edges": n + 1 scores, "targets": n counts, "best": n counts}: of held-out items, and of top items."""
     examples: list[dict]
-    """{"domain", "user_id", "history": newest last, "target", "rank": from 1, "items": [[name, score, is_target], ...]}."""
+    """{"domain", "user_id", "history": newest last, "target", "rank": from 1, "items": [[name, score, is_target], …]}."""
 
 
 def write(folder: Path, report: Report) -> Path:
@@ -119,11 +119,15 @@ def _page(report: Report) -> str:
     }
     scorers = [scorer for scorer in c.SCORERS if any(key[2] == scorer for key in values)]
     ndcg = _by_scorer(values, report.domains, scorers, "ndcg")
+    headline = [("NDCG", ndcg), ("HR", _by_scorer(values, report.domains, scorers, "hit_rate"))] if values else []
+    drawn = [d for d in report.domains if any(report.histogram.get(d, {}).get("targets", []))]
     return environment.from_string(source).render(
         report=report,
         cutoff=CUTOFF,
         scorers=scorers,
-        headline=[("NDCG", ndcg), ("HR", _by_scorer(values, report.domains, scorers, "hit_rate"))] if values else [],
+        form=_score,
+        headline=headline,
+        tiles=[(name, *_of_all(rows, scorers)) for name, rows in headline],
         segments=_by_segment(values, report.domains),
         measures={domain: _all_measures(values, domain, scorers) for domain in report.domains},
         parameters=_parameters(report),
@@ -131,7 +135,7 @@ def _page(report: Report) -> str:
         legend=[(_SIGNS[n % _SERIES], n % _SERIES, domain) for n, domain in enumerate(report.domains)],
         curves=_all_curves(report),
         bars=[_bars(n, row, scorers, _largest(ndcg)) for n, row in enumerate(ndcg) if row["users"] and not row["total"]],
-        histograms=[(d, _histogram(n, d, report.histogram[d])) for n, d in enumerate(report.domains) if any(report.histogram.get(d, {}).get("targets", []))],
+        histograms=[(domain, _histogram(n, domain, report.histogram[domain])) for n, domain in enumerate(drawn)],
     )
 
 
@@ -167,6 +171,12 @@ def _by_scorer(values: Values, domains: list[str], scorers: list[str], metric: s
         columns = zip(*([cell for cell, _ in row["cells"]] for row in measured), strict=True)
         rows.append(_line("all domains", [_mean(column, users) for column in columns], sum(users), total=True))
     return rows
+
+
+def _of_all(rows: list[dict], scorers: list[str]) -> tuple[float | None, float | None]:
+    """Model and popularity over all domains: the last row's."""
+    of = dict(zip(scorers, (cell for cell, _ in rows[-1]["cells"]), strict=True))
+    return of.get(c.MODEL), of.get(c.POPULARITY)
 
 
 def _mean(values: tuple[float | None, ...], users: list[int]) -> float | None:
@@ -302,7 +312,7 @@ def _drawing(name: str, title: str, height: int, draw: Callable[[Axes], None]) -
     svg = text.getvalue().replace("xlink:href", "href")
     svg = svg[svg.index(">", svg.index("<svg")) + 1 :]
     # Matplotlib's own ids and fonts, and a style sheet that would hold for the whole page.
-    svg = re.sub(r' id="\w+?_\d+"| ?font-family: [^;"]+;?|<defs>\s*<style.*?</style>\s*</defs>', "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="[\w.]+?_\d+"| ?font-family: [^;"]+;?|<defs>\s*<style.*?</style>\s*</defs>', "", svg, flags=re.DOTALL)
     svg = re.sub("#0[0-9]000[0-9]", lambda found: f"var(--{_VARIABLES[found[0]]})", svg)
-    opening = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="{name}"><title id="{name}">{escape(title)}</title>'
-    return Markup(opening + svg)
+    opening = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="{name}">'
+    return Markup(f'{opening}<title id="{name}">{escape(title)}</title>{svg}')

@@ -196,14 +196,13 @@ def held_out(shard: Shard, most: int | None = None) -> list[Held]:
 
     Where there are fewer row groups than ranks, rank 0 reads them all.
     """
-    if count_row_groups(shard.folder) < shard.size:
-        if shard.rank:
+    groups = count_row_groups(shard.folder)
+    if groups < shard.size or not groups:
+        if shard.rank or not groups:
             return []
         shard = Shard(shard.folder, 0, 1, shard.pool)
     groups = list(read(shard, [*ARRAYS, LENGTH, "target", "target_domain"]))
-    columns = {name: np.concatenate([group[name] for group in groups]) for name in (groups[0] if groups else ())}
-    if not groups:
-        return []
+    columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
     rows = np.arange(len(columns[LENGTH]))
     if most is not None:
         rows = rows[:: max(1, -(-count_rows(shard.folder) // most))]

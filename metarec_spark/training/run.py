@@ -66,6 +66,8 @@ def train(job: Job) -> Result:
 def _threads(job: Job) -> int:
     """Threads of one rank: this host's cores are shared by local ranks; a rank on an executor has a task's cores."""
     train = job.config.train
+    if train.threads != "auto":
+        return train.threads
     if train.launcher == "spark" and train.processes > 1:
         return int(job.spark.conf.get("spark.task.cpus", "1"))
     return max(1, (os.cpu_count() or 1) // train.processes)

@@ -6,10 +6,12 @@ A bounded coordinate search. Ranks hold different pairs and sum their gains, so 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
@@ -29,8 +31,10 @@ GRID: dict[str, list[float]] = {
     "source_damping": [0.0, 0.1, 0.2, 0.3],
     "history": [1, 3, 6, 12, 25, 50],
 }
-FUSIONS = [Fusion(transfer=w) for w in (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.5, 8.0, 12.0, 20.0)] + [Fusion(base=0.0, transfer=1.0)]
+ALONE = Fusion(transfer=0.0)
+FUSIONS = [ALONE, *(Fusion(transfer=w) for w in (0.5, 1.0, 2.0, 3.0, 4.0, 5.5, 8.0, 12.0, 20.0)), Fusion(base=0.0, transfer=1.0)]
 SHARPNESS = (3.0, 30.0)
+_MOST_SCORES = 2**30
 
 
 @dataclass(frozen=True)
@@ -48,93 +52,108 @@ class Tuned:
 
 
 def tune(model: NextItemModel, catalogue: Catalogue, held: list[Held], start: Lending, everyone: Ranks) -> list[Tuned]:
-    """Search every domain; one result for each, in order."""
+    """Search every domain; one result for each, in order.
+
+    First g's parameters, by g alone, which is cheap; then the weights of the fusion. Searching g's parameters by h once more
+    costs six times as much and changed nothing.
+    """
     by_domain = {part.domain: part for part in held}
     model.eval()
-    vectors_ID = model.catalogue_vectors()
-    found = []
-    for domain, items in enumerate(catalogue.of_domain):
-        part = by_domain.get(domain)
-        pairs = everyone.sum([float(len(part.target)) if part else 0.0])[0]
-        if not pairs:
-            found.append(Tuned(start, Fusion()))
-            continue
-        lending, alone = _lending(part, catalogue, domain, start, pairs, everyone)
-        fusion, base, fused = _fusion(
-            model, vectors_ID[torch.from_numpy(items)], part, catalogue, lending, domain, pairs, everyone
-        )
-        found.append(Tuned(lending, fusion, base, alone, fused))
-        if everyone.rank == 0:
-            log.info(
-                "domain %d: validation NDCG@10 f %.4f, g %.4f, h %.4f, by %s and %s", domain, base, alone, fused, lending, fusion
-            )
-    return found
+    domains = range(len(catalogue.of_domain))
+    return [_tune(_Pairs(model, catalogue, domain, by_domain.get(domain), everyone), start) for domain in domains]
 
 
-def _lending(
-    part: Held | None, catalogue: Catalogue, domain: int, start: Lending, pairs: float, everyone: Ranks
-) -> tuple[Lending, float]:
-    """Coordinate ascent of g's NDCG@10: each parameter moves on its grid for as long as that helps, twice around."""
+def _tune(pairs: _Pairs, start: Lending) -> Tuned:
+    if not pairs.count:
+        return Tuned(start, Fusion())
+    lending = _climb(start, pairs.of_transfer)
+    fusion = _fusion(lambda fusions: pairs.of_fusions(lending, fusions))
+    base, fused = (float(value) for value in pairs.of_fusions(lending, [ALONE, fusion]))
+    tuned = Tuned(lending, fusion, base, pairs.of_transfer(lending), fused)
+    if pairs.everyone.rank == 0:
+        log.info("domain %d, validation NDCG@10: f %.4f, g %.4f, h %.4f", pairs.domain, base, tuned.transfer, fused)
+    return tuned
+
+
+def _climb(best: Lending, measured: Callable[[Lending], float]) -> Lending:
+    """Coordinate ascent: each parameter moves on its grid for as long as that helps, twice around."""
     known: dict[Lending, float] = {}
 
-    def measured(lending: Lending) -> float:
+    def value(lending: Lending) -> float:
         if lending not in known:
-            known[lending] = everyone.sum([_gain_of_transfer(part, catalogue, domain, lending)])[0] / pairs
+            known[lending] = measured(lending)
         return known[lending]
 
-    best = start
     for _ in range(2):
         before = best
         for name, grid in GRID.items():
-            place = int(np.argmin([abs(value - getattr(best, name)) for value in grid]))
+            place = int(np.argmin([abs(at - getattr(best, name)) for at in grid]))
             for step in (1, -1):
                 at = place + step
-                while 0 <= at < len(grid) and measured(tried := best.model_copy(update={name: grid[at]})) > measured(best):
+                while 0 <= at < len(grid) and value(tried := best.model_copy(update={name: grid[at]})) > value(best):
                     best, at = tried, at + step
         if best == before:
             break
-    return best, measured(best)
+    return best
 
 
-def _gain_of_transfer(part: Held | None, catalogue: Catalogue, domain: int, lending: Lending) -> float:
-    if part is None:
-        return 0.0
-    items = catalogue.of_domain[domain]
-    scores = transfer.scores(part.contexts, transfer.weights(catalogue, domain, lending), lending)
-    return float(gain(sparse_ranks(scores, np.searchsorted(items, part.target), hidden_items(part.contexts, items))).sum())
-
-
-@torch.no_grad()
-def _fusion(model, vectors_ID, part, catalogue, lending, domain, pairs, everyone) -> tuple[Fusion, float, float]:
-    """The fusion with the best NDCG@10, and that of f alone and of the best."""
-
-    def measured(candidates: list[Fusion]) -> np.ndarray:
-        gains = np.zeros(len(candidates))
-        if part is not None:
-            gains = _gains_of_fusions(model, vectors_ID, part, catalogue, lending, domain, candidates)
-        return np.array(everyone.sum(gains.tolist())) / pairs
-
+def _fusion(measured: Callable[[list[Fusion]], np.ndarray]) -> Fusion:
+    """The best of ``FUSIONS``, or a sharper or flatter one near it."""
     of = measured(FUSIONS)
-    base, best, value = float(of[0]), FUSIONS[int(of.argmax())], float(of.max())
+    best, value = FUSIONS[int(of.argmax())], of.max()
     if best.transfer and best.base:
         near = [
-            best.model_copy(update={"sharpness": s, "transfer": best.transfer * more})
-            for s in SHARPNESS
+            best.model_copy(update={"sharpness": sharpness, "transfer": best.transfer * more})
+            for sharpness in SHARPNESS
             for more in (0.7, 1.0, 1.5)
         ]
         of = measured(near)
-        if of.max() > value:
-            best, value = near[int(of.argmax())], float(of.max())
-    return best, base, value
+        best = near[int(of.argmax())] if of.max() > value else best
+    return best
 
 
-def _gains_of_fusions(model, vectors_ID, part, catalogue, lending, domain, candidates) -> np.ndarray:
-    items, lent = catalogue.of_domain[domain], transfer.weights(catalogue, domain, lending)
-    gains = np.zeros(len(candidates))
-    for (contexts, target), user_BD in zip(blocks(part), user_vectors(model, part), strict=True):
-        place, hidden = np.searchsorted(items, target), hidden_items(contexts, items)
-        theta = model.scores(user_BD, vectors_ID)
-        phi = torch.from_numpy(transfer.scores(contexts, lent, lending).toarray())
-        for at, fusion in enumerate(candidates):
-            gains[at] += gain(ranks(fuse(fusion.base * theta, fusion.of_transfer(phi)), place, hidden)).sum()
-    return gains
+class _Pairs:
+    """A domain's validation pairs over all ranks, and how well they are ranked; mean NDCG@10."""
+
+    def __init__(self, model: NextItemModel, catalogue: Catalogue, domain: int, part: Held | None, everyone: Ranks) -> None:
+        self.model, self.catalogue, self.domain, self.everyone = model, catalogue, domain, everyone
+        self.items = catalogue.of_domain[domain]
+        self.held = part
+        self.few = part and thinned(part, max(1, _MOST_SCORES // max(1, len(self.items)) // everyone.size))
+        self.count, self.few_count = everyone.sum([float(len(part.target)) if part else 0.0 for part in (self.held, self.few)])
+        self.vectors = model.catalogue_vectors()[torch.from_numpy(self.items)] if self.count else None
+
+    def of_transfer(self, lending: Lending) -> float:
+        """g alone."""
+        gains = 0.0
+        if self.held:
+            scores = transfer.scores(self.held.contexts, transfer.weights(self.catalogue, self.domain, lending), lending)
+            place, hidden = self._places(self.held.contexts, self.held.target)
+            gains = float(gain(sparse_ranks(scores, place, hidden)).sum())
+        return self.everyone.sum([gains])[0] / self.count
+
+    @torch.no_grad()
+    def of_fusions(self, lending: Lending, fusions: list[Fusion]) -> np.ndarray:
+        """h with each of several fusions; of a large catalogue, over fewer pairs."""
+        gains = np.zeros(len(fusions))
+        lent = transfer.weights(self.catalogue, self.domain, lending)
+        for contexts, target, theta in self._base():
+            place, hidden = self._places(contexts, target)
+            phi = torch.from_numpy(transfer.scores(contexts, lent, lending).toarray())
+            for at, fusion in enumerate(fusions):
+                gains[at] += gain(ranks(fuse(fusion.base * theta, fusion.of_transfer(phi)), place, hidden)).sum()
+        return np.array(self.everyone.sum(gains.tolist())) / self.few_count
+
+    def _base(self) -> Iterable[tuple[object, np.ndarray, Tensor]]:
+        if self.few:
+            for (contexts, target), user_BD in zip(blocks(self.few), user_vectors(self.model, self.few), strict=True):
+                yield contexts, target, self.model.scores(user_BD, self.vectors)
+
+    def _places(self, contexts, target: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        return np.searchsorted(self.items, target), hidden_items(contexts, self.items)
+
+
+def thinned(part: Held, most: int) -> Held:
+    """At most so many of the pairs, evenly."""
+    rows = np.arange(0, len(part.target), -(-len(part.target) // most))
+    return Held(part.domain, part.contexts.take(torch.from_numpy(rows)), part.target[rows])

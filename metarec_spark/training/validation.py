@@ -14,7 +14,7 @@ from metarec_spark.model.transformer import Contexts, NextItemModel
 from metarec_spark.training.loader import Held
 
 CUTOFF = 10
-_BLOCK = 512
+_BLOCK = 256
 
 
 def blocks(held: Held) -> Iterator[tuple[Contexts, np.ndarray]]:

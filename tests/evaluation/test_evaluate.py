@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.parse import urlparse
+
 import pytest
 from training.warehouses import DAY, copied, job_at, rows_of, stages
 
+from metarec_spark import columns as c
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation.run import _decide, evaluate, judge
+from metarec_spark.evaluation.run import _chosen, _decide, evaluate, judge
 from metarec_spark.job import Result
 from metarec_spark.training.run import train
 
@@ -53,8 +57,8 @@ def test_every_scorer_domain_and_split_is_measured_over_all_users(spark, folder)
     job = job_at(spark, folder, "evaluate")
     rows = job.warehouse.read("metrics").where("segment = 'all' AND metric = 'ndcg' AND k = 10").collect()
     users = {(row["split"], row["domain"], row["scorer"]): row["users"] for row in rows}
-    scorers, pairs = ("model", "transitions", "popularity"), {"books": 31, "films": 15}
-    assert users == {(split, domain, s): n for split in ("test", "validation") for domain, n in pairs.items() for s in scorers}
+    pairs = {"books": 31, "films": 15}
+    assert users == {(split, domain, s): n for split in ("test", "validation") for domain, n in pairs.items() for s in c.SCORERS}
     assert all(0 < row["value"] <= 1 for row in rows)
     (model,) = job.warehouse.read("models").collect()
     assert (model["status"], model["reason"][:8]) == ("approved", "NDCG@10 ")
@@ -79,6 +83,28 @@ def test_a_model_with_nothing_held_out_is_approved_as_unmeasured(spark, extracte
     (model,) = job.warehouse.read("models").collect()
     assert (model["status"], model["reason"]) == ("approved", "not measured: split.protocol is none")
     assert not job.warehouse.exists("metrics")
+
+
+def test_the_report_lies_beside_the_model_and_shows_what_was_measured(spark, folder):
+    job = job_at(spark, folder, "evaluate")
+    model = job.warehouse.read("models").first()
+    row = job.warehouse.read("metrics").where(
+        "split = 'test' AND segment = 'all' AND scorer = 'model' AND domain = 'books' AND metric = 'ndcg' AND k = 10"
+    ).first()  # fmt: skip
+    text = (Path(urlparse(model["path"]).path) / "report.html").read_text()
+    assert f"{row['value']:.4f}" in text and model["model_id"] in text
+    assert text.count("u1") and "books" in text
+
+
+def test_a_model_can_be_chosen_and_of_several_the_one_not_yet_judged_comes_first(spark, folder):
+    job = job_at(spark, folder, "evaluate")
+    (judged,) = job.warehouse.read("models").collect()
+    later = judged.asDict() | {"model_id": "0", "status": "candidate"}
+    job.warehouse.merge_records("models", [later], job.commit())
+    assert _chosen(job, None)["model_id"] == "0"
+    assert _chosen(job, judged["model_id"])["model_id"] == judged["model_id"]
+    with pytest.raises(DataError, match="no model nothing on or before"):
+        _chosen(job, "nothing")
 
 
 def test_there_must_be_a_model(spark, folder):

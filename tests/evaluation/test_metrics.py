@@ -17,10 +17,12 @@ def pair(rank: int, candidates: int = 10, **fields: object) -> tuple:
         "scorer": "model",
         "loss": 1.0,
         "few_events": False,
+        "long_user": False,
         "cold_user": False,
         "cold_item": False,
     }
-    row = defaults | {"rank": rank, "candidates": candidates, "top": [0, 1, 2]} | fields
+    shown = {"user_id": "u", "target": 0, "history": [], "score": 0.0, "best": 0.0, "top": [0, 1, 2], "top_scores": []}
+    row = defaults | shown | {"rank": rank, "candidates": candidates} | fields
     return tuple(row[part.split()[0]] for part in SCHEMA.split(", "))
 
 

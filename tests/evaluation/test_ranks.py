@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
-from model.factories import catalogue, contexts, model, saved
+from model.factories import catalogue, contexts, model, padded, saved
 
+from metarec_spark import columns as c
 from metarec_spark.evaluation.ranks import Task, rank
 
 WIDTH = 4
@@ -17,16 +17,14 @@ def ranked(folder, *pairs: dict) -> dict[str, list[dict]]:
     """Scorer → rows, of pairs given by context, target, seen and train_events; all of domain 0, the even items."""
     defaults = {"context": [2, 4], "target": 6, "seen": [], "train_events": 3}
     pairs = [defaults | pair for pair in pairs]
-    made = contexts([pair["context"] for pair in pairs], width=WIDTH)
-    arrays = {
-        name: getattr(made, part).tolist()
-        for name, part in (("item_idx", "item"), ("domain", "domain"), ("event_type", "event_type"), ("gap", "gap"))
-    }
+    made, length = padded([pair["context"] for pair in pairs], width=WIDTH)
+    arrays = dict(zip(("item_idx", "domain", "event_type", "gap"), (array.tolist() for array in made), strict=True))
     ints = {"target": "target", "train_events": "train_events"}
     columns = {name: pa.array(values, pa.list_(pa.int32())) for name, values in arrays.items()}
     columns |= {name: pa.array([pair[key] for pair in pairs], pa.int32()) for name, key in ints.items()}
     columns |= {
-        "length": pa.array(made.length.tolist(), pa.int32()),
+        "user_id": pa.array([f"u{n}" for n in range(len(pairs))]),
+        "length": pa.array(length, pa.int32()),
         "seen": pa.array([pair["seen"] for pair in pairs], pa.list_(pa.int32())),
     }
     count = len(pairs)
@@ -36,8 +34,12 @@ def ranked(folder, *pairs: dict) -> dict[str, list[dict]]:
         "target_position": pa.array([0] * count, pa.int32()),
     }
     batch = pa.RecordBatch.from_pydict(columns)
-    rows = [row for found in rank(iter([batch]), Task(str(folder), longest=3, few_events=3)) for row in found.to_pylist()]
-    return {name: [row for row in rows if row["scorer"] == name] for name in ("model", "transitions", "popularity")}
+    rows = [
+        row
+        for found in rank(iter([batch]), Task(str(folder), longest=3, few_events=3, long_events=4))
+        for row in found.to_pylist()
+    ]
+    return {name: [row for row in rows if row["scorer"] == name] for name in c.SCORERS}
 
 
 @pytest.fixture
@@ -48,10 +50,17 @@ def folder(tmp_path):
 
 
 def test_the_models_rank_is_the_targets_place_in_the_sorted_scores(folder):
-    (row,) = ranked(folder, {"seen": [2, 4]})["model"]
-    made = model(catalogue())
-    user = made.encode(contexts([[2, 4]]), torch.tensor([0]))[0].detach()
-    scores = {item: float(made.scale * user @ made.catalogue_vectors()[item]) for item in range(0, 20, 2) if item not in (2, 4)}
+    found, made = ranked(folder, {"seen": [2, 4]}), model(catalogue())
+    user = made.user_vectors(made.encode(contexts([[2, 4]])), 0)[0].detach()
+    base = {item: float(made.scale * user @ made.catalogue_vectors()[item]) for item in range(0, 20, 2) if item not in (2, 4)}
+    # History 2, decay 0.5, fused by 2 · log(1 + 3 g).
+    lent = {6: 2.0, 8: 2.0, 10: 0.5}
+    fused = {item: score + 2 * np.log1p(3 * lent.get(item, 0.0)) for item, score in base.items()}
+    for (row,), scores in ((found["model"], fused), (found["base"], base)):
+        check(row, scores)
+
+
+def check(row, scores):
     order = sorted(scores, key=scores.get, reverse=True)
     assert (row["rank"], row["candidates"], row["top"]) == (1 + order.index(6), 8, order[:3])
     assert row["loss"] == pytest.approx(np.log(sum(np.exp(value) for value in scores.values())) - scores[6], rel=1e-4)
@@ -84,8 +93,8 @@ def test_an_empty_context_is_ranked_by_popularity(folder):
 
 def test_segments_follow_from_training_events(folder):
     events = ranked(folder, *({"train_events": n, "target": t} for n, t in ((0, 6), (1, 0), (3, 6), (4, 6))))["model"]
-    assert [(row["cold_user"], row["few_events"], row["cold_item"]) for row in events] == [
-        (True, False, False), (False, True, True), (False, True, False), (False, False, False),
+    assert [(row["cold_user"], row["few_events"], row["long_user"], row["cold_item"]) for row in events] == [
+        (True, False, False, False), (False, True, False, True), (False, True, False, False), (False, False, True, False),
     ]  # fmt: skip
 
 

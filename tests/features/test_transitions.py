@@ -12,13 +12,23 @@ from metarec_spark.sections import Transitions
 
 # u: 0 → 1 → 0 → 2, v: 0 → 1. Events: item 0 three, item 1 two, item 2 one.
 USERS = {"u": [(0, "a"), (1, "b"), (0, "a"), (2, "a")], "v": [(0, "a"), (1, "b")]}
-PLAIN = {"gap_decay": 0.0, "backward": 0.0, "popularity_damping": 0.0, "source_damping": 0.0}
+PLAIN = {"gap_decay": 0.0, "backward": 0.0, "popularity_damping": 0.0, "source_damping": 0.0, "similarity": 0.0}
+Tokens = dict[int, tuple[str, dict[str, float]]]
+
+
+def made(spark: SparkSession, users: dict = USERS, tokens: Tokens | None = None, **settings: object) -> dict[int, list]:
+    """Item → its successors; ``tokens`` are item → (domain, token → weight)."""
+    rows = [(item, domain, list(bag), list(bag.values())) for item, (domain, bag) in (tokens or {}).items()]
+    content = spark.createDataFrame(rows, "item_idx int, domain string, tokens array<string>, weights array<float>")
+    frame = transitions(sequence_rows(spark, **users), content, Transitions(**(PLAIN | settings)))
+    found = conform(frame, "item_transitions").collect()
+    assert all(row.domain == "ab"[row.item_idx == 1] for row in found)
+    return {row.item_idx: row.successors for row in found}
 
 
 def found(spark: SparkSession, users: dict = USERS, **settings: object) -> dict[int, list[tuple]]:
-    rows = conform(transitions(sequence_rows(spark, **users), Transitions(**(PLAIN | settings))), "item_transitions").collect()
-    assert all(row.domain == "ab"[row.item_idx == 1] for row in rows)
-    return {row.item_idx: [(s.item_idx, s.domain, pytest.approx(s.weight, rel=1e-6)) for s in row.successors] for row in rows}
+    rows = made(spark, users, **settings)
+    return {item: [(s.item_idx, s.domain, pytest.approx(s.weight, rel=1e-6)) for s in row] for item, row in rows.items()}
 
 
 def test_counts_of_what_comes_later(spark: SparkSession):
@@ -46,8 +56,35 @@ def test_pairs_further_apart_than_the_longest_gap_do_not_count(spark: SparkSessi
     assert found(spark, max_gap=1) == {0: [(1, "b", 2.0), (2, "a", 1.0)], 1: [(0, "a", 1.0)]}
 
 
-def test_the_strongest_successors_are_kept_and_ties_go_to_the_smaller_index(spark: SparkSession):
-    assert found(spark, successors=1) == {0: [(1, "b", 2.0)], 1: [(0, "a", 1.0)]}
+def test_the_strongest_successors_of_each_domain_are_kept_and_ties_go_to_the_smaller_index(spark: SparkSession):
+    assert found(spark, successors=1) == {0: [(1, "b", 2.0), (2, "a", 2.0)], 1: [(0, "a", 1.0)]}
+    assert found(spark, {"u": [(0, "a"), (2, "a"), (3, "a")]}, successors=1)[0] == [(2, "a", 1.0)]
+
+
+BAGS: Tokens = {0: ("a", {"x": 0.5, "y": 0.5, "z": 0.1}), 2: ("a", {"x": 0.5, "z": 0.25}), 1: ("b", {"y": 0.25, "z": 0.5})}
+
+
+def test_similarity_is_the_product_of_shared_content_and_both_ways_the_same(spark: SparkSession):
+    rows = made(spark, {"u": [(0, "a"), (2, "a")]}, BAGS, similarity=2.0)
+    signals = {
+        (item, s.item_idx): pytest.approx((s.forward, s.backward, s.similarity, s.weight))
+        for item, of in rows.items()
+        for s in of
+    }
+    alike = {(0, 2): 0.25 + 0.025, (0, 1): 0.125 + 0.05, (1, 2): 0.125}
+    alike |= {(b, a): value for (a, b), value in alike.items()}
+    forward, backward = {(0, 2): 1.0}, {(2, 0): 1.0}
+    assert signals == {
+        pair: (forward.get(pair, 0.0), backward.get(pair, 0.0), value, forward.get(pair, 0.0) + 2 * value)
+        for pair, value in alike.items()
+    }
+
+
+def test_tokens_that_are_too_common_make_no_items_alike(spark: SparkSession):
+    rows = made(spark, {"u": [(0, "a"), (2, "a")]}, BAGS, similarity=1.0, common_items=2)
+    assert {(item, s.item_idx): round(s.similarity, 4) for item, of in rows.items() for s in of if s.similarity} == {
+        (0, 2): 0.25, (2, 0): 0.25, (0, 1): 0.125, (1, 0): 0.125,
+    }  # fmt: skip
 
 
 def test_single_events_have_no_transition(spark: SparkSession):

@@ -131,6 +131,7 @@ def test_held_out_events_can_be_thinned_and_may_be_fewer_than_ranks(pairs):
     assert len(targets_of(loader.held_out(shard(pairs), most=4))) == 4
     assert targets_of(loader.held_out(shard(pairs, 0, 9))) == list(range(12))
     assert loader.held_out(shard(pairs, 1, 9)) == []
+    assert loader.held_out(shard(pairs / "nothing")) == []
 
 
 def test_fewer_row_groups_than_ranks_is_an_error(folder):

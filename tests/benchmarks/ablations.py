@@ -1,0 +1,56 @@
+"""What each part of the model is worth on a log: one row a variant, every other setting as it is.
+
+python tests/benchmarks/ablations.py [--log ../shared/data/beauty] [--out warehouse/ablations] [--seeds 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+VARIANTS = {
+    "as it is": [],
+    "without attributes": ["--no-attributes"],
+    "without time gaps": ["--set", "model.time_gaps=false"],
+    "without the spectral start": ["--set", "train.spectral_start=false"],
+    "scalar product instead of cosine": ["--set", "model.cosine=false"],
+    "sampled softmax, 4096 negatives": ["--set", "train.negatives=4096"],
+    "without the domain's adapter": ["--set", "model.adapter=0"],
+    "width 64": ["--set", "model.dim=64"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--log", type=Path, default=Path("../shared/data/beauty"))
+    parser.add_argument("--out", type=Path, default=Path("warehouse/ablations"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    options = parser.parse_args()
+    if not (options.log / "events.parquet").exists():
+        sys.exit(f"this benchmark needs the log {options.log}; it is not there")
+    options.out.mkdir(parents=True, exist_ok=True)
+    print("| variant | f alone | g alone | h | HR@10 of h | CPU-s |")
+    print("|---|---|---|---|---|---|")
+    seen: set[tuple[str, str]] = set()
+    for name in options.only:
+        command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, "--seeds", str(options.seeds)]
+        ended = subprocess.run([*command, *VARIANTS[name]], stdout=subprocess.PIPE, text=True, check=True)
+        rows = json.loads(ended.stdout.splitlines()[-1])["results"]
+        mine = [row for row in rows if (row["run"], row["settings"]) not in seen]
+        seen |= {(row["run"], row["settings"]) for row in mine}
+        values = {
+            scorer: statistics.mean(float(r["ndcg@10"]) for r in mine if r["scorer"] == scorer)
+            for scorer in ("base", "transfer", "model")
+        }
+        hit_rate = statistics.mean(float(row["hit_rate@10"]) for row in mine if row["scorer"] == "model")
+        cost = statistics.mean(float(row["cpu_seconds"]) for row in mine)
+        print(f"| {name} | {' | '.join(f'{v:.4f}' for v in values.values())} | {hit_rate:.4f} | {cost:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

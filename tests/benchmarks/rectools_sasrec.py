@@ -1,0 +1,151 @@
+"""Training speed and quality of the base model f against RecTools' SASRec: same log, threads, width, blocks, negatives, length.
+
+python tests/benchmarks/rectools_sasrec.py --rectools PYTHON [--log ../shared/data/beauty] [--out warehouse/rectools] [--epochs 20]
+
+PYTHON is an interpreter that has ``rectools[torch]``; this project does not depend on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SAME = {"blocks": 1, "dim": 64, "negatives": 256, "length": 50}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rectools", required=True)
+    parser.add_argument("--log", type=Path, default=Path("../shared/data/beauty"))
+    parser.add_argument("--out", type=Path, default=Path("warehouse/rectools"))
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--their-side", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.their_side:
+        print(json.dumps(theirs(options.log, options.epochs, options.threads)))
+        return
+    if not (options.log / "events.parquet").exists():
+        sys.exit(f"this benchmark needs the log {options.log}; it is not there")
+    options.out.mkdir(parents=True, exist_ok=True)
+    command = [
+        options.rectools,
+        __file__,
+        "--their-side",
+        "--rectools",
+        "-",
+        "--log",
+        str(options.log),
+        "--epochs",
+        str(options.epochs),
+    ]
+    ended = subprocess.run([*command, "--threads", str(options.threads)], stdout=subprocess.PIPE, text=True, check=True)
+    rows = {"RecTools SASRec": json.loads(ended.stdout.splitlines()[-1])}
+    rows["f, ids alone"] = ours(options, False)
+    rows["f"] = ours(options, True)
+    rival = rows["RecTools SASRec"]
+    print("| model | sequences/s | ratio | epochs | seconds | NDCG@10 | HR@10 | seconds to RecTools' validation NDCG@10 |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        reached = [s for s, ndcg in row.get("curve", []) if ndcg >= rival["validation_ndcg@10"]]
+        said = f"{row['speed']:.0f} | {row['speed'] / rival['speed']:.1f} | {row['epochs']} | {row['seconds']:.0f}"
+        print(
+            f"| {name} | {said} | {row['ndcg@10']:.4f} | {row['hit_rate@10']:.4f} | {f'{reached[0]:.0f}' if reached else '–'} |"
+        )
+
+
+def ours(options: argparse.Namespace, attributes: bool) -> dict:
+    """Train and evaluate f through ``metarec benchmark``."""
+    settings = {
+        "model.dim": SAME["dim"],
+        "model.blocks": SAME["blocks"],
+        "train.negatives": SAME["negatives"],
+        "features.max_length": SAME["length"],
+        "train.threads": options.threads,
+        "train.max_epochs": options.epochs,
+    }
+    sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, *sets]
+    ended = subprocess.run(
+        [*command, *([] if attributes else ["--no-attributes"])], stdout=subprocess.PIPE, text=True, check=True
+    )
+    result = json.loads(ended.stdout.splitlines()[-1])["results"]
+    (row,) = [row for row in result if row["scorer"] == "base" and ("without" not in row["run"]) == attributes]
+    folder = options.out / row["run"].replace(" ", "-") / "_models" / row["model_id"]
+    history = json.loads((folder / "manifest.json").read_text())["metrics"]["history"]
+    seconds = [sum(epoch["seconds"] for epoch in history[: n + 1]) for n in range(len(history))]
+    return {
+        "speed": sum(epoch["sequences"] for epoch in history) / seconds[-1],
+        "epochs": len(history),
+        "seconds": seconds[-1],
+        "ndcg@10": float(row["ndcg@10"]),
+        "hit_rate@10": float(row["hit_rate@10"]),
+        "curve": [(s, epoch["validation_ndcg@10"]) for s, epoch in zip(seconds, history, strict=True)],
+    }
+
+
+def theirs(log: Path, epochs: int, threads: int) -> dict:
+    """Train and evaluate RecTools' SASRec, leave-one-out, full ranking without seen items."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import numpy as np
+    import pandas as pd
+    import torch
+    from pytorch_lightning import Trainer
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models import SASRecModel
+
+    torch.set_num_threads(threads)
+    events = pd.read_parquet(log / "events.parquet").sort_values(["user_id", "event_time", "item_id"], kind="stable")
+    events["back"] = events.groupby("user_id").cumcount(ascending=False)
+    events = events.rename(columns={"event_time": Columns.Datetime})
+    events[Columns.Weight] = 1.0
+    columns = [Columns.User, Columns.Item, Columns.Weight, Columns.Datetime]
+    train = events[events["back"] >= 2]
+    model = SASRecModel(
+        n_factors=SAME["dim"],
+        n_blocks=SAME["blocks"],
+        n_heads=1,
+        session_max_len=SAME["length"],
+        loss="sampled_softmax",
+        n_negatives=SAME["negatives"],
+        dataloader_num_workers=0,
+        verbose=0,
+        get_trainer_func=lambda: Trainer(
+            max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        ),
+    )
+    start = time.perf_counter()
+    model.fit(Dataset.construct(train[columns]))
+    seconds = time.perf_counter() - start
+
+    def ranked(known, target) -> tuple[float, float]:
+        users = target[Columns.User].unique()
+        found = model.recommend(
+            users, Dataset.construct(known[columns]), k=10, filter_viewed=True, on_unsupported_targets="ignore"
+        )
+        hits = found.merge(target[[Columns.User, Columns.Item]], on=[Columns.User, Columns.Item])
+        return float((1 / np.log2(hits[Columns.Rank] + 1)).sum() / len(users)), len(hits) / len(users)
+
+    validation, _ = ranked(train, events[events["back"] == 1])
+    # An item without a training event is unknown to the model: as context it is left out, as target it counts as a miss.
+    known = events[(events["back"] >= 1) & events[Columns.Item].isin(train[Columns.Item])]
+    ndcg, hit_rate = ranked(known, events[events["back"] == 0])
+    sequences = int((train.groupby(Columns.User).size() > 1).sum())
+    return {
+        "speed": sequences * epochs / seconds,
+        "epochs": epochs,
+        "seconds": seconds,
+        "ndcg@10": ndcg,
+        "hit_rate@10": hit_rate,
+        "validation_ndcg@10": validation,
+    }
+
+
+if __name__ == "__main__":
+    main()

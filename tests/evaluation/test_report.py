@@ -1,0 +1,138 @@
+"""The report's page: what it says, that it says it of any model, and that nothing in it can act."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from metarec_spark import columns as c
+from metarec_spark.evaluation.metrics import SEGMENTS
+from metarec_spark.evaluation.report import Report, write
+
+HOSTILE = "<script>alert(1)</script>"
+VALUE = {c.MODEL: 0.0712, c.BASE: 0.0611, c.TRANSFER: 0.0603, c.TRANSITIONS: 0.0501, c.POPULARITY: 0.0055}
+
+
+def metrics(domain: str, scale: float = 1.0) -> list[dict]:
+    return [
+        {"split": split, "domain": domain, "segment": segment, "scorer": scorer, "metric": metric, "k": 10, "value": value * scale, "users": 1000}
+        for split in ("test", "validation") for segment in SEGMENTS[:4] for scorer, value in VALUE.items()
+        for metric, value in (("ndcg", value), ("hit_rate", 1.5 * value))
+        for value in [value * (1 if split == "test" else 7)]
+    ]  # fmt: skip
+
+
+def report(domains: tuple[str, ...] = ("books", "films"), **fields: object) -> Report:
+    count = len(domains)
+    history = [
+        {"loss": 9.0 - n, "loss_of": [9.0 - n] * count, "validation_ndcg@10": 0.01 * n, "validation_ndcg@10_of": [0.01 * n] * count, "seconds": 3.0}
+        for n in (1, 3, 2)
+    ]  # fmt: skip
+    fusion = {d: {"lending": {"backward": 0.3}, "fusion": {"base": 1.0, "transfer": 4.0, "sharpness": 10.0}} for d in domains}
+    histogram = {d: {"edges": [0.0, 1.0, 2.0, 3.0], "targets": [5, 2, 0], "best": [0, 1, 9]} for d in domains}
+    example = {"domain": domains[0], "user_id": HOSTILE, "history": ["older", HOSTILE], "target": "the one", "rank": 2,
+               "items": [["another", 3.5, False], ["the one", 2.25, True]]}  # fmt: skip
+    made = Report(
+        model_id="2024-01-10-abc", ds="2024-01-10", status="approved", reason="because", facts={"items": "42"}, history=history,
+        domains=list(domains), metrics=[row for n, d in enumerate(domains) for row in metrics(d, 1 - n / 10)], fusion=fusion,
+        histogram=histogram, examples=[example],
+    )  # fmt: skip
+    return replace(made, **fields)
+
+
+def page(folder: Path, of: Report) -> str:
+    return write(folder, of).read_text(encoding="utf-8")
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that is closed but not open."""
+
+    VOID = ("meta", "br", "path", "use")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open and self.open.pop() == tag, (tag, self.getpos())
+
+
+def text(page: str) -> str:
+    """What a reader sees."""
+    body = re.sub(r"<style.*?</style>|<svg.*?</svg>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+
+
+def test_what_was_measured_stands_in_the_page(tmp_path):
+    seen = text(page(tmp_path, report()))
+    for said in (
+        "2024-01-10-abc",
+        "approved",
+        "because",
+        "42",
+        "books",
+        "films",
+        "0.0712",
+        "0.0641",
+        "0.1068",
+        "the one",
+        "2.25",
+        "held out",
+    ):
+        assert said in seen, said
+    assert "0.0676" in seen, "the mean over both domains"
+    assert "0.4984" not in seen, "the validation split is not shown"
+    assert "0.0300 in epoch 2" in seen
+
+
+def test_the_best_of_a_row_is_marked(tmp_path):
+    assert re.search(r"<strong>0\.0712</strong>", page(tmp_path, report()))
+    assert not re.search(r"<strong>0\.0611</strong>", page(tmp_path, report()))
+
+
+def test_names_cannot_act(tmp_path):
+    made = page(tmp_path, report(domains=(HOSTILE, "films"), reason=HOSTILE, facts={HOSTILE: HOSTILE}))
+    assert "<script" not in made
+    assert made.count("&lt;script&gt;") > 5
+    assert "default-src 'none'" in made
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_is_well_formed(tmp_path):
+    made = page(tmp_path, report())
+    assert not re.findall(r"""(?:src|href)="(?!#)|url\((?!#)|@import""", made)
+    parser = Balanced()
+    parser.feed(made)
+    assert not parser.open
+    ids = re.findall(r'\sid="([^"]+)"', made)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_report_gives_the_same_bytes(tmp_path):
+    assert page(tmp_path, report()) == page(tmp_path, report())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html"]
+
+
+@pytest.mark.parametrize("count", [1, 5, 9])
+def test_any_number_of_domains(tmp_path, count):
+    names = tuple(f"domain{n}" for n in range(count))
+    seen = text(page(tmp_path, report(domains=names)))
+    assert all(name in seen for name in names)
+    assert ("all domains" in seen) == (count > 1)
+
+
+def test_a_model_with_nothing_held_out_says_so(tmp_path):
+    unmeasured = [
+        {"loss": 2.0, "loss_of": [2.0, None], "validation_ndcg@10": None, "validation_ndcg@10_of": [None, None], "seconds": 1.0}
+    ]
+    seen = text(page(tmp_path, report(metrics=[], history=unmeasured, histogram={}, examples=[], fusion={})))
+    assert "Nothing was held out" in seen
+    assert "NDCG@10 in" not in seen and "in epoch" not in seen
