@@ -26,9 +26,9 @@ lint: setup
 
 dist: dist/metarec_spark.zip
 
-dist/metarec_spark.zip: $(shell find metarec_spark schemas -name '*.py' -o -name '*.json')
+dist/metarec_spark.zip: $(shell find metarec_spark schemas -name '*.py' -o -name '*.json' -o -name '*.j2')
 	mkdir -p dist
-	python3 -c "import pathlib, zipfile; z = zipfile.ZipFile('$@', 'w', zipfile.ZIP_DEFLATED); [z.write(p) for p in sorted(pathlib.Path('metarec_spark').rglob('*')) + sorted(pathlib.Path('metarec_spark/schemas').glob('*')) if p.suffix in ('.py', '.json')]"
+	python3 -c "import pathlib, zipfile; z = zipfile.ZipFile('$@', 'w', zipfile.ZIP_DEFLATED); [z.write(p) for p in sorted(pathlib.Path('metarec_spark').rglob('*')) + sorted(pathlib.Path('metarec_spark/schemas').glob('*')) if p.suffix in ('.py', '.json', '.j2')]"
 
 clean:
 	rm -rf dist warehouse .pytest_cache .ruff_cache

@@ -30,7 +30,7 @@ _NONE = "—"
 _SERIES = 8  # colours of domains that the template has
 _MARKERS = "os^DvPXp"
 _SIGNS = "●■▲◆▼✚✖⬟"  # the same shapes, for the legend
-_WIDTH = 400  # of a drawing's viewBox; near the pixels that it gets, so that font sizes are what they say
+_WIDE, _NARROW = 400, 330  # widths of drawings, near the pixels that they get, so that font sizes are what they say
 
 # Colours that stand for CSS variables until the SVG is written. None is black, which matplotlib leaves out.
 _INK, _QUIET, _RULE, _MODEL, _OTHER, _BEST = (f"#0{n}0000" for n in range(1, 7))
@@ -126,6 +126,7 @@ def _page(report: Report) -> str:
         cutoff=CUTOFF,
         scorers=scorers,
         form=_score,
+        pairs=ndcg[-1]["users"] if ndcg else 0,
         headline=headline,
         tiles=[(name, *_of_all(rows, scorers)) for name, rows in headline],
         segments=_by_segment(values, report.domains),
@@ -152,8 +153,8 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 
 def _line(name: str, cells: list[float | None], users: int, total: bool = False) -> dict:
-    """A table's row; the best cells are marked where there are others to compare."""
-    best = max(_known(cells)) if len(_known(cells)) > 1 else None
+    """A table's row; the best cells are marked where another is worse."""
+    best = max(_known(cells)) if len(set(_known(cells))) > 1 else None
     return {"name": name, "users": users, "total": total, "cells": [(cell, cell is not None and cell == best) for cell in cells]}
 
 
@@ -191,11 +192,10 @@ def _largest(rows: list[dict]) -> float:
 
 def _by_segment(values: Values, domains: list[str]) -> list[tuple[str, list[dict]]]:
     """Domain → a row for each segment: NDCG of model and popularity, then HR of both."""
-    segments = [*SEGMENTS, *sorted({key[1] for key in values} - set(SEGMENTS))]
     tables = []
     for domain in domains if values else []:
         rows = []
-        for segment in segments:
+        for segment in SEGMENTS:
             halves = []
             for metric in ("ndcg", "hit_rate"):
                 found = [values.get((domain, segment, scorer, metric, CUTOFF)) for scorer in (c.MODEL, c.POPULARITY)]
@@ -264,7 +264,7 @@ def _curves(name: str, title: str, total: list[float | None], of_domain: list[li
 
     known = _known(total)
     said = f": {_short(known[0])} in the first, {_short(known[-1])} in the last of {len(total)}" if known else ""
-    return _drawing(name, f"{title} by epoch{said}", 230, draw)
+    return _drawing(name, f"{title} by epoch{said}", (_WIDE, 220), draw)
 
 
 def _bars(place: int, row: dict, scorers: list[str], largest: float) -> tuple[str, Markup]:
@@ -281,7 +281,7 @@ def _bars(place: int, row: dict, scorers: list[str], largest: float) -> tuple[st
         axes.spines.bottom.set_visible(False)
 
     said = ", ".join(f"{scorer} {_score(value)}" for scorer, value in found)
-    return row["name"], _drawing(f"ndcg-{place}", f"NDCG@{CUTOFF} in {row['name']}: {said}", 150, draw)
+    return row["name"], _drawing(f"ndcg-{place}", f"NDCG@{CUTOFF} in {row['name']}: {said}", (_NARROW, 140), draw)
 
 
 def _histogram(place: int, domain: str, of: dict) -> Markup:
@@ -299,14 +299,14 @@ def _histogram(place: int, domain: str, of: dict) -> Markup:
         return f"most often from {_short(of['edges'][low])} to {_short(of['edges'][low + 1])}"
 
     title = f"Scores in {domain}: held-out items {said(of['targets'])}, top items {said(of['best'])}"
-    return _drawing(f"scores-{place}", title, 190, draw)
+    return _drawing(f"scores-{place}", title, (_NARROW, 180), draw)
 
 
-def _drawing(name: str, title: str, height: int, draw: Callable[[Axes], None]) -> Markup:
+def _drawing(name: str, title: str, size: tuple[int, int], draw: Callable[[Axes], None]) -> Markup:
     """An SVG element with its title, whose ids no other drawing of the page has."""
     text = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
         draw(figure.subplots())
         figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = text.getvalue().replace("xlink:href", "href")
@@ -314,5 +314,5 @@ def _drawing(name: str, title: str, height: int, draw: Callable[[Axes], None]) -
     # Matplotlib's own ids and fonts, and a style sheet that would hold for the whole page.
     svg = re.sub(r' id="[\w.]+?_\d+"| ?font-family: [^;"]+;?|<defs>\s*<style.*?</style>\s*</defs>', "", svg, flags=re.DOTALL)
     svg = re.sub("#0[0-9]000[0-9]", lambda found: f"var(--{_VARIABLES[found[0]]})", svg)
-    opening = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="{name}">'
+    opening = f'<svg viewBox="0 0 {size[0]} {size[1]}" role="img" aria-labelledby="{name}">'
     return Markup(f'{opening}<title id="{name}">{escape(title)}</title>{svg}')

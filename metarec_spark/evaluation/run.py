@@ -80,7 +80,13 @@ def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, fol
     """Write report.html beside the model."""
     versions = manifest["table_versions"]
     items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))
-    shown = ("sequences", "items", "code_version", "table_versions")
+    read = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    shown = {
+        "sequences": manifest["sequences"],
+        "items": manifest["items"],
+        "code": manifest["code_version"],
+        "table versions": read,
+    }
     trained = {name: value for name, value in manifest["metrics"].items() if name not in ("history", "validation")}
     report.write(
         folder,
@@ -89,7 +95,7 @@ def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, fol
             ds=manifest["ds"],
             status=status,
             reason=reason,
-            facts={name.replace("_", " "): str(value) for name, value in ({n: manifest[n] for n in shown} | trained).items()},
+            facts={name.replace("_", " "): str(value) for name, value in (shown | trained).items()},
             history=manifest["metrics"]["history"],
             domains=manifest["domains"],
             metrics=[row.asDict() for row in metrics.where(F.col("split") == c.TEST).toLocalIterator()],

@@ -5,8 +5,6 @@ Its few parameters are :class:`Lending`, one for each domain; its signals are th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy import sparse
@@ -67,8 +65,3 @@ def votes(contexts: Contexts, size: int, lending: Lending) -> sparse.csr_matrix:
 def scores(contexts: Contexts, lent: sparse.csr_matrix, lending: Lending) -> sparse.csr_matrix:
     """g of every item of a domain for every user, [B, I_d] float32, ≥ 0: Σ over the user's votes of what their items lend."""
     return votes(contexts, lent.shape[0], lending) @ lent
-
-
-def names() -> Sequence[str]:
-    """Names of the parameters."""
-    return list(Lending.model_fields)

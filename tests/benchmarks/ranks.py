@@ -1,12 +1,15 @@
-"""One rank against two, on one log: loss by epoch, sequences per second, rows read.
+"""One rank of one thread against two, on one log: loss by epoch, sequences per second, rows read.
 
-python tests/benchmarks/ranks.py [--log ../shared/data/beauty] [--out warehouse/ranks] [--epochs 5]
+Two ranks share a step's events (the same training), or take a whole step's each (half the steps).
+
+python tests/benchmarks/ranks.py [--log ../shared/data/beauty] [--out warehouse/ranks] [--epochs 3] [--negatives 4096]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log", type=Path, default=Path("../shared/data/beauty"))
     parser.add_argument("--out", type=Path, default=Path("warehouse/ranks"))
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--negatives", type=int, default=4096)
     options = parser.parse_args()
     if not (options.log / "events.parquet").exists():
         sys.exit(f"this benchmark needs the log {options.log}; it is not there")
@@ -36,15 +40,25 @@ def main() -> None:
         encoding="utf-8",
     )
     run("extract", file)
-    histories = {ranks: run("train", file, f"train.processes={ranks}") for ranks in (1, 2)}
-    print(
-        "| epoch | loss, 1 rank | loss, 2 ranks | sequences/s, 1 rank | sequences/s, 2 ranks | rows read, 1 rank | rows read, 2 ranks |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for epoch, (one, two) in enumerate(zip(histories[1], histories[2], strict=True), start=1):
-        speeds = [f"{h['sequences'] / h['seconds']:.0f}" for h in (one, two)]
-        rows = [f"{h['sequences']:.0f}" for h in (one, two)]
-        print(f"| {epoch} | {one['loss']:.4f} | {two['loss']:.4f} | {' | '.join(speeds)} | {' | '.join(rows)} |")
+    same = ("train.threads=1", f"train.negatives={options.negatives}")
+    histories = {
+        (ranks, tokens): run("train", file, *same, f"train.processes={ranks}", f"train.batch_tokens={tokens}")
+        for ranks, tokens in ((1, 1024), (2, 1024), (2, 2048))
+    }
+    first = histories[1, 1024]
+    print("| ranks | events a step | loss by epoch | sequences/s by epoch | ratio of medians | rows read by epoch |")
+    print("|---|---|---|---|---|---|")
+    for (ranks, tokens), history in histories.items():
+        losses = " ".join(f"{epoch['loss']:.3f}" for epoch in history)
+        rows = " ".join(f"{epoch['sequences']:.0f}" for epoch in history)
+        speeds = " ".join(f"{speed:.0f}" for speed in speeds_of(history))
+        ratio = statistics.median(speeds_of(history)) / statistics.median(speeds_of(first))
+        print(f"| {ranks} | {tokens} | {losses} | {speeds} | {ratio:.2f} | {rows} |")
+
+
+def speeds_of(history: list[dict[str, float]]) -> list[float]:
+    """Sequences per second of each epoch."""
+    return [epoch["sequences"] / epoch["seconds"] for epoch in history]
 
 
 def run(command: str, file: Path, *overrides: str) -> list[dict[str, float]]:

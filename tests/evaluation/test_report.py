@@ -89,7 +89,7 @@ def test_what_was_measured_stands_in_the_page(tmp_path):
         "held out",
     ):
         assert said in seen, said
-    assert "0.0676" in seen, "the mean over both domains"
+    assert "all domains 0.0676" in seen, "the mean over both domains"
     assert "0.4984" not in seen, "the validation split is not shown"
     assert "0.0300 in epoch 2" in seen
 
@@ -97,6 +97,65 @@ def test_what_was_measured_stands_in_the_page(tmp_path):
 def test_the_best_of_a_row_is_marked(tmp_path):
     assert re.search(r"<strong>0\.0712</strong>", page(tmp_path, report()))
     assert not re.search(r"<strong>0\.0611</strong>", page(tmp_path, report()))
+
+
+def test_equal_values_have_no_best(tmp_path):
+    rows = [{**row, "value": 0.0} for row in metrics("books")]
+    assert 'class="best"' not in page(tmp_path, report(("books",), metrics=rows))
+
+
+def test_what_a_segment_or_a_scorer_lacks_is_a_dash(tmp_path):
+    rows = [row for row in metrics("books") if row["scorer"] != c.BASE] + [
+        row for row in metrics("films") if row["segment"] == "all"
+    ]
+    made = page(tmp_path, report(metrics=rows))
+    assert "few events — — — — 0" in text(made), "no pair of films is in the segment"
+    assert re.search(r"books 0\.0712 best — 0\.0603", text(made)), "nothing is known of f in books"
+    assert SEGMENTS[4].replace("_", " ") in text(made)
+
+
+def test_every_drawing_is_told_in_words_and_every_heading_says_what_it_heads(tmp_path):
+    made = page(tmp_path, report())
+    drawings = re.findall(r'<svg [^>]*aria-labelledby="([^"]+)"><title id="([^"]+)">([^<]+)', made)
+    assert len(drawings) == made.count("<svg ") == 6
+    assert all(label == title for label, title, _ in drawings)
+    said = [words for *_, words in drawings]
+    assert "Loss by epoch: 8 in the first, 7 in the last of 3" in said
+    assert any(words.startswith("NDCG@10 in films: model 0.0641, base 0.0550") for words in said)
+    assert "Scores in books: held-out items most often from 0 to 1, top items most often from 2 to 3" in said
+    assert len(re.findall(r"<th\b", made)) == made.count("<th scope=") > 0
+
+
+def test_the_numbers_of_an_epoch_stand_beside_the_curves(tmp_path):
+    assert "2 6.0000 6.0000 6.0000 0.0300 0.0300 0.0300 3.0" in text(page(tmp_path, report()))
+
+
+def test_a_name_that_looks_like_a_colour_of_the_drawings_stays_as_it_is(tmp_path):
+    made = page(tmp_path, report(domains=("#010000", "#090009")))
+    assert "NDCG@10 in #010000: model" in made and "NDCG@10 in #090009: model" in made
+
+
+def test_an_item_below_the_list_is_said_to_rank_there(tmp_path):
+    below = {
+        "domain": "books",
+        "user_id": "u",
+        "history": [],
+        "target": "the one",
+        "rank": 4321,
+        "items": [["another", 3.5, False]],
+    }
+    made = page(tmp_path, report(examples=[below]))
+    assert "Then came the one : rank 4,321." in text(made)
+    assert "held out</span>" not in made and 'class="target"' not in made
+
+
+def test_scores_that_are_all_the_same_can_be_drawn(tmp_path):
+    flat = {
+        "books": {"edges": [2.0] * 4, "targets": [3, 0, 0], "best": [3, 0, 0]},
+        "films": {"edges": [], "targets": [], "best": []},
+    }
+    made = page(tmp_path, report(histogram=flat))
+    assert "Scores in books" in made and "Scores in films" not in made
 
 
 def test_names_cannot_act(tmp_path):
@@ -108,7 +167,7 @@ def test_names_cannot_act(tmp_path):
 
 def test_the_page_needs_nothing_from_elsewhere_and_is_well_formed(tmp_path):
     made = page(tmp_path, report())
-    assert not re.findall(r"""(?:src|href)="(?!#)|url\((?!#)|@import""", made)
+    assert not re.findall(r"""(?:src|href)="(?!#)|url\((?!#)|@import|https?://""", made)
     parser = Balanced()
     parser.feed(made)
     assert not parser.open
@@ -136,3 +195,5 @@ def test_a_model_with_nothing_held_out_says_so(tmp_path):
     seen = text(page(tmp_path, report(metrics=[], history=unmeasured, histogram={}, examples=[], fusion={})))
     assert "Nothing was held out" in seen
     assert "NDCG@10 in" not in seen and "in epoch" not in seen
+    assert "Without a validation split" in seen and "There are none: no held-out item was ranked" in seen
+    assert "No epochs were recorded" in text(page(tmp_path, report(history=[])))
