@@ -60,5 +60,7 @@ def test_every_column_that_differs_is_told_with_both_types(spark: SparkSession):
 
 def test_a_nested_type_that_differs_is_told(spark: SparkSession):
     rows = spark.createDataFrame([], "item_idx int, domain string, successors array<struct<item_idx:int,weight:float>>")
-    with pytest.raises(DataError, match="successors: expected array<struct<item_idx:int,domain:string,weight:float,.*>>, got array"):
+    with pytest.raises(
+        DataError, match="successors: expected array<struct<item_idx:int,domain:string,weight:float,.*>>, got array"
+    ):
         conform(rows, "item_transitions")

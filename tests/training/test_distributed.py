@@ -19,6 +19,8 @@ from metarec_spark.training.progress import Progress
 
 # Two equal shares, each one batch: two ranks then take the very steps that one rank takes with both at once.
 ONE_STEP = {"batch_tokens": 512, "processes": 2, "epochs": 4}
+# A batch holds users of one newest domain: here all end in the same.
+WALKS = [walk if walk[-1] % 2 == 0 else [*walk, (walk[-1] + 1) % 20] for walk in walks(length=5)]
 
 
 def trained(file, processes: int) -> bundle.Bundle:
@@ -38,11 +40,11 @@ def assert_close(one, other):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    return trained(spec(tmp_path_factory.mktemp("two"), settings(**ONE_STEP), files=2), 2)
+    return trained(spec(tmp_path_factory.mktemp("two"), settings(**ONE_STEP), sequences=WALKS, files=2), 2)
 
 
 def test_two_ranks_take_the_steps_of_one(tmp_path, undisturbed):
-    one = trained(spec(tmp_path, settings(**ONE_STEP), files=1), 1)
+    one = trained(spec(tmp_path, settings(**ONE_STEP), sequences=WALKS, files=1), 1)
     assert_close(undisturbed, one)
     losses = [[epoch["loss"] for epoch in found.manifest["metrics"]["history"]] for found in (undisturbed, one)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -69,14 +71,14 @@ def test_two_ranks_go_on_from_a_checkpoint_as_if_undisturbed(tmp_path, undisturb
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Progress, "step", killed_in_the_third_epoch)
-        trained(spec(tmp_path / "one", settings(**ONE_STEP), files=1), 1)
-    file = spec(tmp_path / "two", settings(**ONE_STEP), files=2)
+        trained(spec(tmp_path / "one", settings(**ONE_STEP), sequences=WALKS, files=1), 1)
+    file = spec(tmp_path / "two", settings(**ONE_STEP), sequences=WALKS, files=2)
     shutil.copy(tmp_path / "one" / "checkpoint.safetensors", file.parent)
     assert_close(trained(file, 2), undisturbed)
 
 
 def test_a_rank_that_fails_ends_the_run_with_its_own_error(tmp_path):
-    file = spec(tmp_path, settings(**ONE_STEP), files=1)
+    file = spec(tmp_path, settings(**ONE_STEP), sequences=WALKS, files=1)
     start = time.monotonic()
     with pytest.raises(
         TrainingError,
