@@ -29,8 +29,6 @@ LOCAL = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
     "spark.driver.memory": "4g",
-    # A night, and all tests in one session, compile more code than the default of 240 MB has room for.
-    "spark.driver.extraJavaOptions": "-XX:ReservedCodeCacheSize=512m",
 }
 
 
