@@ -75,7 +75,7 @@ def next_item_losses(
     for d, events in of.items():
         user_ND, target_d = model.user_vectors(hidden_ND[events], d), target_N[events]
         pool_MD = model.directed(rows.vectors_RD[rows.at(pools[d])])
-        how = (model.scale if model.cosine else 1.0, model.cosine, candidates.precision)
+        how = (model.scale, model.cosine, candidates.precision)
         if len(pools[d]) == len(candidates.of_domain[d]):
             sums[d] = FullSoftmax.apply(user_ND, pool_MD, torch.searchsorted(pools[d], target_d), *how)
         else:

@@ -38,7 +38,7 @@ class Scorer:
     def user_vectors(self, hidden: Tensor, domain: int) -> Tensor:
         """Users' vectors for one domain, [B, D]: their product with ``vectors[domain]`` is the θ-part of h."""
         model, fusion = self.bundle.model, self.bundle.fusion[domain]
-        return fusion.base * (model.scale if model.cosine else 1.0) * model.user_vectors(hidden, domain)
+        return fusion.base * model.scale * model.user_vectors(hidden, domain)
 
     @torch.inference_mode()
     def base(self, hidden: Tensor, domain: int) -> Tensor:

@@ -82,7 +82,8 @@ class NextItemModel(nn.Module):
     def __init__(self, settings: Model, shape: Shape, catalogue: Catalogue) -> None:
         super().__init__()
         dim = settings.dim
-        self.scale, self.cosine, self.gaps = settings.scale, settings.cosine, settings.time_gaps
+        self.cosine, self.gaps = settings.cosine, settings.time_gaps
+        self.scale = settings.scale if settings.cosine else 1.0
         self.item = nn.Embedding(catalogue.size, dim)
         self.token = nn.Embedding(len(catalogue.token_hashes), dim)
         self.position = nn.Embedding(shape.max_length, dim)
@@ -130,7 +131,7 @@ class NextItemModel(nn.Module):
 
     def scores(self, user_BD: Tensor, vectors_ID: Tensor) -> Tensor:
         """f of every item for every user, [B, I]: the logits that the loss takes."""
-        return (self.scale if self.cosine else 1.0) * user_BD @ vectors_ID.T
+        return self.scale * user_BD @ vectors_ID.T
 
     def encode(self, contexts: Contexts) -> Tensor:
         """Hidden state after the last event of each sequence, [B, D]; zeros for a sequence without events."""

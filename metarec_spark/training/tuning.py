@@ -59,8 +59,9 @@ def tune(model: NextItemModel, catalogue: Catalogue, held: list[Held], start: Le
     """
     by_domain = {part.domain: part for part in held}
     model.eval()
+    vectors_ID = model.catalogue_vectors() if held else None
     domains = range(len(catalogue.of_domain))
-    return [_tune(_Pairs(model, catalogue, domain, by_domain.get(domain), everyone), start) for domain in domains]
+    return [_tune(_Pairs(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone), start) for domain in domains]
 
 
 def _tune(pairs: _Pairs, start: Lending) -> Tuned:
@@ -115,13 +116,21 @@ def _fusion(measured: Callable[[list[Fusion]], np.ndarray]) -> Fusion:
 class _Pairs:
     """A domain's validation pairs over all ranks, and how well they are ranked; mean NDCG@10."""
 
-    def __init__(self, model: NextItemModel, catalogue: Catalogue, domain: int, part: Held | None, everyone: Ranks) -> None:
+    def __init__(
+        self,
+        model: NextItemModel,
+        vectors_ID: Tensor | None,
+        catalogue: Catalogue,
+        domain: int,
+        part: Held | None,
+        everyone: Ranks,
+    ) -> None:
         self.model, self.catalogue, self.domain, self.everyone = model, catalogue, domain, everyone
         self.items = catalogue.of_domain[domain]
         self.held = part
         self.few = part and thinned(part, max(1, _MOST_SCORES // max(1, len(self.items)) // everyone.size))
         self.count, self.few_count = everyone.sum([float(len(part.target)) if part else 0.0 for part in (self.held, self.few)])
-        self.vectors = model.catalogue_vectors()[torch.from_numpy(self.items)] if self.count else None
+        self.vectors = vectors_ID[torch.from_numpy(self.items)] if part else None
 
     def of_transfer(self, lending: Lending) -> float:
         """g alone."""
