@@ -165,8 +165,10 @@ class Train(Section):
     """Same seed, same data, one process: the same model file."""
     batch_tokens: Annotated[int, Field(ge=16)] = 1024
     """Events in one step over all ranks: the same training, whatever the number of ranks."""
-    negatives: Count = 12_500
-    """A domain with at most so many items is learnt by the full softmax; of a larger one, so many negatives are drawn a step."""
+    full_softmax: Annotated[int, Field(ge=0)] = 12_500
+    """A domain with at most so many items is learnt by the full softmax."""
+    negatives: Count = 8_192
+    """Of a domain with more items, so many are drawn a step."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the products with the catalogue. auto: bfloat16 where the processor has instructions for it."""
     domain_weights: Literal["events", "domains", "uncertainty"] = "events"

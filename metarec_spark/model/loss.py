@@ -34,8 +34,10 @@ class Candidates:
 
     of_domain: list[Tensor]
     """For each domain, the indexes of its items, int64, ascending."""
+    full: int
+    """A domain with at most so many items is used whole."""
     negatives: int
-    """A domain with at most so many items is used whole; of another, so many are drawn for the step."""
+    """Of another, so many are drawn for the step."""
     precision: torch.dtype
     """Of the events × items products: float32, or bfloat16 where the processor has instructions for it."""
 
@@ -45,9 +47,9 @@ def next_item_losses(
 ) -> Losses:
     """Cross-entropy of every event but the first of each sequence, given those before it.
 
-    The target's own domain is its catalogue. It is used whole where it has at most ``negatives`` items; otherwise the softmax
-    runs over the target and ``negatives`` items drawn uniformly from it, shared by all events of the step, those equal to the
-    target masked out.
+    The target's own domain is its catalogue. It is used whole where it has at most ``full`` items; otherwise the softmax runs
+    over the target and ``negatives`` items drawn uniformly from it, shared by all events of the step, those equal to the target
+    masked out.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def next_item_losses(
     is_input, is_target = position < length - 1, position > 0
     target_N, domain_N = contexts.item[is_target], contexts.domain[is_target]
     of = {d: domain_N == d for d in domain_N.unique().tolist() if domains is None or d in domains}
-    pools = {d: _pool(candidates.of_domain[d], candidates.negatives, generator) for d in of}
+    pools = {d: _pool(candidates, d, generator) for d in of}
     rows = Rows(model, torch.cat([contexts.item, *pools.values()]).unique())
     inputs = contexts.where(is_input, contexts.length - 1)
     hidden_ND = model.hidden(inputs, rows.vectors_RD[rows.at(inputs.item)])
@@ -76,7 +78,7 @@ def next_item_losses(
         user_ND, target_d = model.user_vectors(hidden_ND[events], d), target_N[events]
         pool_MD = model.directed(rows.vectors_RD[rows.at(pools[d])])
         how = (model.scale, model.cosine, candidates.precision)
-        if len(pools[d]) == len(candidates.of_domain[d]):
+        if pools[d] is candidates.of_domain[d]:
             sums[d] = FullSoftmax.apply(user_ND, pool_MD, torch.searchsorted(pools[d], target_d), *how)
         else:
             target_ND = model.directed(rows.vectors_RD[rows.at(target_d)])
@@ -85,8 +87,11 @@ def next_item_losses(
     return Losses(torch.stack(sums), counts, rows)
 
 
-def _pool(items: Tensor, negatives: int, generator: torch.Generator) -> Tensor:
-    return items if len(items) <= negatives else items[torch.randint(len(items), (negatives,), generator=generator)]
+def _pool(candidates: Candidates, domain: int, generator: torch.Generator) -> Tensor:
+    items = candidates.of_domain[domain]
+    if len(items) <= candidates.full:
+        return items
+    return items[torch.randint(len(items), (candidates.negatives,), generator=generator)]
 
 
 class FullSoftmax(Function):

@@ -87,7 +87,7 @@ def fit(
     steps = ranks.max(loader.count_batches(sequences, tokens))
     epochs = settings.max_epochs if settings.epochs == "auto" else settings.epochs
     of_domain = [torch.from_numpy(items) for items in catalogue.of_domain]
-    candidates = Candidates(of_domain, settings.negatives, precision(settings))
+    candidates = Candidates(of_domain, settings.full_softmax, settings.negatives, precision(settings))
     weights = DomainWeights(settings.domain_weights, torch.tensor([catalogue.events[items].sum() for items in of_domain]))
     tables = model.tables
     network = {name: value for name, value in model.named_parameters() if name not in tables} | dict(weights.named_parameters())

@@ -18,7 +18,7 @@ VARIANTS = {
     "without time gaps": ["--set", "model.time_gaps=false"],
     "without the spectral start": ["--set", "train.spectral_start=false"],
     "scalar product instead of cosine": ["--set", "model.cosine=false"],
-    "sampled softmax, 4096 negatives": ["--set", "train.negatives=4096"],
+    "sampled softmax, 4096 negatives": ["--set", "train.full_softmax=0", "--set", "train.negatives=4096"],
     "without the domain's adapter": ["--set", "model.adapter=0"],
     "width 64": ["--set", "model.dim=64"],
 }

@@ -40,7 +40,7 @@ def main() -> None:
         encoding="utf-8",
     )
     run("extract", file)
-    same = ("train.threads=1", f"train.negatives={options.negatives}")
+    same = ("train.threads=1", "train.full_softmax=0", f"train.negatives={options.negatives}")
     histories = {
         (ranks, tokens): run("train", file, *same, f"train.processes={ranks}", f"train.batch_tokens={tokens}")
         for ranks, tokens in ((1, 1024), (2, 1024), (2, 2048))

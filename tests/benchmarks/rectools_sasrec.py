@@ -64,6 +64,7 @@ def ours(options: argparse.Namespace, attributes: bool) -> dict:
     settings = {
         "model.dim": SAME["dim"],
         "model.blocks": SAME["blocks"],
+        "train.full_softmax": 0,
         "train.negatives": SAME["negatives"],
         "features.max_length": SAME["length"],
         "train.threads": options.threads,

@@ -71,7 +71,7 @@ def run(items: int):
     for table in tables.values():
         table.requires_grad_(False)
     optimizer = Optimizer({name: value for name, value in model.named_parameters() if name not in tables}, tables)
-    candidates = Candidates([torch.arange(items)], NEGATIVES, precision(Train()))
+    candidates = Candidates([torch.arange(items)], 0, NEGATIVES, precision(Train()))
     sampler, step = torch.Generator().manual_seed(0), 0
     while True:
         start = time.perf_counter()

@@ -16,7 +16,7 @@ SEQUENCES = [[3, 8, 1, 12, 7], [2, 5], [0, 0, 4]]
 
 def losses(made, sequences=SEQUENCES, negatives=100, seed=0, of=None, domains=None, precision=torch.float32):
     of_domain = [torch.from_numpy(items) for items in (of or catalogue()).of_domain]
-    candidates = Candidates(of_domain, negatives, precision)
+    candidates = Candidates(of_domain, negatives, negatives, precision)
     return next_item_losses(made, contexts(sequences), candidates, torch.Generator().manual_seed(seed), domains)
 
 
