@@ -113,9 +113,11 @@ class Transitions(Section):
     similarity: Annotated[float, Field(ge=0)] = 0.4
     """Weight of content similarity."""
     history: Count = 20
-    """Newest events of a user that vote for successors."""
+    """Newest events of a user in the domain, and as many elsewhere, that vote for successors."""
     history_decay: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """The k-th newest event votes with history_decay ** k."""
+    """The k-th newest of either votes with history_decay ** k."""
+    across_domains: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Weight of the votes from elsewhere; they count in full for a person who has no event in the domain."""
 
 
 class Model(Section):

@@ -27,7 +27,7 @@ from metarec_spark.model.transformer import NextItemModel, Shape
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.storage import write_json
 
-FORMAT = 2
+FORMAT = 3
 _WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
 
 

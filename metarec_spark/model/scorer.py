@@ -48,11 +48,11 @@ class Scorer:
 
     def transfer(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
         """g as tuned, [B, I_d]."""
-        return transfer.scores(contexts, self._lent[domain], self.bundle.lending[domain])
+        return transfer.scores(contexts, domain, self._lent[domain], self.bundle.lending[domain])
 
     def transitions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
         """g as configured: the untrained, untuned heuristic; [B, I_d]."""
-        return transfer.scores(contexts, self._lent_untuned[domain], self.bundle.untuned)
+        return transfer.scores(contexts, domain, self._lent_untuned[domain], self.bundle.untuned)
 
     def additions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
         """The φ-part of h, [B, I_d] ≥ 0: what is added to the product of user and item vectors."""

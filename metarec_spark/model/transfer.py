@@ -25,6 +25,7 @@ class Lending(BaseModel):
     similarity: float
     history: int
     history_decay: float
+    across_domains: float
 
     @classmethod
     def by(cls, settings: Transitions) -> Lending:
@@ -52,16 +53,26 @@ def weights(catalogue: Catalogue, domain: int, lending: Lending) -> sparse.csr_m
     return sparse.csr_matrix((weight, place[column], indptr), shape=(catalogue.size, len(items)))
 
 
-def votes(contexts: Contexts, size: int, lending: Lending) -> sparse.csr_matrix:
-    """Weight of each item in each user's history, [B, I] float32: the k-th newest event, k from 0, votes with decay ** k."""
+def votes(contexts: Contexts, domain: int, size: int, lending: Lending) -> sparse.csr_matrix:
+    """Weight of each item in each user's history, [B, I] float32.
+
+    The k-th newest event in the domain, k from 0, votes with decay ** k; the k-th newest elsewhere with across_domains · decay ** k,
+    or with decay ** k for a user who has no event in the domain.
+    """
     length = contexts.length.numpy()
-    age = np.repeat(np.cumsum(length), length) - 1 - np.arange(len(contexts.item))
-    recent = age < lending.history
-    user = np.repeat(np.arange(len(length)), length)[recent]
-    weight = (lending.history_decay ** age[recent]).astype(np.float32)
-    return sparse.csr_matrix((weight, (user, contexts.item.numpy()[recent])), shape=(len(length), size))
+    user, item = np.repeat(np.arange(len(length)), length), contexts.item.numpy()
+    inside = contexts.domain.numpy() == domain
+    at_home = np.bincount(user[inside], minlength=len(length)) > 0
+    age, share = np.empty(len(item), np.int64), np.ones(len(item))
+    share[~inside & at_home[user]] = lending.across_domains
+    for part in (inside, ~inside):
+        last = np.cumsum(np.bincount(user[part], minlength=len(length))) - 1
+        age[part] = last[user[part]] - np.arange(part.sum())
+    counts = (age < lending.history) & (share > 0)
+    weight = (share * lending.history_decay**age)[counts].astype(np.float32)
+    return sparse.csr_matrix((weight, (user[counts], item[counts])), shape=(len(length), size))
 
 
-def scores(contexts: Contexts, lent: sparse.csr_matrix, lending: Lending) -> sparse.csr_matrix:
+def scores(contexts: Contexts, domain: int, lent: sparse.csr_matrix, lending: Lending) -> sparse.csr_matrix:
     """g of every item of a domain for every user, [B, I_d] float32, ≥ 0: Σ over the user's votes of what their items lend."""
-    return votes(contexts, lent.shape[0], lending) @ lent
+    return votes(contexts, domain, lent.shape[0], lending) @ lent

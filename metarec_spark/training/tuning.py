@@ -30,6 +30,7 @@ GRID: dict[str, list[float]] = {
     "backward": [0.0, 0.2, 0.4, 0.7, 1.0],
     "source_damping": [0.0, 0.1, 0.2, 0.3],
     "history": [1, 3, 6, 12, 25, 50],
+    "across_domains": [0.0, 0.1, 0.3, 1.0],
 }
 ALONE = Fusion(transfer=0.0)
 FUSIONS = [ALONE, *(Fusion(transfer=w) for w in (0.5, 1.0, 2.0, 3.0, 4.0, 5.5, 8.0, 12.0, 20.0)), Fusion(base=0.0, transfer=1.0)]
@@ -136,7 +137,8 @@ class _Pairs:
         """g alone."""
         gains = 0.0
         if self.held:
-            scores = transfer.scores(self.held.contexts, transfer.weights(self.catalogue, self.domain, lending), lending)
+            lent = transfer.weights(self.catalogue, self.domain, lending)
+            scores = transfer.scores(self.held.contexts, self.domain, lent, lending)
             place, hidden = self._places(self.held.contexts, self.held.target)
             gains = float(gain(sparse_ranks(scores, place, hidden)).sum())
         return self.everyone.sum([gains])[0] / self.count
@@ -148,7 +150,7 @@ class _Pairs:
         lent = transfer.weights(self.catalogue, self.domain, lending)
         for contexts, target, theta in self._base():
             place, hidden = self._places(contexts, target)
-            phi = torch.from_numpy(transfer.scores(contexts, lent, lending).toarray())
+            phi = torch.from_numpy(transfer.scores(contexts, self.domain, lent, lending).toarray())
             for at, fusion in enumerate(fusions):
                 gains[at] += gain(ranks(fuse(fusion.base * theta, fusion.of_transfer(phi)), place, hidden)).sum()
         return np.array(self.everyone.sum(gains.tolist())) / self.few_count

@@ -18,6 +18,7 @@ SHAPE = Shape(domains=2, event_types=2, gaps=32, max_length=6)
 # Lends what ``forward`` holds, as it is.
 PLAIN = {
     "backward": 0.0, "popularity_damping": 0.0, "source_damping": 0.0, "similarity": 0.0, "history": 2, "history_decay": 0.5,
+    "across_domains": 1.0,
 }  # fmt: skip
 SMALL = {"dim": 8, "dropout": 0.0, "adapter": 2}
 MANIFEST = {

@@ -38,21 +38,30 @@ def test_newer_events_vote_more_and_older_than_the_history_not_at_all():
     follows[1, 0], follows[1, 3] = 8.0, 4.0
     follows[2, 0], follows[2, 4] = 1.0, 2.0
     follows[5, 0] = 100.0
-    of, users = catalogue(transitions=follows), contexts([[5, 1, 2], [1], []], width=4)
-    even, odd = (transfer.scores(users, transfer.weights(of, d, lending()), lending()).toarray() for d in (0, 1))
+    follows[3, 0] = 16.0
+    of, users = catalogue(transitions=follows), contexts([[5, 3, 1, 2], [1], []], width=4)
+    even, odd = (transfer.scores(users, d, transfer.weights(of, d, lending()), lending()).toarray() for d in (0, 1))
     expected = np.zeros((3, 10), np.float32)
-    expected[0, 0], expected[0, 2] = 1.0 + 8.0 / 2, 2.0  # history 2, decay 0.5
+    expected[0, 0], expected[0, 2] = 1.0 + 8.0 + 16.0 / 2, 2.0  # history 2, decay 0.5, in the domain and elsewhere
     expected[1, 0] = 8.0
     np.testing.assert_array_equal(even, expected)
-    np.testing.assert_array_equal(odd[:, 1], [2.0, 4.0, 0.0])
-    assert odd.sum() == 6.0
+    np.testing.assert_array_equal(odd[:, 1], [4.0, 4.0, 0.0])
+    assert odd.sum() == 8.0
 
 
-@given(st.lists(st.lists(st.integers(0, 19), max_size=6), min_size=1, max_size=8), st.integers(1, 6), st.floats(0.1, 1.0))
-def test_scores_equal_a_loop_over_events(sequences, history, decay):
+@given(
+    st.lists(st.lists(st.integers(0, 19), max_size=6), min_size=1, max_size=8),
+    st.integers(1, 6),
+    st.floats(0.1, 1.0),
+    st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_scores_equal_a_loop_over_events(sequences, history, decay, across):
     follows = np.random.default_rng(0).random((20, 20)) * (np.random.default_rng(1).random((20, 20)) < 0.3)
-    of, how = catalogue(transitions=follows), lending(history=history, history_decay=decay)
-    found = transfer.scores(contexts(sequences, width=6), transfer.weights(of, 0, how), how).toarray()
+    of, how = catalogue(transitions=follows), lending(history=history, history_decay=decay, across_domains=across)
+    found = transfer.scores(contexts(sequences, width=6), 0, transfer.weights(of, 0, how), how).toarray()
     for row, sequence in enumerate(sequences):
-        expected = sum((decay**k * follows[item, ::2] for k, item in enumerate(sequence[::-1][:history])), np.zeros(10))
+        home, away = ([item for item in sequence[::-1] if item % 2 == odd] for odd in (0, 1))
+        expected = np.zeros(10)
+        for share, items in ((1.0, home), (across if home else 1.0, away)):
+            expected += sum((share * decay**k * follows[item, ::2] for k, item in enumerate(items[:history])), np.zeros(10))
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-6)
