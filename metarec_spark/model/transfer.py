@@ -56,8 +56,8 @@ def weights(catalogue: Catalogue, domain: int, lending: Lending) -> sparse.csr_m
 def votes(contexts: Contexts, domain: int, size: int, lending: Lending) -> sparse.csr_matrix:
     """Weight of each item in each user's history, [B, I] float32.
 
-    The k-th newest event in the domain, k from 0, votes with decay ** k; the k-th newest elsewhere with across_domains · decay ** k,
-    or with decay ** k for a user who has no event in the domain.
+    The k-th newest event in the domain, k from 0, votes with decay ** k; the k-th newest elsewhere with across_domains · decay **
+    k, or with decay ** k for a user who has no event in the domain.
     """
     length = contexts.length.numpy()
     user, item = np.repeat(np.arange(len(length)), length), contexts.item.numpy()
