@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from petastorm import make_batch_reader
 from petastorm.errors import NoDataAvailableError
 
@@ -189,6 +190,12 @@ class Held:
     contexts: Contexts
     target: np.ndarray
     """[B] int64."""
+    pair: np.ndarray
+    """[B] int64: the snapshot's number of each."""
+
+    def take(self, rows: np.ndarray) -> Held:
+        """Some of them, by their places."""
+        return Held(self.domain, self.contexts.take(torch.from_numpy(rows)), self.target[rows], self.pair[rows])
 
 
 def held_out(shard: Shard, most: int | None = None) -> list[Held]:
@@ -201,7 +208,7 @@ def held_out(shard: Shard, most: int | None = None) -> list[Held]:
         if shard.rank or not groups:
             return []
         shard = Shard(shard.folder, 0, 1, shard.pool)
-    groups = list(read(shard, [*ARRAYS, LENGTH, "target", "target_domain"]))
+    groups = list(read(shard, [*ARRAYS, LENGTH, "target", "target_domain", "pair"]))
     columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
     rows = np.arange(len(columns[LENGTH]))
     if most is not None:
@@ -210,5 +217,6 @@ def held_out(shard: Shard, most: int | None = None) -> list[Held]:
     for domain in np.unique(columns["target_domain"][rows]):
         mine = rows[columns["target_domain"][rows] == domain]
         mine = mine[np.argsort(columns[LENGTH][mine], kind="stable")]
-        found.append(Held(int(domain), contexts(columns, mine), columns["target"][mine].astype(np.int64)))
+        target, pair = (columns[name][mine].astype(np.int64) for name in ("target", "pair"))
+        found.append(Held(int(domain), contexts(columns, mine), target, pair))
     return found

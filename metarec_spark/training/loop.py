@@ -64,6 +64,8 @@ def fit(
     settings: Train,
     ranks: Ranks,
     checkpoint: Path,
+    targets: list[int] | None = None,
+    trained: tuple[str, ...] | None = None,
 ) -> State:
     """Train ``model`` in place and leave it at the epoch that is kept; at its last where there is no validation.
 
@@ -77,6 +79,10 @@ def fit(
         Sequences that all ranks together must read in an epoch.
     checkpoint
         File that rank 0 writes after each epoch, and all ranks resume from.
+    targets
+        Domains whose events are learnt; None: all.
+    trained
+        Prefixes of the parameters that are trained; the others stay as they are. None: all.
 
     Raises
     ------
@@ -90,9 +96,10 @@ def fit(
     candidates = Candidates(of_domain, settings.full_softmax, settings.negatives, precision(settings))
     weights = DomainWeights(settings.domain_weights, torch.tensor([catalogue.events[items].sum() for items in of_domain]))
     tables = model.tables
-    network = {name: value for name, value in model.named_parameters() if name not in tables} | dict(weights.named_parameters())
-    for table in tables.values():
-        table.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in tables and (trained is None or name.startswith(trained)))
+    network = {name: value for name, value in model.named_parameters() if value.requires_grad} | dict(weights.named_parameters())
+    tables = {name: table for name, table in tables.items() if trained is None or name.startswith(trained)}
     optimizer = Optimizer(network, tables)
     state, best = _resume(checkpoint, model, weights, optimizer)
     if state.epoch and ranks.rank == 0:
@@ -104,7 +111,7 @@ def fit(
         torch.manual_seed(seed)
         sampler = torch.Generator().manual_seed(seed)
         model.train()
-        learnt = _still_learnt(state, settings, len(of_domain))
+        learnt = _still_learnt(state, settings, len(of_domain), targets)
         batches = _exactly(steps, loader.ahead(loader.batches(sequences, tokens, seed)))
         sums, counts, read = np.zeros(len(of_domain)), np.zeros(len(of_domain)), 0.0
         progress = Progress(f"epoch {state.epoch + 1}/{epochs}", steps, epochs - state.epoch - 1, shown=ranks.rank == 0)
@@ -114,7 +121,8 @@ def fit(
                 for parameter in optimizer.network:
                     parameter.grad = None
                 (weights(losses.sums, losses.counts) * (weight / settings.batch_tokens)).backward()
-                touched = ranks.add_gradients(optimizer.network, losses.rows.touched())
+                rows_of = {name: touched for name, touched in losses.rows.touched().items() if name in tables}
+                touched = ranks.add_gradients(optimizer.network, rows_of)
                 optimizer.step(touched, rate_at(step, steps * epochs, settings.learning_rate), step + 1)
                 sums += weight * losses.sums.detach().numpy()
                 counts += weight * losses.counts.numpy()
@@ -191,11 +199,12 @@ def _stalled(kept_epoch: float, state: State, settings: Train) -> bool:
     return kept_epoch > 0 and state.epoch - kept_epoch >= settings.patience
 
 
-def _still_learnt(state: State, settings: Train, domains: int) -> list[int]:
-    """Domains whose events are targets: with epochs = auto, those that did not get worse for ``patience`` epochs."""
+def _still_learnt(state: State, settings: Train, domains: int, targets: list[int] | None = None) -> list[int]:
+    """Domains whose events are learnt: with epochs = auto, those that did not get worse for ``patience`` epochs."""
     kept = [epoch for _, epoch in state.of_domain] or [0] * domains
-    stalled = [settings.epochs == "auto" and _stalled(epoch, state, settings) for epoch in kept]
-    return [domain for domain in range(domains) if all(stalled) or not stalled[domain]]
+    mine = range(domains) if targets is None else targets
+    going_on = [domain for domain in mine if settings.epochs != "auto" or not _stalled(kept[domain], state, settings)]
+    return going_on or list(mine)
 
 
 def _exactly(steps: int, batches: Iterator[Contexts]) -> Iterator[tuple[Contexts, float]]:

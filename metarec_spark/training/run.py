@@ -8,6 +8,7 @@ import os
 import shutil
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyspark
 from pyspark.sql import DataFrame
@@ -25,7 +26,6 @@ from metarec_spark.model import bundle
 from metarec_spark.storage import local_path, read_json, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
-from metarec_spark.training.loader import count_rows
 
 _PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
 _MOST_NAMES = 1000
@@ -49,7 +49,7 @@ def train(job: Job) -> Result:
             "snapshot": str(work / "snapshot"),
             "model": str(model_folder),
             "train": job.config.train.model_dump(mode="json"),
-            "threads": _threads(job),
+            "threads": threads(job),
             "manifest": manifest,
         }
         write_json(work / "spec.json", spec)
@@ -57,13 +57,13 @@ def train(job: Job) -> Result:
             work / "spec.json", job.config.train.processes, job.config.train.launcher, job.spark, job.config.train.timeout_seconds
         )
     manifest = bundle.read_manifest(model_folder)
-    _enter(job, manifest, model_folder)
+    enter(job, manifest, model_folder)
     shutil.rmtree(work, ignore_errors=True)
     metrics = {name: value for name, value in manifest["metrics"].items() if name != "history"}
     return Result(rows_in=manifest["sequences"], rows_out=1, model_id=model_id, details={"metrics": metrics})
 
 
-def _threads(job: Job) -> int:
+def threads(job: Job) -> int:
     """Threads of one rank: this host's cores are shared by local ranks; a rank on an executor has a task's cores."""
     train = job.config.train
     if train.threads != "auto":
@@ -92,55 +92,40 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
     tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)}
     users = users_as_of(job, job.ds, versions, config.features)
     labelled = held_out(users, config.split, job.ds)
-    items = tables[c.ITEMS].count()
-    known = {
-        "domains": _names(tables[c.ITEMS].select(c.DOMAIN), "domains"),
+    known = known_names(users, tables[c.ITEMS], config)
+    rows = snapshot.write(folder, labelled, labelled, tables, known, known["domains"], config.train)
+    manifest = about(job, model_id, versions, known, rows)
+    write_json(done, manifest)
+    log.info("snapshot: %d sequences, %d items, domains %s", rows, known["items"], ", ".join(known["domains"]))
+    return manifest
+
+
+def known_names(users: DataFrame, items: DataFrame, config: Config) -> dict[str, Any]:
+    """What a model made of these rows knows: domains, event types, number of items, length of sequences."""
+    return {
+        "domains": _names(items.select(c.DOMAIN), "domains"),
         "event_types": _names(users.select(F.explode(c.EVENT_TYPE)), "event types"),
-        "items": items,
+        "items": items.count(),
         "max_length": config.features.max_length,
     }
-    rows = snapshot.training_sequences(labelled, **known)
-    row_count = rows.count()
-    if row_count < config.train.processes:
-        raise DataError(
-            f"table user_sequences at version {versions[c.USER_SEQUENCES]} has {row_count} users with two or more "
-            f"training events; {config.train.processes} rank(s) need at least as many: "
-            "extract a longer log, or lower train.processes"
-        )
-    files = min(row_count, max(4 * config.train.processes, -(-row_count // snapshot.ROWS_PER_FILE)))
-    parts = {
-        snapshot.SEQUENCES: snapshot.spread(rows, files),
-        snapshot.VALIDATION: snapshot.spread(
-            snapshot.validation_pairs(labelled, config.train.validation_pairs, **known), 4 * config.train.processes
-        ),
-        snapshot.ITEMS: snapshot.catalogue_items(tables[c.ITEMS], labelled, known["domains"]),
-        snapshot.TOKENS: snapshot.catalogue_tokens(tables[c.ITEM_CONTENT]),
-        snapshot.TRANSITIONS: snapshot.catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
-    }
-    for name, part in parts.items():
-        part.write.mode("overwrite").parquet((folder / name).as_uri())
-    written = count_rows(folder / snapshot.SEQUENCES)
-    if written != row_count:
-        raise DataError(f"snapshot {folder}: {written} sequences written, {row_count} expected: run again")
-    manifest = {
+
+
+def about(job: Job, model_id: str, versions: dict[str, int], known: dict[str, Any], sequences: int) -> dict[str, Any]:
+    """A model's manifest before it is trained."""
+    sections = ("model", "transitions", "split", "features", "train")
+    return {
         **known,
         "model_id": model_id,
         "kind": "base",
+        "parent": None,
         "ds": job.ds.isoformat(),
         "code_version": __version__,
         "table_versions": versions,
-        "sequences": row_count,
+        "sequences": sequences,
         "gap_buckets": GAP_BUCKETS,
-        "model": config.model.model_dump(mode="json"),
-        "transitions": config.transitions.model_dump(mode="json"),
-        "split": config.split.model_dump(mode="json"),
-        "features": config.features.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json"),
+        **{name: getattr(job.config, name).model_dump(mode="json") for name in sections},
         "stack": {"pyspark": pyspark.__version__},
     }
-    write_json(done, manifest)
-    log.info("snapshot: %d sequences in %d files, %d items, domains %s", row_count, files, items, ", ".join(known["domains"]))
-    return manifest
 
 
 def _names(column: DataFrame, what: str) -> list[str]:
@@ -151,22 +136,22 @@ def _names(column: DataFrame, what: str) -> list[str]:
     return names
 
 
-def _enter(job: Job, manifest: dict, folder: Path) -> None:
-    """Add the model as a candidate, unless it is there: a run that is repeated takes back no decision."""
+def enter(job: Job, manifest: dict[str, Any], folder: Path, status: str = "candidate", reason: str | None = None) -> None:
+    """Add the model to ``models``, unless it is there: a run that is repeated takes back no decision."""
     known = F.col("model_id") == F.lit(manifest["model_id"])
     if job.warehouse.exists(c.MODELS) and not job.warehouse.read(c.MODELS).where(known).isEmpty():
         return
     shaping = {name: manifest[name] for name in ("model", "transitions", "split", "train")}
     row = {
         "model_id": manifest["model_id"],
-        "parent": None,
+        "parent": manifest["parent"],
         "kind": manifest["kind"],
         "ds": date.fromisoformat(manifest["ds"]),
         "table_versions": manifest["table_versions"],
         "config": json.dumps(shaping, sort_keys=True),
         "metrics": json.dumps({name: value for name, value in manifest["metrics"].items() if name != "history"}, sort_keys=True),
-        "status": "candidate",
-        "reason": None,
+        "status": status,
+        "reason": reason,
         "path": folder.as_uri(),
         "code_version": manifest["code_version"],
     }

@@ -7,18 +7,76 @@ every rank knows of the catalogue.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.errors import DataError
 from metarec_spark.features import encoding
 from metarec_spark.features.split import pairs, train_part
 from metarec_spark.features.transitions import BACKWARD, FORWARD, SIMILARITY
+from metarec_spark.sections import Train
+from metarec_spark.training.loader import count_rows
 
+PAIR = "pair"
 SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS = "sequences", "validation", "items", "tokens", "transitions"
 ROWS_PER_FILE = 50_000
 SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
+
+
+def write(
+    folder: Path,
+    learnt: DataFrame,
+    held: DataFrame,
+    tables: dict[str, DataFrame],
+    known: dict[str, Any],
+    of: Sequence[str],
+    settings: Train,
+) -> int:
+    """Write all parts and return the number of sequences.
+
+    Parameters
+    ----------
+    learnt, held
+        Rows of :func:`metarec_spark.features.split.held_out`: whose training events are learnt, and whose validation events
+        are ranked.
+    tables
+        items, item_transitions and item_content.
+    known
+        domains, event_types, items and max_length, as :func:`metarec_spark.features.encoding.encoded` takes them.
+    of
+        Domains whose validation events are ranked.
+
+    Raises
+    ------
+    DataError
+        Where there are fewer sequences than ranks, or not all were written.
+    """
+    rows = training_sequences(learnt, **known)
+    expected = rows.count()
+    if expected < settings.processes:
+        raise DataError(
+            f"{expected} users with two or more training events in {', '.join(known['domains'])}; {settings.processes} rank(s) "
+            "need at least as many: extract a longer log, or lower train.processes"
+        )
+    files = min(expected, max(4 * settings.processes, -(-expected // ROWS_PER_FILE)))
+    pairs_of = validation_pairs(held, settings.validation_pairs, of, **known)
+    parts = {
+        SEQUENCES: spread(rows, files),
+        VALIDATION: spread(pairs_of, 4 * settings.processes),
+        ITEMS: catalogue_items(tables[c.ITEMS], learnt, known["domains"]),
+        TOKENS: catalogue_tokens(tables[c.ITEM_CONTENT]),
+        TRANSITIONS: catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
+    }
+    for name, part in parts.items():
+        part.write.mode("overwrite").parquet((folder / name).as_uri())
+    written = count_rows(folder / SEQUENCES)
+    if written != expected:
+        raise DataError(f"snapshot {folder}: {written} sequences written, {expected} expected: run again")
+    return written
 
 
 def training_sequences(
@@ -38,16 +96,24 @@ def training_sequences(
 
 
 def validation_pairs(
-    labelled: DataFrame, most: int, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int
+    labelled: DataFrame,
+    most: int,
+    of: Sequence[str],
+    *,
+    domains: Sequence[str],
+    event_types: Sequence[str],
+    items: int,
+    max_length: int,
 ) -> DataFrame:
-    """Contexts with ``target`` and ``target_domain``: at most ``most`` pairs a domain, the same ones for the same data."""
+    """Contexts with ``target`` and ``target_domain``, which is one of ``of``: at most ``most`` pairs a domain, numbered as
+    ``pair``, the same ones for the same users."""
     known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
     rows = encoding.encoded(pairs(labelled).where(F.col("split") == c.VALIDATION), **known)
-    rows = rows.where((F.col(encoding.LENGTH) > 0) & F.col("target_domain").isin(list(domains)))
+    rows = rows.where((F.col(encoding.LENGTH) > 0) & F.col("target_domain").isin(list(of)))
     by_hash = Window.partitionBy("target_domain").orderBy(F.xxhash64(c.USER_ID, "target_domain"), c.USER_ID)
-    rows = rows.withColumn("place", F.row_number().over(by_hash)).where(F.col("place") <= most)
+    rows = rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most)
     rows = rows.withColumn("target_domain", encoding.position(domains, F.col("target_domain")))
-    return rows.drop("split", "seen", "train_events", "place")
+    return rows.drop("split", "seen", "train_events")
 
 
 def spread(rows: DataFrame, files: int) -> DataFrame:

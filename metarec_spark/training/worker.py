@@ -19,6 +19,7 @@ import torch
 
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
+from metarec_spark.model.inheritance import lend_parameters
 from metarec_spark.model.spectrum import spectral_start
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
@@ -42,8 +43,13 @@ def train(spec_path: Path, ranks: Ranks) -> None:
     torch.manual_seed(settings.seed)
     start, cpu = time.monotonic(), time.process_time()
     model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), bundle.shape(spec["manifest"]), catalogue)
-    if settings.spectral_start and ranks.rank == 0:  # the others get rank 0's parameters
-        model.item.weight.data = torch.from_numpy(spectral_start(catalogue, model.item.weight.detach().numpy(), settings.seed))
+    if ranks.rank == 0:  # the others get its parameters
+        if spec.get("start"):
+            lend_parameters(bundle.load(Path(spec["start"])), model, spec["manifest"], catalogue)
+        elif settings.spectral_start:
+            model.item.weight.data = torch.from_numpy(
+                spectral_start(catalogue, model.item.weight.detach().numpy(), settings.seed)
+            )
     validation = folder / snapshot.VALIDATION, ranks.rank, ranks.size, settings.reader_pool
     state = fit(
         model,
@@ -54,6 +60,8 @@ def train(spec_path: Path, ranks: Ranks) -> None:
         settings=settings,
         ranks=ranks,
         checkpoint=spec_path.parent / "checkpoint.safetensors",
+        targets=spec.get("targets"),
+        trained=tuple(spec["trained"]) if spec.get("trained") else None,
     )
     held = held_out(Shard(*validation)) if settings.tune else []
     lending = Lending.by(Transitions.model_validate(spec["manifest"]["transitions"]))

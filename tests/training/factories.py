@@ -67,7 +67,11 @@ def spec(
     written(at / snapshot.SEQUENCES, rows(sequences), files)
     contexts = [sequence[:-1] for sequence in sequences]
     targets = [sequence[-1] for sequence in sequences]
-    written(at / snapshot.VALIDATION, rows(contexts, target=targets, target_domain=[t % 2 for t in targets]), files)
+    written(
+        at / snapshot.VALIDATION,
+        rows(contexts, target=targets, target_domain=[t % 2 for t in targets], pair=list(range(len(targets)))),
+        files,
+    )
     items = {"item_idx": range(ITEMS), "item_id": [f"i{i}" for i in range(ITEMS)], "domain": [i % 2 for i in range(ITEMS)]}
     written(
         at / snapshot.ITEMS,

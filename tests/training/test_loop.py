@@ -29,7 +29,7 @@ def parts(tmp_path):
     walk = walks(30)
     targets = [w[-1] for w in walk]
     sequences = written(tmp_path / "sequences", rows(walk))
-    pairs = rows([w[:-1] for w in walk], target=targets, target_domain=[t % 2 for t in targets])
+    pairs = rows([w[:-1] for w in walk], target=targets, target_domain=[t % 2 for t in targets], pair=list(range(len(targets))))
     return shard(sequences), held_out(shard(written(tmp_path / "validation", pairs)))
 
 

@@ -61,7 +61,9 @@ def test_a_model_file_without_its_row_is_entered(spark, extracted, tmp_path_fact
 
 
 def test_more_ranks_than_sequences_is_an_error_that_says_what_to_do(spark, extracted):
-    with pytest.raises(DataError, match=r"has 31 users with two or more training events; 64 rank.*lower train.processes"):
+    with pytest.raises(
+        DataError, match=r"31 users with two or more training events in books, films; 64 rank.*lower train.processes"
+    ):
         train(job_at(spark, extracted, "train", train={"processes": 64}))
 
 

@@ -14,7 +14,8 @@ START = Lending(**PLAIN)
 
 
 def held(domain: int, sequences: list[list[int]]) -> Held:
-    return Held(domain, contexts([sequence[:-1] for sequence in sequences]), np.array([sequence[-1] for sequence in sequences]))
+    targets = np.array([sequence[-1] for sequence in sequences])
+    return Held(domain, contexts([sequence[:-1] for sequence in sequences]), targets, np.arange(len(targets)))
 
 
 def chain() -> np.ndarray:
