@@ -55,6 +55,19 @@ def evaluate(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
 
 
 @app.command()
+def adapt(
+    config: ConfigFile,
+    ds: Day,
+    domain: Annotated[str, typer.Option(help="The new or thin domain.", show_default=False)],
+    set_: Overrides = None,
+) -> None:
+    """The newest approved base model + a domain's few events → the model that serves the domain best."""
+    from metarec_spark.transfer.run import adapt as work
+
+    _run("adapt", config, ds, set_, lambda job: work(job, domain))
+
+
+@app.command()
 def recommend(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
     """User sequences + the newest approved model → the day's recommendations."""
     from metarec_spark.scoring.run import recommend as work

@@ -26,6 +26,7 @@ MODELS = "models"
 METRICS = "metrics"
 RECOMMENDATIONS = "recommendations"
 FEEDBACK = "feedback"
+TRANSFER_RUNS = "transfer_runs"
 
 # Splits of a user's events.
 TRAIN = "train"

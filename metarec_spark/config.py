@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from metarec_spark.errors import ConfigError
 from metarec_spark.sections import (
+    Adapt,
     Evaluate,
     Features,
     Feedback,
@@ -47,6 +48,7 @@ class Config(Section):
     model: Model = Model()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    adapt: Adapt = Adapt()
     recommend: Recommend = Recommend()
     feedback: Feedback = Feedback()
     maintain: Maintain = Maintain()

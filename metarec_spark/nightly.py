@@ -36,5 +36,5 @@ def _due(job: Job) -> bool:
     if not job.warehouse.exists(c.MODELS):
         return True
     oldest = job.ds - timedelta(days=job.config.train.every_days - 1)
-    young = F.col("ds").between(F.lit(oldest), F.lit(job.ds)) & (F.col("status") == "approved")
+    young = F.col("ds").between(F.lit(oldest), F.lit(job.ds)) & (F.col("status") == "approved") & (F.col("kind") == "base")
     return job.warehouse.read(c.MODELS).where(young).isEmpty()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from metarec_spark import columns as c
 
 Format = Literal["parquet", "json", "csv", "delta"]
 Count = Annotated[int, Field(ge=1)]
+Transfer = Literal["lent", "pooled", "sample", "frozen", "finetuned", "meta"]
 
 
 class Section(BaseModel):
@@ -211,6 +212,23 @@ class Evaluate(Section):
         if not cutoffs or cutoffs != sorted(set(cutoffs)):
             raise ValueError("cutoffs must be ascending, without repeats, and at least one")
         return cutoffs
+
+
+class Adapt(Section):
+    """What is tried for a new or thin domain, and what it may cost."""
+
+    modes: list[Transfer] = Field(default_factory=lambda: list(get_args(Transfer)))
+    """Transfers to try (see transfer/modes.py), beside untrained and scratch, which take nothing from other domains."""
+    events: Count = 1_000_000
+    """Training events that a candidate of the last round sees, about; those of the rounds before see a quarter and a half."""
+    source_events: Count = 200_000
+    """Events of other domains' people that a pooled candidate learns beside the domain's own, at most."""
+    seeds: Count = 3
+    """Seeds of the finalists: the best transfer and the best plain candidate."""
+    margin: Annotated[float, Field(ge=0)] = 1.0
+    """Standard errors by which a transfer must beat the plain candidates."""
+    validation_pairs: Count = 6_000
+    """Validation pairs of the domain, at most, that candidates are compared on."""
 
 
 class Recommend(Section):

@@ -249,5 +249,6 @@ WRITTEN_BY = {
     "metrics": "evaluate",
     "recommendations": "recommend",
     "feedback": "feedback",
+    "transfer_runs": "adapt",
 }
 ALL = tuple(WRITTEN_BY)

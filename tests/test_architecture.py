@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "metarec_spark"
 LONGEST = 350
-STAGES = ("features", "model", "training", "evaluation", "scoring", "feedback", "maintenance", "synthetic")
+STAGES = ("features", "model", "training", "transfer", "evaluation", "scoring", "feedback", "maintenance", "synthetic")
 FOUNDATION = ("tables", "contracts", "config", "sections", "columns", "errors")
 
 Importer = Callable[[str], bool]

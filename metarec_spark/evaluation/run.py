@@ -121,8 +121,7 @@ def judge(values: dict[tuple[str, str], tuple[float, float, int]]) -> tuple[str,
 def _chosen(job: Job, model_id: str | None) -> dict:
     """The model of that id, or the newest; of those of one day, one that is not yet judged."""
     rows = job.warehouse.read(c.MODELS).where(F.col("ds") <= F.lit(job.ds))
-    if model_id is not None:
-        rows = rows.where(F.col("model_id") == F.lit(model_id))
+    rows = rows.where((F.col("kind") == "base") if model_id is None else (F.col("model_id") == F.lit(model_id)))
     row = rows.orderBy(F.desc("ds"), F.desc(F.col("status") == "candidate"), F.desc("model_id")).first()
     if row is None:
         named = f"model {model_id}" if model_id else "model"
@@ -135,7 +134,7 @@ def _inputs(rows: DataFrame, manifest: dict) -> DataFrame:
     shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
     frame = encoded(rows, **shape).withColumn("target_position", position(manifest["domains"], F.col("target_domain")))
     tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest["sequences"] / PAIRS_PER_TASK))
-    return frame.where(F.col("target_position") >= 0).repartition(tasks, c.USER_ID)
+    return frame.where(F.col("target_domain").isin(manifest["serves"])).repartition(tasks, c.USER_ID)
 
 
 def _headline(metrics: DataFrame) -> dict[tuple[str, str], tuple[float, float, int]]:

@@ -1,9 +1,9 @@
-"""recommend: user_sequences + the newest approved model → the day's rows of ``recommendations``."""
+"""recommend: user_sequences + each domain's newest approved model → the day's rows of ``recommendations``."""
 
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import partial, reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -23,53 +23,84 @@ USERS_PER_TASK = 5_000
 def recommend(job: Job) -> Result:
     """Write the top-N of every (user, domain) that is due, replacing the day's rows."""
     config = job.config
-    row = newest_approved(job)
-    folder = local_path(row["path"])
-    manifest = bundle.read_manifest(folder)
+    serving = models_of_domains(job)
     versions = {name: job.warehouse.version(name) for name in (c.USER_SEQUENCES, c.EVENTS, c.ITEMS)}
     users = users_as_of(job, job.ds, versions, config.features)
-    unknown = users.select(F.explode("active_domains").alias(c.DOMAIN)).where(~F.col(c.DOMAIN).isin(manifest["domains"]))
+    served = [domain for _, domains in serving for domain in domains]
+    unknown = users.select(F.explode("active_domains").alias(c.DOMAIN)).where(~F.col(c.DOMAIN).isin(served))
     unknown = {r[0]: r[1] for r in unknown.groupBy(c.DOMAIN).count().toLocalIterator()}
     if unknown:
-        log.warning("no lists in domains that model %s has not seen: %s (users each); train again", row["model_id"], unknown)
-    task = Task(str(folder), config.recommend.top_n, config.recommend.exclude_seen)
-    rows = inputs(users, manifest, everywhere=config.recommend.users == "all")
+        log.warning("no lists in domains that no approved model serves: %s (users each); train again, or adapt", unknown)
     tasks = max(job.spark.sparkContext.defaultParallelism, math.ceil(users.count() / USERS_PER_TASK))
-    rows = rows.repartition(tasks, c.USER_ID).sortWithinPartitions(c.USER_ID).mapInArrow(partial(score, task=task), SCHEMA)
-    rows = rows.withColumns({"ds": F.lit(job.ds), "model_id": F.lit(row["model_id"])})
-    commit = job.commit(inputs=versions, model_id=row["model_id"])
+    rows = reduce(DataFrame.unionByName, [_lists(job, users, model, domains, tasks) for model, domains in serving])
+    ids = [model["model_id"] for model, _ in serving]
+    commit = job.commit(inputs=versions, model_id=" ".join(ids))
     job.warehouse.replace_days(c.RECOMMENDATIONS, rows, "ds", job.ds, job.ds, commit)
     written = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(job.ds))
     counts = written.agg(F.count("*"), F.countDistinct(c.USER_ID), F.coalesce(F.sum(F.size("items")), F.lit(0))).first()
-    log.info("recommendations: %d lists for %d users, %d items, by model %s", *counts, row["model_id"])
-    return Result(rows_in=counts[1], rows_out=counts[0], model_id=row["model_id"], details={"items": counts[2]})
+    log.info("recommendations: %d lists for %d users, %d items, by %s", *counts, ", ".join(ids))
+    return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details={"items": counts[2], "models": ids})
+
+
+def _lists(job: Job, users: DataFrame, model: dict, domains: list[str], tasks: int) -> DataFrame:
+    """Rows of ``recommendations`` in the domains that one model serves."""
+    folder, settings = local_path(model["path"]), job.config.recommend
+    task = Task(str(folder), settings.top_n, settings.exclude_seen)
+    rows = inputs(users, bundle.read_manifest(folder), domains, everywhere=settings.users == "all")
+    rows = rows.where(F.size("wanted") > 0).repartition(tasks, c.USER_ID).sortWithinPartitions(c.USER_ID)
+    rows = rows.mapInArrow(partial(score, task=task), SCHEMA)
+    return rows.withColumns({"ds": F.lit(job.ds), "model_id": F.lit(model["model_id"])})
 
 
 def newest_approved(job: Job) -> dict:
-    """The approved model with the newest day not after the job's.
+    """The approved base model with the newest day not after the job's.
 
     Raises
     ------
     ModelRejected
         Where there is none.
     """
+    return next(row for row in _approved(job) if row["kind"] == "base")
+
+
+def models_of_domains(job: Job) -> list[tuple[dict, list[str]]]:
+    """Models, each with the domains that it serves today: of each domain the newest approved one; of a day's, an adapted one.
+
+    Raises
+    ------
+    ModelRejected
+        Where there is none.
+    """
+    models: dict[str, dict] = {}
+    of_domain: dict[str, str] = {}
+    for row in _approved(job):
+        models[row["model_id"]] = row
+        for domain in row["domains"]:
+            of_domain.setdefault(domain, row["model_id"])
+    used = dict.fromkeys(of_domain.values())
+    return [(models[model_id], sorted(d for d, by in of_domain.items() if by == model_id)) for model_id in used]
+
+
+def _approved(job: Job) -> list[dict]:
+    """Approved models not after the job's day, newest first: a few a week."""
     approved = job.warehouse.read(c.MODELS).where((F.col("status") == "approved") & (F.col("ds") <= F.lit(job.ds)))
-    row = approved.orderBy(F.desc("ds"), F.desc("model_id")).first()
-    if row is None:
+    rows = approved.orderBy(F.desc("ds"), F.col("kind") == "base", F.desc("model_id")).toLocalIterator()
+    found = [row.asDict() for row in rows]
+    if not any(row["kind"] == "base" for row in found):
         raise ModelRejected(
             f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`"
         )
-    return row.asDict()
+    return found
 
 
-def inputs(users: DataFrame, manifest: dict, *, everywhere: bool) -> DataFrame:
-    """(user_id, encoded sequence, seen_items, wanted): ``wanted`` lists positions of the domains that are due."""
+def inputs(users: DataFrame, manifest: dict, served: list[str], *, everywhere: bool) -> DataFrame:
+    """(user_id, encoded sequence, seen_items, wanted): ``wanted`` lists the positions of the served domains that are due."""
     domains = manifest["domains"]
     if everywhere:
-        wanted = F.sequence(F.lit(0), F.lit(len(domains) - 1))
+        wanted = F.array(*[F.lit(domains.index(name)) for name in served])
     else:
-        positions = F.transform("active_domains", lambda name: position(domains, name))
-        wanted = F.filter(positions, lambda place: place >= 0)
+        due = F.array_intersect("active_domains", F.array(*[F.lit(name) for name in served]))
+        wanted = F.transform(due, lambda name: position(domains, name))
     frame = users.withColumn("wanted", wanted).drop("active_domains", "events")
     shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
     return encoded(frame, **shape)

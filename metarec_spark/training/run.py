@@ -27,7 +27,7 @@ from metarec_spark.storage import local_path, read_json, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
 
-_PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
+PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
 _MOST_NAMES = 1000
 
 
@@ -37,7 +37,7 @@ def train(job: Job) -> Result:
     The model's id follows from day, data versions, configuration and code: the same run again finds its checkpoint and goes on,
     or finds the finished model and enters it.
     """
-    versions = {name: job.warehouse.version(name) for name in _PINNED}
+    versions = {name: job.warehouse.version(name) for name in PINNED}
     model_id = f"{job.ds}-{_fingerprint(job.config, versions, job.ds)}"
     work = local_path(job.warehouse.path(f"_training/{model_id}"))
     model_folder = local_path(job.warehouse.path(f"_models/{model_id}"))
@@ -118,6 +118,7 @@ def about(job: Job, model_id: str, versions: dict[str, int], known: dict[str, An
         "model_id": model_id,
         "kind": "base",
         "parent": None,
+        "serves": known["domains"],
         "ds": job.ds.isoformat(),
         "code_version": __version__,
         "table_versions": versions,
@@ -146,6 +147,7 @@ def enter(job: Job, manifest: dict[str, Any], folder: Path, status: str = "candi
         "model_id": manifest["model_id"],
         "parent": manifest["parent"],
         "kind": manifest["kind"],
+        "domains": manifest["serves"],
         "ds": date.fromisoformat(manifest["ds"]),
         "table_versions": manifest["table_versions"],
         "config": json.dumps(shaping, sort_keys=True),

@@ -52,8 +52,16 @@ class Tuned:
     """h."""
 
 
-def tune(model: NextItemModel, catalogue: Catalogue, held: list[Held], start: Lending, everyone: Ranks) -> list[Tuned]:
-    """Search every domain; one result for each, in order.
+def tune(
+    model: NextItemModel,
+    catalogue: Catalogue,
+    held: list[Held],
+    start: Lending,
+    everyone: Ranks,
+    fusions: list[Fusion] | None = None,
+) -> list[Tuned]:
+    """Search every domain; one result for each, in order. ``fusions`` are those to choose from; None: a grid, and what is near
+    its best.
 
     First g's parameters, by g alone, which is cheap; then the weights of the fusion. Searching g's parameters by h once more
     costs six times as much and changed nothing.
@@ -62,7 +70,8 @@ def tune(model: NextItemModel, catalogue: Catalogue, held: list[Held], start: Le
     model.eval()
     vectors_ID = model.catalogue_vectors() if held else None
     domains = range(len(catalogue.of_domain))
-    return [_tune(_Pairs(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone), start) for domain in domains]
+    pairs = [_Pairs(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone) for domain in domains]
+    return [_tune(of, start, fusions) for of in pairs]
 
 
 def cross_fitted(model: NextItemModel, catalogue: Catalogue, held: Held, start: Lending, fusions: list[Fusion]) -> np.ndarray:
@@ -87,11 +96,14 @@ def cross_fitted(model: NextItemModel, catalogue: Catalogue, held: Held, start: 
     return gains
 
 
-def _tune(pairs: _Pairs, start: Lending) -> Tuned:
+def _tune(pairs: _Pairs, start: Lending, fusions: list[Fusion] | None) -> Tuned:
     if not pairs.count:
         return Tuned(start, Fusion())
     lending = _climb(start, pairs.of_transfer)
-    fusion = _fusion(lambda fusions: pairs.of_fusions(lending, fusions))
+    if fusions:
+        fusion = fusions[int(pairs.of_fusions(lending, fusions).argmax())]
+    else:
+        fusion = _fusion(lambda tried: pairs.of_fusions(lending, tried))
     base, fused = (float(value) for value in pairs.of_fusions(lending, [ALONE, fusion]))
     tuned = Tuned(lending, fusion, base, pairs.of_transfer(lending), fused)
     if pairs.everyone.rank == 0:

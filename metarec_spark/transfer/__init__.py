@@ -1,0 +1,1 @@
+"""What other domains lend to a new or thin one, tried by modes, and refused where it does not help."""

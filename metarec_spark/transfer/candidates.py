@@ -1,0 +1,67 @@
+"""One candidate of an adaptation: how it is made, and how its validation pairs are ranked. No Spark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metarec_spark.model import bundle
+from metarec_spark.model.fusion import Fusion
+from metarec_spark.model.transfer import Lending
+from metarec_spark.model.transformer import NextItemModel
+from metarec_spark.sections import Model
+from metarec_spark.training import snapshot
+from metarec_spark.training.distributed import Alone
+from metarec_spark.training.loader import Held, Shard, held_out
+from metarec_spark.training.tuning import FUSIONS, cross_fitted, tune
+from metarec_spark.training.worker import read_catalogue
+
+WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
+
+
+def without_base(folder: Path, model_folder: Path, manifest: dict[str, Any], lending: Lending) -> None:
+    """Save a model that has no f: transitions and content serve alone, weighed as validation found best.
+
+    Parameters
+    ----------
+    folder
+        Snapshot.
+    lending
+        Start of the search.
+    """
+    manifest = {**manifest, "model": {**manifest["model"], "dim": 2, "heads": 1, "adapter": 0}}
+    catalogue, item_ids = read_catalogue(folder, manifest["items"])
+    torch.manual_seed(0)
+    model = NextItemModel(Model.model_validate(manifest["model"]), bundle.shape(manifest), catalogue)
+    tuned = tune(model, catalogue, held_pairs(folder), lending, Alone(), fusions=[WITHOUT_BASE])
+    of_domain = dict(zip(manifest["domains"], tuned, strict=True))
+    said = {name: {"lending": t.lending.model_dump(), "fusion": WITHOUT_BASE.model_dump()} for name, t in of_domain.items()}
+    metrics = {"epochs": 0, "history": [], "validation": {name: {"transfer": t.transfer} for name, t in of_domain.items()}}
+    bundle.save(model_folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
+
+
+def held_pairs(folder: Path) -> list[Held]:
+    """All validation pairs of a snapshot."""
+    return held_out(Shard(folder / snapshot.VALIDATION, 0, 1, "dummy"))
+
+
+def gains(folder: Path, model_folder: Path, domain: str, lending: Lending, base: bool) -> np.ndarray:
+    """NDCG@10 of each of a domain's validation pairs, [pairs] in the order of their numbers; settings are found on the other half
+    of the pairs.
+
+    Parameters
+    ----------
+    folder
+        The snapshot that the model was trained on.
+    lending
+        Start of the search.
+    base
+        Whether there is an f.
+    """
+    made = bundle.load(model_folder)
+    (held,) = [part for part in held_pairs(folder) if part.domain == made.domains.index(domain)]
+    found = cross_fitted(made.model, made.catalogue, held, lending, FUSIONS if base else [WITHOUT_BASE])
+    return found[np.argsort(held.pair)]

@@ -1,0 +1,75 @@
+"""The guard: a transfer is used where it beats the plain models by more than noise, and refused elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is used, and why."""
+
+    used: str
+    """The candidate that serves the domain."""
+    winner: str
+    """The one that measured best."""
+    plain: str
+    """The best of those that take nothing from other domains."""
+    gain: float
+    """NDCG@10 of the winner less that of the plain one; 0 where they are the same."""
+    noise: float
+    """Standard error of the gain, over pairs and over seeds."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether a transfer measured best and is not used."""
+        return self.winner != self.used
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        if self.winner == self.plain:
+            return f"no transfer measured above {self.plain}"
+        said = f"{self.winner} gains {self.gain:+.4f} ± {self.noise:.4f} NDCG@10 over {self.plain}"
+        return f"{said}: within noise, {self.plain} is used" if self.refused else said
+
+
+def judge(gains: Mapping[str, np.ndarray], plain: set[str], margin: float) -> Verdict:
+    """Choose among candidates.
+
+    Parameters
+    ----------
+    gains
+        Candidate → [seeds, pairs] NDCG@10 of each validation pair, the same pairs in the same order for all; the number of
+        seeds may differ.
+    plain
+        Names of those that take nothing from other domains; at least one is among the candidates.
+    margin
+        Standard errors by which a transfer must be better.
+
+    Notes
+    -----
+    Pairs are compared one by one. The variance of the gain is that of the mean paired difference over pairs, plus that of the
+    seeds' means over seeds.
+    """
+    mean = {name: float(of.mean()) for name, of in gains.items()}
+    best_plain = max((name for name in gains if name in plain), key=mean.__getitem__)
+    # Of equals, the plain one wins.
+    winner = max(gains, key=lambda name: (mean[name], name == best_plain))
+    if winner in plain:
+        return Verdict(winner, winner, winner, 0.0, 0.0)
+    gain = mean[winner] - mean[best_plain]
+    noise = standard_error(gains[winner], gains[best_plain])
+    used = winner if gain > margin * noise else best_plain
+    return Verdict(used, winner, best_plain, gain, noise)
+
+
+def standard_error(one: np.ndarray, other: np.ndarray) -> float:
+    """Of the mean difference of two candidates' [seeds, pairs] gains."""
+    difference = one.mean(0) - other.mean(0)
+    over_pairs = difference.var(ddof=1) / len(difference) if len(difference) > 1 else np.inf
+    over_seeds = sum(of.mean(1).var(ddof=1) / len(of) for of in (one, other) if len(of) > 1)
+    return float(np.sqrt(over_pairs + over_seeds))

@@ -1,0 +1,98 @@
+"""adapt: a platform appears the day after a base model was trained."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+from training.warehouses import DAY, ITEMS, NEXT, event, job_at, rows_of, walkers, write_log
+
+from metarec_spark.errors import ConfigError, DataError
+from metarec_spark.evaluation.run import evaluate
+from metarec_spark.features.run import extract
+from metarec_spark.model import bundle
+from metarec_spark.scoring.run import recommend
+from metarec_spark.training.run import train
+from metarec_spark.transfer.run import adapt
+
+SMALL = {"events": 3000, "source_events": 60, "seeds": 2}
+BOOKS = [row for row in walkers(40) if row[1] == "books"]
+# Readers of books walk through songs too, in the same order.
+SONGS = [
+    event(f"u{user}", "songs", f"s{(user + step) % ITEMS}", DAY - timedelta(days=4 - step), 15)
+    for user in range(25)
+    for step in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(spark, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("adapt")
+    write_log(folder / "log" / "1.parquet", BOOKS)
+    for work in (extract, train, evaluate):
+        work(job_at(spark, folder, work.__name__))
+    write_log(folder / "log" / "2.parquet", SONGS)
+    extract(job_at(spark, folder, "extract", NEXT), history=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapted(spark, folder):
+    return adapt(job_at(spark, folder, "adapt", NEXT, adapt=SMALL), "songs")
+
+
+def models(spark, folder) -> dict[str, dict]:
+    return {row["model_id"]: row.asDict() for row in job_at(spark, folder, "adapt").warehouse.read("models").collect()}
+
+
+def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
+    row = models(spark, folder)[adapted.model_id]
+    (base,) = (row for row in models(spark, folder).values() if row["kind"] == "base")
+    assert (row["kind"], row["status"], row["domains"], row["parent"]) == ("adapted", "approved", ["songs"], base["model_id"])
+    made = bundle.load(Path(urlparse(row["path"]).path))
+    assert "songs" in made.domains and "songs" not in bundle.load(Path(urlparse(base["path"]).path)).domains
+    assert row["reason"] == adapted.details["reason"]
+    assert not list((folder / "warehouse" / "_training").iterdir())
+
+
+def test_what_was_tried_is_on_record(spark, folder, adapted):
+    rows = [row.asDict() for row in job_at(spark, folder, "adapt").warehouse.read("transfer_runs").collect()]
+    assert {row["mode"] for row in rows} == {"untrained", "scratch", "lent", "pooled", "sample", "frozen", "finetuned"}
+    assert {row["share"] for row in rows if row["mode"] == "scratch"} == {0.25, 0.5, 1.0}
+    assert len([row for row in rows if row["share"] == 0.5]) == 1 + 2, "of four trained transfers, two go on"
+    assert {row["mode"] for row in rows if row["used"]} == {adapted.details["used"]}
+    facts = rows[0]["statistics"]
+    assert (facts["users"], facts["items"], facts["events"], facts["shared_users"]) == (25, ITEMS, 50, 1.0)
+
+
+def test_each_domain_is_served_by_its_newest_model(spark, folder, adapted):
+    job = job_at(spark, folder, "recommend", NEXT)
+    recommend(job)
+    by = {(row["domain"], row["model_id"]) for row in job.warehouse.read("recommendations").collect()}
+    (base,) = (model_id for model_id, row in models(spark, folder).items() if row["kind"] == "base")
+    assert by == {("books", base), ("songs", adapted.model_id)}
+
+
+def test_the_same_day_again_ends_in_the_same_tables(spark, folder, adapted):
+    job = job_at(spark, folder, "adapt", NEXT, adapt=SMALL)
+
+    def tables() -> list:
+        runs = [row.asDict() | {"seconds": 0} for row in job.warehouse.read("transfer_runs").collect()]
+        return [rows_of(job, "models"), sorted(json.dumps(row, default=str, sort_keys=True) for row in runs)]
+
+    before = tables()
+    assert adapt(job, "songs").model_id == adapted.model_id
+    assert tables() == before
+
+
+def test_a_domain_without_items_is_an_error(spark, folder):
+    with pytest.raises(DataError, match="'games' has no item; known are books, songs"):
+        adapt(job_at(spark, folder, "adapt", NEXT), "games")
+
+
+def test_nothing_held_out_is_an_error(spark, folder):
+    with pytest.raises(ConfigError, match="leave_one_out"):
+        adapt(job_at(spark, folder, "adapt", NEXT, split={"protocol": "none"}), "songs")
