@@ -54,6 +54,8 @@ def adapt(job: Job, domain: str) -> Result:
     """
     task = _Task.of(job, domain)
     tried = _Tried(task)
+    if done := tried.recorded():
+        return done
     plain = [MODES["untrained"], MODES["scratch"]]
     trained = [mode for mode in task.modes if mode.start]
     for mode in (mode for mode in (*plain, *task.modes) if not mode.start):
@@ -270,6 +272,19 @@ class _Tried:
         task.job.warehouse.merge_records(
             c.TRANSFER_RUNS, rows, task.job.commit(inputs=task.versions, model_id=task.base["model_id"])
         )
+
+    def recorded(self) -> Result | None:
+        """What the same adaptation came to when it was run before."""
+        task = self.task
+        if not task.job.warehouse.exists(c.TRANSFER_RUNS):
+            return None
+        mine = (F.col("run_id") == F.lit(f"{task.job.ds}-{task.run}")) & F.col("used")
+        row = task.job.warehouse.read(c.TRANSFER_RUNS).where(mine).first()
+        if row is None:
+            return None
+        log.info("domain %s was adapted to before, on the same data: %s", task.domain, row["reason"])
+        details = {"used": row["mode"], "reason": row["reason"]}
+        return Result(task.pairs, 1, self._model_id(row["mode"], 1.0, 0), details)
 
     def summary(self) -> dict[str, float]:
         """Mode → validation NDCG@10 with the most training that it got."""

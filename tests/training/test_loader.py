@@ -110,7 +110,10 @@ def test_reading_ahead_ends_with_its_reader():
 def pairs(tmp_path):
     targets = list(range(12))
     table = rows(
-        [[(t + k) % 20 for k in range(1 + t % 5)] for t in targets], target=targets, target_domain=[t % 2 for t in targets], pair=targets
+        [[(t + k) % 20 for k in range(1 + t % 5)] for t in targets],
+        target=targets,
+        target_domain=[t % 2 for t in targets],
+        pair=targets,
     )
     return written(tmp_path / "validation", table)
 

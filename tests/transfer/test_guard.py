@@ -23,7 +23,9 @@ def test_a_transfer_that_is_better_on_every_pair_is_used():
 
 
 def test_a_transfer_within_noise_is_refused_and_the_best_plain_model_used():
-    found = judge({"untrained": pairs(0.10, seed=1), "scratch": pairs(0.08), "frozen": pairs(0.1, seed=2) + 0.005}, PLAIN, margin=1.0)
+    found = judge(
+        {"untrained": pairs(0.10, seed=1), "scratch": pairs(0.08), "frozen": pairs(0.1, seed=2) + 0.005}, PLAIN, margin=1.0
+    )
     assert (found.used, found.winner, found.refused) == ("untrained", "frozen", True)
     assert "within noise, untrained is used" in found.reason
 
