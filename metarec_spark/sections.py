@@ -155,8 +155,15 @@ class Train(Section):
     """Horovod ranks; 1 trains in this process, without Horovod."""
     launcher: Literal["local", "spark"] = "local"
     """local: ranks on this host. spark: ranks on Spark's executors."""
-    method: Literal["joint"] = "joint"
-    """joint: one model over all domains at once."""
+    method: Literal["joint", "reptile", "fomaml"] = "joint"
+    """What a step learns from. joint: all events, one model over all domains at once. reptile, fomaml: meta-training by
+    episodes, in which the network adapts to users of one domain; fomaml learns from how other users are then predicted, reptile
+    from the way there. Each rank has its own episode of batch_tokens / processes events, and a step averages over them."""
+    inner_rate: Annotated[float, Field(gt=0)] = 0.02
+    """Step size of the adaptation within an episode: plain gradient descent on the mean loss."""
+    inner_steps: Count = 2
+    """Steps of it. reptile takes them on the two halves of an episode in turn, so one step is joint training on half the
+    events; fomaml takes them all on the first half."""
     epochs: Literal["auto"] | Count = "auto"
     """Passes over the snapshot; auto: at most max_epochs, ended early by the validation split where there is one."""
     max_epochs: Count = 14

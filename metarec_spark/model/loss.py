@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from metarec_spark.model.transformer import Contexts, NextItemModel, Rows
+from metarec_spark.model.transformer import Contexts, NextItemModel, Rows, summed
 
 _BLOCK_BYTES = 8 * 2**20
 
@@ -24,8 +24,23 @@ class Losses:
     """[domains] sum over the domain's events."""
     counts: Tensor
     """[domains] number of them."""
-    rows: Rows
+    rows: tuple[Rows, ...]
     """Rows of the tables that the step touched."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over the events of all domains; 0 of none."""
+        return self.sums.sum() / self.counts.sum().clamp(min=1)
+
+    def touched(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """For each table, the rows touched, each named once, and their gradients."""
+        first, *others = [rows.touched() for rows in self.rows]
+        if not others:
+            return first
+        return {name: summed(*map(torch.cat, zip(first[name], *(part[name] for part in others), strict=True))) for name in first}
+
+    def __add__(self, other: Losses) -> Losses:
+        return Losses(self.sums + other.sums, self.counts + other.counts, self.rows + other.rows)
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,9 @@ def next_item_losses(
     inputs = contexts.where(is_input, contexts.length - 1)
     hidden_ND = model.hidden(inputs, rows.vectors_RD[rows.at(inputs.item)])
     size = len(candidates.of_domain)
-    sums, counts = [hidden_ND.new_zeros(())] * size, torch.zeros(size)
+    # Without any target there is a gradient all the same, of zeros: every step of a rank has one to add to the others'.
+    nothing = hidden_ND.new_zeros(()) if of else 0.0 * rows.vectors_RD.sum()
+    sums, counts = [nothing] * size, torch.zeros(size)
     for d, events in of.items():
         user_ND, target_d = model.user_vectors(hidden_ND[events], d), target_N[events]
         pool_MD = model.directed(rows.vectors_RD[rows.at(pools[d])])
@@ -84,7 +101,7 @@ def next_item_losses(
             target_ND = model.directed(rows.vectors_RD[rows.at(target_d)])
             sums[d] = SampledSoftmax.apply(user_ND, pool_MD, target_ND, target_d, pools[d], *how)
         counts[d] = len(target_d)
-    return Losses(torch.stack(sums), counts, rows)
+    return Losses(torch.stack(sums), counts, (rows,))
 
 
 def _pool(candidates: Candidates, domain: int, generator: torch.Generator) -> Tensor:

@@ -108,6 +108,11 @@ class NextItemModel(nn.Module):
         """The parameters that grow with the catalogue, a row an item or token; a step touches few of their rows."""
         return {"item.weight": self.item.weight, "token.weight": self.token.weight}
 
+    @property
+    def network(self) -> dict[str, nn.Parameter]:
+        """All other parameters."""
+        return {name: value for name, value in self.named_parameters() if name not in self.tables}
+
     def hidden(self, contexts: Contexts, vectors_ND: Tensor) -> Tensor:
         """State after each event, [N, D], from the vectors of the events' items."""
         x_ND = vectors_ND + self.position(contexts.position) + self.domain(contexts.domain)
@@ -178,6 +183,12 @@ class Rows:
     def touched(self) -> dict[str, tuple[Tensor, Tensor]]:
         """For each table, the rows touched and their gradients."""
         return {"item.weight": (self.items_R, self.item_RD.grad), "token.weight": (self.tokens_T, self.token_TD.grad)}
+
+
+def summed(rows: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that may be named more than once, [R], each once and ascending, with the sum of its gradients, [R, D]."""
+    known, place = rows.unique(return_inverse=True)
+    return known, gradients.new_zeros(len(known), gradients.shape[1]).index_add_(0, place, gradients)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from torch import Tensor
 
 from metarec_spark.errors import TrainingError
+from metarec_spark.model.transformer import summed
 
 Touched = dict[str, tuple[Tensor, Tensor]]
 """For each table, [R] rows and their [R, D] gradients."""
@@ -85,18 +86,13 @@ class Horovod:
             network, torch._utils._unflatten_dense_tensors(flat, [parameter.grad for parameter in network]), strict=True
         ):
             parameter.grad = gradient
-        return {name: self._sum_rows(*(self._hvd.synchronize(handle) for handle in pair)) for name, pair in handles.items()}
+        return {name: summed(*(self._hvd.synchronize(handle) for handle in pair)) for name, pair in handles.items()}
 
     def _start(self, name: str, rows: Tensor, gradients: Tensor) -> tuple[int, int]:
         return (
             self._hvd.allgather_async(rows, name=f"{name}.rows"),
             self._hvd.allgather_async(gradients, name=f"{name}.gradients"),
         )
-
-    @staticmethod
-    def _sum_rows(rows: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
-        known, place = rows.unique(return_inverse=True)
-        return known, gradients.new_zeros(len(known), gradients.shape[1]).index_add_(0, place, gradients)
 
 
 def launch(spec: Path, processes: int, launcher: str, spark: SparkSession | None, timeout: int) -> None:

@@ -16,21 +16,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from petastorm import make_batch_reader
 from petastorm.errors import NoDataAvailableError
+from torch import Tensor
 
 from metarec_spark import columns as c
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.transformer import Contexts
+from metarec_spark.training.snapshot import HALF
 
 # Petastorm speaks pyarrow's old dialect, and says at every reader's end that its cache is clean.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 logging.getLogger("petastorm").setLevel(logging.ERROR)
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -121,12 +126,43 @@ def count_batches(shard: Shard, tokens: int) -> int:
 def batches(shard: Shard, tokens: int, seed: int) -> Iterator[Contexts]:
     """Yield one pass over the shard, packed: a row group's rows by the domain of their newest event and by length, ties at
     random; cut; and shuffled as batches. Rows of a domain share its candidates, rows of a length the attention's padding."""
+    for group, rows in _shuffled(shard, [*ARRAYS, LENGTH], tokens, seed):
+        yield contexts(group, rows)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Users of one domain, the task, in two halves: what is adapted to, and what is asked then. Chance may leave one empty."""
+
+    domain: int
+    support: Contexts
+    query: Contexts
+
+    @property
+    def length(self) -> Tensor:
+        """[B] int64 events of each sequence of both halves."""
+        return torch.cat([self.support.length, self.query.length])
+
+
+def episodes(shard: Shard, tokens: int, seed: int, epoch: int) -> Iterator[Episode]:
+    """The same batches, of the rows of :func:`metarec_spark.training.snapshot.episodes`, as episodes.
+
+    The snapshot's halves change places from epoch to epoch, so that all users are asked.
+    """
+    for group, rows in _shuffled(shard, [*ARRAYS, LENGTH, HALF], tokens, seed):
+        asked = (group[HALF][rows] + epoch) % 2 == 1
+        task = group[c.DOMAIN][rows[0], group[LENGTH][rows[0]] - 1]
+        yield Episode(int(task), contexts(group, rows[~asked]), contexts(group, rows[asked]))
+
+
+def _shuffled(shard: Shard, fields: list[str], tokens: int, seed: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """The batches of one pass in random order, each as a row group and the places of its rows."""
     random = np.random.default_rng(seed)
-    for group in read(shard, [*ARRAYS, LENGTH], seed=seed % 2**32):
+    for group in read(shard, fields, seed=seed % 2**32):
         packs = [(order, *bounds) for order, cut in _packs(group, tokens, random) for bounds in pairwise(cut)]
         for pack in random.permutation(len(packs)):
             order, start, end = packs[pack]
-            yield contexts(group, order[start:end])
+            yield group, order[start:end]
 
 
 def _packs(
@@ -147,7 +183,7 @@ def contexts(columns: dict[str, np.ndarray], rows: np.ndarray) -> Contexts:
     return Contexts.packed([columns[name][rows] for name in ARRAYS], columns[LENGTH][rows])
 
 
-def ahead(items: Iterator[Contexts], depth: int = 4) -> Iterator[Contexts]:
+def ahead(items: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
     """The same items, made by another thread while the caller works; at most ``depth`` wait."""
     waiting: queue.Queue = queue.Queue(depth)
     left = threading.Event()

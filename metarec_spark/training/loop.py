@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from torch import Tensor
 from metarec_spark.errors import TrainingError
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import DomainWeights
-from metarec_spark.model.loss import Candidates, next_item_losses
-from metarec_spark.model.transformer import Contexts, NextItemModel
+from metarec_spark.model.loss import Candidates
+from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Train
 from metarec_spark.training import loader
 from metarec_spark.training.distributed import Ranks
-from metarec_spark.training.loader import Held, Shard
+from metarec_spark.training.loader import Batch, Held, Shard
+from metarec_spark.training.meta import step_losses
 from metarec_spark.training.optimizer import Optimizer, rate_at
 from metarec_spark.training.progress import Progress
 from metarec_spark.training.validation import ndcg_of_base
@@ -98,7 +100,7 @@ def fit(
     tables = model.tables
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in tables and (trained is None or name.startswith(trained)))
-    network = {name: value for name, value in model.named_parameters() if value.requires_grad} | dict(weights.named_parameters())
+    network = {name: value for name, value in model.network.items() if value.requires_grad} | dict(weights.named_parameters())
     tables = {name: table for name, table in tables.items() if trained is None or name.startswith(trained)}
     optimizer = Optimizer(network, tables)
     state, best = _resume(checkpoint, model, weights, optimizer)
@@ -112,16 +114,17 @@ def fit(
         sampler = torch.Generator().manual_seed(seed)
         model.train()
         learnt = _still_learnt(state, settings, len(of_domain), targets)
-        batches = _exactly(steps, loader.ahead(loader.batches(sequences, tokens, seed)))
+        batches = loader.batches if settings.method == "joint" else partial(loader.episodes, epoch=state.epoch)
+        batches = _exactly(steps, loader.ahead(batches(sequences, tokens, seed)))
         sums, counts, read = np.zeros(len(of_domain)), np.zeros(len(of_domain)), 0.0
         progress = Progress(f"epoch {state.epoch + 1}/{epochs}", steps, epochs - state.epoch - 1, shown=ranks.rank == 0)
         with progress:
             for step, (batch, weight) in enumerate(batches, state.epoch * steps):
-                losses = next_item_losses(model, batch, candidates, sampler, learnt)
+                losses = step_losses(model, batch, candidates, sampler, learnt, settings)
                 for parameter in optimizer.network:
                     parameter.grad = None
                 (weights(losses.sums, losses.counts) * (weight / settings.batch_tokens)).backward()
-                rows_of = {name: touched for name, touched in losses.rows.touched().items() if name in tables}
+                rows_of = {name: touched for name, touched in losses.touched().items() if name in tables}
                 touched = ranks.add_gradients(optimizer.network, rows_of)
                 optimizer.step(touched, rate_at(step, steps * epochs, settings.learning_rate), step + 1)
                 sums += weight * losses.sums.detach().numpy()
@@ -207,7 +210,7 @@ def _still_learnt(state: State, settings: Train, domains: int, targets: list[int
     return going_on or list(mine)
 
 
-def _exactly(steps: int, batches: Iterator[Contexts]) -> Iterator[tuple[Contexts, float]]:
+def _exactly(steps: int, batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
     """The batches with weight 1, then the last one again with weight 0 until there were ``steps``."""
     done, batch = 0, None
     for batch in batches:

@@ -1,7 +1,7 @@
 """The training snapshot: pinned table versions as Parquet, in the shapes that ranks read.
 
-``sequences`` and ``validation`` hold fixed-size arrays for Petastorm. ``items``, ``tokens`` and ``transitions`` hold what
-every rank knows of the catalogue.
+``sequences`` and ``validation`` hold fixed-size arrays for Petastorm; for meta-training, ``sequences`` holds the rows of
+episodes. ``items``, ``tokens`` and ``transitions`` hold what every rank knows of the catalogue.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from metarec_spark.training.loader import count_rows
 
 PAIR = "pair"
 SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS = "sequences", "validation", "items", "tokens", "transitions"
+HALF = "half"
 ROWS_PER_FILE = 50_000
 SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
 
@@ -56,6 +57,8 @@ def write(
         Where there are fewer sequences than ranks, or not all were written.
     """
     rows = training_sequences(learnt, **known)
+    if settings.method != "joint":
+        rows = episodes(rows)
     expected = rows.count()
     if expected < settings.processes:
         raise DataError(
@@ -95,6 +98,30 @@ def training_sequences(
     return encoding.encoded(train_part(labelled), **known).where(F.col(encoding.LENGTH) > 1)
 
 
+def episodes(sequences: DataFrame) -> DataFrame:
+    """A row for each domain of a sequence, which ends with its newest event there, and the ``half`` of its user.
+
+    The newest event of a row names its task. All events of a domain but a sequence's first are asked in exactly one row of each
+    user, with everything before them as context. ``half`` is 0 or 1 by a hash of the user, who is thus on the same side in all
+    domains. Rows without anything to ask are left out; the arrays stay as they are, and ``length`` says where a row ends.
+
+    Parameters
+    ----------
+    sequences
+        Rows of :func:`training_sequences`.
+
+    Notes
+    -----
+    There are as many rows as pairs of a user and one of the user's domains.
+    """
+    events = F.slice(c.DOMAIN, F.lit(1), F.col(encoding.LENGTH))
+    rows = sequences.withColumn("task", F.explode(F.array_distinct(events)))
+    ends = F.col(encoding.LENGTH) - F.array_position(F.reverse(events), F.col("task")).cast("int") + 1
+    half = F.pmod(F.xxhash64(c.USER_ID, F.lit(HALF)), F.lit(2)).cast("int")
+    rows = rows.withColumn(encoding.LENGTH, ends).withColumn(HALF, half)
+    return rows.where(F.col(encoding.LENGTH) > 1).drop("task")
+
+
 def validation_pairs(
     labelled: DataFrame,
     most: int,
@@ -119,7 +146,7 @@ def validation_pairs(
 def spread(rows: DataFrame, files: int) -> DataFrame:
     """Deal rows to files by a hash of the user, in a fixed order: the same rows give the same files."""
     by_user = F.xxhash64(c.USER_ID)
-    return rows.repartition(files, by_user).sortWithinPartitions(by_user, c.USER_ID).drop(c.USER_ID)
+    return rows.repartition(files, by_user).sortWithinPartitions(by_user, c.USER_ID, encoding.LENGTH).drop(c.USER_ID)
 
 
 def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str]) -> DataFrame:

@@ -64,7 +64,7 @@ def model(of: Catalogue | None = None, seed: int = 0, **settings: object) -> Nex
 
 def padded(sequences: list[list[int]], width: int | None = None, domains: int = 2) -> tuple[list[np.ndarray], np.ndarray]:
     """Arrays of items, domains, types and gaps, [B, width], and lengths; domains are those of :func:`catalogue`."""
-    width = width or max(map(len, sequences))
+    width = width or max(map(len, sequences), default=0)
     arrays = [np.zeros((len(sequences), width), np.int32) for _ in range(4)]
     for row, sequence in enumerate(sequences):
         for place, item in enumerate(sequence):

@@ -46,6 +46,7 @@ def test_the_full_softmax_is_the_cross_entropy_of_every_next_event(shape):
     found = losses(model(**shape))
     assert found.counts.tolist() == [4, 3]
     assert found.sums.tolist() == pytest.approx(by_hand(model(**shape)), rel=1e-5)
+    assert found.mean.item() == pytest.approx(sum(by_hand(model(**shape))) / 7, rel=1e-5)
 
 
 def test_blocks_of_events_do_not_change_the_loss(monkeypatch):
@@ -139,7 +140,7 @@ def test_gradients_are_those_of_finite_differences():
     found = losses(made, precision=torch.float64)
     found.sums.sum().backward()
     gradients = {name: parameter.grad for name, parameter in made.named_parameters() if name not in made.tables}
-    for name, (rows, gradient) in found.rows.touched().items():
+    for name, (rows, gradient) in found.touched().items():
         gradients[name] = torch.zeros_like(made.tables[name]).index_add_(0, rows, gradient)
     for name, parameter in made.named_parameters():
         at = gradients[name].abs().flatten().argmax()
@@ -151,3 +152,12 @@ def test_gradients_are_those_of_finite_differences():
                 values.append(loss(made, precision=torch.float64).item())
                 parameter.view(-1)[at] -= step
         assert expected == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-7), name
+
+
+def test_sequences_without_a_target_have_no_loss_and_no_gradient():
+    made = model()
+    for sequences in ([[2, 4, 8]], []):
+        found = losses(made, sequences, domains=[1])
+        found.sums.sum().backward()
+        assert (found.sums.tolist(), found.counts.tolist(), found.mean.item()) == ([0, 0], [0, 0], 0)
+        assert not any(gradient.any() for _, gradient in found.touched().values())

@@ -86,6 +86,36 @@ def test_a_batch_holds_users_of_one_newest_domain(folder):
         assert len({sequence[-1] % 2 for sequence in sequences(batch)}) == 1
 
 
+@pytest.fixture
+def halved(tmp_path):
+    table = rows(walks(30), half=[user % 3 % 2 for user in range(30)])
+    return written(tmp_path / "episodes", table, files=4)
+
+
+def halves(folder, epoch, seed=1) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Supports and queries of all episodes."""
+    found = list(loader.episodes(shard(folder), tokens=24, seed=seed, epoch=epoch))
+    return read_items(episode.support for episode in found), read_items(episode.query for episode in found)
+
+
+def test_every_user_is_in_one_half_and_the_halves_change_places_each_epoch(halved):
+    asked = [tuple(walk) for user, walk in enumerate(walks(30)) if user % 3 == 1]
+    support, query = halves(halved, epoch=0)
+    assert (len(support), query) == (20, sorted(asked))
+    assert halves(halved, epoch=1, seed=2) == (query, support)
+    assert halves(halved, epoch=2, seed=3) == (support, query)
+
+
+def test_an_episode_is_a_batch_of_one_domain(halved):
+    for seed in (1, 2):  # to petastorm, 0 is none
+        episodes = list(loader.episodes(shard(halved), tokens=24, seed=seed, epoch=0))
+        for episode, batch in zip(episodes, loader.batches(shard(halved), tokens=24, seed=seed), strict=True):
+            both = sequences(episode.support) + sequences(episode.query)
+            assert sorted(both) == sorted(sequences(batch))
+            assert {sequence[-1] % 2 for sequence in both} == {episode.domain}
+            assert episode.length.tolist() == [len(sequence) for sequence in both]
+
+
 def test_reading_ahead_gives_the_same_batches_and_passes_errors_on(folder):
     def broken():
         yield 1

@@ -28,9 +28,12 @@ def parts(tmp_path):
     """Sequences, and validation pairs in which the next item of each walk is asked for."""
     walk = walks(30)
     targets = [w[-1] for w in walk]
-    sequences = written(tmp_path / "sequences", rows(walk))
+    sequences = written(tmp_path / "sequences", rows(walk, half=[user % 2 for user in range(30)]))
     pairs = rows([w[:-1] for w in walk], target=targets, target_domain=[t % 2 for t in targets], pair=list(range(len(targets))))
     return shard(sequences), held_out(shard(written(tmp_path / "validation", pairs)))
+
+
+METHODS = ["joint", "reptile", "fomaml"]
 
 
 def fit(parts, checkpoint, made=None, row_count=30, **fields):
@@ -58,27 +61,35 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():
     assert rates[-1] == pytest.approx(0.025, rel=0.25)
 
 
-def test_the_loss_falls_and_the_validation_rises(parts, tmp_path):
-    _, state = fit(parts, tmp_path / "checkpoint", epochs=6)
-    assert [epoch["sequences"] for epoch in state.history] == [30.0] * 6
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_falls_and_the_validation_rises(parts, tmp_path, method):
+    _, state = fit(parts, tmp_path / "checkpoint", epochs=12, method=method)
+    assert [epoch["sequences"] for epoch in state.history] == [30.0] * 12
     assert state.history[-1]["loss"] < 0.6 * state.history[0]["loss"]
     assert state.best > state.history[0]["validation_ndcg@10"]
     assert state.best == max(epoch["validation_ndcg@10"] for epoch in state.history)
-    assert 0 < state.kept_epoch <= 6
+    assert 0 < state.kept_epoch <= 12
 
 
-def test_the_same_seed_gives_the_same_model(parts, tmp_path):
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_model(parts, tmp_path, method):
     one, other, third = (
-        fit(parts, tmp_path / name, model(dropout=0.2), seed=seed, full_softmax=3, negatives=3)[0]
+        fit(parts, tmp_path / name, model(dropout=0.2), seed=seed, full_softmax=3, negatives=3, method=method)[0]
         for name, seed in (("1", 7), ("2", 7), ("3", 8))
     )
     assert_equal(one, other)
     assert not torch.equal(one.item.weight, third.item.weight)
 
 
-@pytest.mark.parametrize("killed_in", [2, 3])
-def test_a_run_that_was_killed_and_resumed_equals_an_undisturbed_one(parts, tmp_path, monkeypatch, killed_in):
-    undisturbed, expected = fit(parts, tmp_path / "undisturbed", model(dropout=0.2), epochs=4)
+def test_each_method_gives_its_own_model(parts, tmp_path):
+    joint, reptile, fomaml = (fit(parts, tmp_path / method, method=method)[0] for method in METHODS)
+    for one, other in ((joint, reptile), (joint, fomaml), (reptile, fomaml)):
+        assert not torch.allclose(one.item.weight, other.item.weight, atol=1e-3)
+
+
+@pytest.mark.parametrize(("killed_in", "method"), [(2, "joint"), (3, "joint"), (2, "fomaml")])
+def test_a_run_that_was_killed_and_resumed_equals_an_undisturbed_one(parts, tmp_path, monkeypatch, killed_in, method):
+    undisturbed, expected = fit(parts, tmp_path / "undisturbed", model(dropout=0.2), epochs=4, method=method)
     steps, step = [], loop.Progress.step
 
     def until_killed(self, *said):
@@ -90,13 +101,22 @@ def test_a_run_that_was_killed_and_resumed_equals_an_undisturbed_one(parts, tmp_
     with monkeypatch.context() as patched:
         patched.setattr(loop.Progress, "step", until_killed)
         with pytest.raises(Killed):
-            fit(parts, tmp_path / "checkpoint", model(dropout=0.2), epochs=4)
+            fit(parts, tmp_path / "checkpoint", model(dropout=0.2), epochs=4, method=method)
     steps.clear()
     monkeypatch.setattr(loop.Progress, "step", lambda self, *said: steps.append(said))
-    resumed, state = fit(parts, tmp_path / "checkpoint", model(seed=99, dropout=0.2), epochs=4)
+    resumed, state = fit(parts, tmp_path / "checkpoint", model(seed=99, dropout=0.2), epochs=4, method=method)
     assert len(steps) == (5 - killed_in) * expected.history[0]["steps"]
     assert_equal(resumed, undisturbed)
     assert [e["loss"] for e in state.history] == [e["loss"] for e in expected.history]
+
+
+def test_a_domain_that_is_no_longer_learnt_may_fill_a_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_still_learnt", lambda *_: [1])
+    apart = [[start, start + 2, start + 4] for start in range(10)]  # one domain a user
+    made, before = model(), model()
+    fit((shard(written(tmp_path / "apart", rows(apart))), []), tmp_path / "checkpoint", made, row_count=10)
+    assert torch.equal(made.item.weight[0::2], before.item.weight[0::2])
+    assert not torch.equal(made.item.weight[1::2], before.item.weight[1::2])
 
 
 def test_a_finished_run_resumes_to_its_best_model_without_a_step(parts, tmp_path):
