@@ -234,8 +234,9 @@ class Held:
         return Held(self.domain, self.contexts.take(torch.from_numpy(rows)), self.target[rows], self.pair[rows])
 
 
-def held_out(shard: Shard, most: int | None = None) -> list[Held]:
-    """This rank's validation pairs by domain, in memory: with ``most``, about so many over all domains and ranks.
+def held_out(shard: Shard, most: int | None = None, *, empty: bool = False) -> list[Held]:
+    """This rank's held-out pairs by domain, in memory: with ``most``, about so many over all domains and ranks; with ``empty``,
+    also those without any context.
 
     Where there are fewer row groups than ranks, rank 0 reads them all.
     """
@@ -246,7 +247,7 @@ def held_out(shard: Shard, most: int | None = None) -> list[Held]:
         shard = Shard(shard.folder, 0, 1, shard.pool)
     groups = list(read(shard, [*ARRAYS, LENGTH, "target", "target_domain", "pair"]))
     columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
-    rows = np.arange(len(columns[LENGTH]))
+    rows = np.flatnonzero(columns[LENGTH] >= (0 if empty else 1))
     if most is not None:
         rows = rows[:: max(1, -(-count_rows(shard.folder) // most))]
     found = []

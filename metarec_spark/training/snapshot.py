@@ -1,7 +1,7 @@
 """The training snapshot: pinned table versions as Parquet, in the shapes that ranks read.
 
-``sequences`` and ``validation`` hold fixed-size arrays for Petastorm; for meta-training, ``sequences`` holds the rows of
-episodes. ``items``, ``tokens`` and ``transitions`` hold what every rank knows of the catalogue.
+``sequences`` and the held-out pairs (``validation``, ``test``) hold fixed-size arrays for Petastorm; for meta-training,
+``sequences`` holds the rows of episodes. ``items``, ``tokens`` and ``transitions`` hold what every rank knows of the catalogue.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metarec_spark.sections import Train
 from metarec_spark.training.loader import count_rows
 
 PAIR = "pair"
-SEQUENCES, VALIDATION, ITEMS, TOKENS, TRANSITIONS = "sequences", "validation", "items", "tokens", "transitions"
+SEQUENCES, ITEMS, TOKENS, TRANSITIONS = "sequences", "items", "tokens", "transitions"
 HALF = "half"
 ROWS_PER_FILE = 50_000
 SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
@@ -36,20 +36,23 @@ def write(
     known: dict[str, Any],
     of: Sequence[str],
     settings: Train,
+    splits: Sequence[str] = (c.VALIDATION,),
 ) -> int:
     """Write all parts and return the number of sequences.
 
     Parameters
     ----------
     learnt, held
-        Rows of :func:`metarec_spark.features.split.held_out`: whose training events are learnt, and whose validation events
+        Rows of :func:`metarec_spark.features.split.held_out`: whose training events are learnt, and whose held-out events
         are ranked.
     tables
         items, item_transitions and item_content.
     known
         domains, event_types, items and max_length, as :func:`metarec_spark.features.encoding.encoded` takes them.
     of
-        Domains whose validation events are ranked.
+        Domains whose held-out events are ranked.
+    splits
+        Which of those; a part for each.
 
     Raises
     ------
@@ -66,14 +69,14 @@ def write(
             "need at least as many: extract a longer log, or lower train.processes"
         )
     files = min(expected, max(4 * settings.processes, -(-expected // ROWS_PER_FILE)))
-    pairs_of = validation_pairs(held, settings.validation_pairs, of, **known)
+    ranked = {split: held_pairs(held, split, settings.validation_pairs, of, **known) for split in splits}
     parts = {
         SEQUENCES: spread(rows, files),
-        VALIDATION: spread(pairs_of, 4 * settings.processes),
         ITEMS: catalogue_items(tables[c.ITEMS], learnt, known["domains"]),
         TOKENS: catalogue_tokens(tables[c.ITEM_CONTENT]),
         TRANSITIONS: catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
     }
+    parts |= {split: spread(rows, 4 * settings.processes) for split, rows in ranked.items()}
     for name, part in parts.items():
         part.write.mode("overwrite").parquet((folder / name).as_uri())
     written = count_rows(folder / SEQUENCES)
@@ -122,8 +125,9 @@ def episodes(sequences: DataFrame) -> DataFrame:
     return rows.where(F.col(encoding.LENGTH) > 1).drop("task")
 
 
-def validation_pairs(
+def held_pairs(
     labelled: DataFrame,
+    split: str,
     most: int,
     of: Sequence[str],
     *,
@@ -132,13 +136,12 @@ def validation_pairs(
     items: int,
     max_length: int,
 ) -> DataFrame:
-    """Contexts with ``target`` and ``target_domain``, which is one of ``of``: at most ``most`` pairs a domain, numbered as
-    ``pair``, the same ones for the same users."""
+    """Contexts with ``target`` and ``target_domain``, which is one of ``of``: at most ``most`` pairs a domain, numbered from 1 as
+    ``pair``. The same users have the same numbers, whatever of their context is known; it may be empty."""
     known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
-    rows = encoding.encoded(pairs(labelled).where(F.col("split") == c.VALIDATION), **known)
-    rows = rows.where((F.col(encoding.LENGTH) > 0) & F.col("target_domain").isin(list(of)))
+    rows = pairs(labelled).where((F.col("split") == split) & F.col("target_domain").isin(list(of)))
     by_hash = Window.partitionBy("target_domain").orderBy(F.xxhash64(c.USER_ID, "target_domain"), c.USER_ID)
-    rows = rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most)
+    rows = encoding.encoded(rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most), **known)
     rows = rows.withColumn("target_domain", encoding.position(domains, F.col("target_domain")))
     return rows.drop("split", "seen", "train_events")
 

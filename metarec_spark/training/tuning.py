@@ -96,6 +96,12 @@ def cross_fitted(model: NextItemModel, catalogue: Catalogue, held: Held, start: 
     return gains
 
 
+def gains_of(model: NextItemModel, catalogue: Catalogue, held: Held, lending: Lending, fusion: Fusion) -> np.ndarray:
+    """NDCG@10 of h for each of a domain's pairs, [B]."""
+    model.eval()
+    return _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone()).gains(lending, [fusion])[0]
+
+
 def _tune(pairs: _Pairs, start: Lending, fusions: list[Fusion] | None) -> Tuned:
     if not pairs.count:
         return Tuned(start, Fusion())

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from metarec_spark import columns as c
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
 from metarec_spark.model.inheritance import lend_parameters
@@ -50,7 +51,7 @@ def train(spec_path: Path, ranks: Ranks) -> None:
             model.item.weight.data = torch.from_numpy(
                 spectral_start(catalogue, model.item.weight.detach().numpy(), settings.seed)
             )
-    validation = folder / snapshot.VALIDATION, ranks.rank, ranks.size, settings.reader_pool
+    validation = folder / c.VALIDATION, ranks.rank, ranks.size, settings.reader_pool
     state = fit(
         model,
         catalogue,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from metarec_spark import columns as c
 from metarec_spark.model import bundle
+from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Model
-from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held, Shard, held_out
-from metarec_spark.training.tuning import FUSIONS, cross_fitted, tune
+from metarec_spark.training.tuning import FUSIONS, cross_fitted, gains_of, tune
+from metarec_spark.training.validation import gain
 from metarec_spark.training.worker import read_catalogue
 
 WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
@@ -43,14 +46,14 @@ def without_base(folder: Path, model_folder: Path, manifest: dict[str, Any], len
     bundle.save(model_folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
 
 
-def held_pairs(folder: Path) -> list[Held]:
-    """All validation pairs of a snapshot."""
-    return held_out(Shard(folder / snapshot.VALIDATION, 0, 1, "dummy"))
+def held_pairs(folder: Path, split: str = c.VALIDATION, *, empty: bool = False) -> list[Held]:
+    """All pairs of a snapshot's split."""
+    return held_out(Shard(folder / split, 0, 1, "dummy"), empty=empty)
 
 
 def gains(folder: Path, model_folder: Path, domain: str, lending: Lending, base: bool) -> np.ndarray:
     """NDCG@10 of each of a domain's validation pairs, [pairs] in the order of their numbers; settings are found on the other half
-    of the pairs.
+    of the pairs. Those without context are ranked by popularity, as they are served.
 
     Parameters
     ----------
@@ -61,7 +64,32 @@ def gains(folder: Path, model_folder: Path, domain: str, lending: Lending, base:
     base
         Whether there is an f.
     """
+    fusions = FUSIONS if base else [WITHOUT_BASE]
+    return _gains(
+        folder,
+        model_folder,
+        domain,
+        c.VALIDATION,
+        lambda made, held: cross_fitted(made.model, made.catalogue, held, lending, fusions),
+    )
+
+
+def test_gains(folder: Path, model_folder: Path, domain: str) -> np.ndarray:
+    """The same of its test pairs, with the settings that the model holds."""
+
+    def ranked(made: Bundle, held: Held) -> np.ndarray:
+        place = made.domains.index(domain)
+        return gains_of(made.model, made.catalogue, held, made.lending[place], made.fusion[place])
+
+    return _gains(folder, model_folder, domain, c.TEST, ranked)
+
+
+def _gains(folder: Path, model_folder: Path, domain: str, split: str, ranked: Callable[[Bundle, Held], np.ndarray]) -> np.ndarray:
     made = bundle.load(model_folder)
-    (held,) = [part for part in held_pairs(folder) if part.domain == made.domains.index(domain)]
-    found = cross_fitted(made.model, made.catalogue, held, lending, FUSIONS if base else [WITHOUT_BASE])
+    (held,) = [part for part in held_pairs(folder, split, empty=True) if part.domain == made.domains.index(domain)]
+    found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
+    found[known] = ranked(made, held.take(np.flatnonzero(known)))
+    events = made.catalogue.events[made.catalogue.of_domain[held.domain]]
+    of_target = made.catalogue.events[held.target[~known]]
+    found[~known] = gain((events >= of_target[:, None]).sum(1))
     return found[np.argsort(held.pair)]

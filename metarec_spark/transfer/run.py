@@ -151,8 +151,9 @@ class _Task:
                 weight = F.col("weight")
             sample = people.sampled(others, adapt.source_events, weight, job.config.train.seed)
             learnt = mine.unionByName(sample.select(*mine.columns))
-        settings = job.config.train.model_copy(update={"validation_pairs": adapt.validation_pairs})
-        rows = snapshot.write(folder, learnt, mine, self.tables, known, [self.domain], settings)
+        settings = job.config.train.model_copy(update={"validation_pairs": adapt.validation_pairs, "method": "joint"})
+        splits = (c.VALIDATION, c.TEST)
+        rows = snapshot.write(folder, learnt, mine, self.tables, known, [self.domain], settings, splits)
         manifest = about(job, "", self.versions, known, rows) | {"kind": "adapted", "parent": self.base["model_id"]}
         events = train_part(learnt).agg(F.sum(F.size(c.ITEM_IDX))).first()[0]
         manifest |= {"serves": [self.domain], "learnt_events": int(events)}
@@ -167,6 +168,8 @@ class _Tried:
     def __init__(self, task: _Task) -> None:
         self.task = task
         self.gains: dict[tuple[str, float, int], np.ndarray] = {}
+        self.test: dict[tuple[str, float, int], np.ndarray] = {}
+        """Of test pairs, for the record: nothing is chosen by them."""
         self.seconds: dict[tuple[str, float, int], float] = {}
         settings = bundle.read_manifest(local_path(task.base["path"]))["tuned"].values()
         of_base = [Lending.model_validate(tuned["lending"]) for tuned in settings]
@@ -191,6 +194,7 @@ class _Tried:
             else:
                 candidates.without_base(folder, made, manifest, lending)
         self.gains[key] = candidates.gains(folder, made, self.task.domain, lending, mode.start is not None)
+        self.test[key] = candidates.test_gains(folder, made, self.task.domain)
         self.seconds[key] = time.monotonic() - start
         log.info(
             "%s, %.0f %% of the training, seed %d: validation NDCG@10 %.4f", mode.name, 100 * share, seed, self.gains[key].mean()
@@ -263,6 +267,7 @@ class _Tried:
                 "statistics": facts,
                 "seconds": round(self.seconds[name, share, seed], 1),
                 "ndcg": float(of.mean()),
+                "test_ndcg": float(self.test[name, share, seed].mean()),
                 "gain": float(of.mean()) / plain - 1 if plain else 0.0,
                 "used": name == verdict.used and share == 1.0,
                 "reason": verdict.reason,

@@ -68,7 +68,7 @@ def spec(
     contexts = [sequence[:-1] for sequence in sequences]
     targets = [sequence[-1] for sequence in sequences]
     written(
-        at / snapshot.VALIDATION,
+        at / "validation",
         rows(contexts, target=targets, target_domain=[t % 2 for t in targets], pair=list(range(len(targets)))),
         files,
     )
