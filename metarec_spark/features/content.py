@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
@@ -13,7 +13,8 @@ def content(items: DataFrame, information: DataFrame) -> DataFrame:
 
     Tokens are attributes, kept apart by domain because platforms use their own words for them, and lower-cased title words,
     which mean the same everywhere. A token's weight is log(1 + items / items with it), scaled so that the squares of an item's
-    weights sum to 1: the scalar product of two items is then their cosine.
+    weights sum to 1: the scalar product of two items is then their cosine. A given vector that is not :func:`usable` is left
+    out.
 
     Parameters
     ----------
@@ -41,5 +42,11 @@ def content(items: DataFrame, information: DataFrame) -> DataFrame:
     return rows.select(
         *[c.ITEM_IDX, c.DOMAIN, c.TITLE, "tokens"],
         F.coalesce("weights", no_weights).alias("weights"),
-        F.col(c.CONTENT).alias("vector"),
+        F.when(usable(F.col(c.CONTENT)), F.col(c.CONTENT)).alias("vector"),
     )
+
+
+def usable(vector: Column) -> Column:
+    """Whether a given vector holds finite numbers and nothing else."""
+    # Spark takes NaN for larger than infinity.
+    return F.forall(vector, lambda number: F.coalesce(F.abs(number) < F.lit(float("inf")), F.lit(False)))

@@ -19,7 +19,7 @@ from pyspark.storagelevel import StorageLevel
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError
 from metarec_spark.features import cleaning, sources
-from metarec_spark.features.content import content
+from metarec_spark.features.content import content, usable
 from metarec_spark.features.sequences import as_of, newer_than, sequences, touched_items, touched_users
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
@@ -54,13 +54,13 @@ def extract(job: Job, *, history: bool = False) -> Result:
     first = _FIRST_DAY if history else _first_day(job)
     kept = _events(job, first)
     events_version = job.warehouse.version(c.EVENTS)
-    information = _information(job)
+    information, unusable = _information(job)
     _items(job, events_version, information)
     _sequences(job, events_version)
     _content(job, information)
     _transitions(job)
     names = [c.ITEMS, c.USER_SEQUENCES]
-    details = {"first_day": first.isoformat(), "rejected": kept.rejected}
+    details = {"first_day": first.isoformat(), "rejected": kept.rejected, "unusable_vectors": unusable}
     details |= {name: job.warehouse.read(name).count() for name in names}
     return Result(rows_in=kept.read, rows_out=kept.kept, details=details)
 
@@ -122,16 +122,21 @@ def _why_none(opened: list[DataFrame], kept: Kept) -> str:
     return f"the oldest is of {oldest:%Y-%m-%d}; choose a later --ds" if oldest else "the sources are empty"
 
 
-def _information(job: Job) -> DataFrame | None:
-    """Item information of all item sources, one row an item: the first source that names an item wins."""
+def _information(job: Job) -> tuple[DataFrame | None, int]:
+    """Item information of all item sources, one row an item: the first source that names an item wins. And how many content
+    vectors are not usable."""
     if not job.config.items:
-        return None
+        return None, 0
     opened = [
         sources.open_items(job.spark, source, i).withColumn("position", F.lit(i)) for i, source in enumerate(job.config.items)
     ]
+    rows = reduce(DataFrame.unionByName, opened)
+    unusable = rows.where(~usable(F.col(c.CONTENT))).count()
+    if unusable:
+        log.warning("%d content vectors hold something else than finite numbers; these items go without", unusable)
     named = F.struct("position", c.TITLE, c.ATTRIBUTES, c.CONTENT)
-    rows = reduce(DataFrame.unionByName, opened).groupBy(c.DOMAIN, c.ITEM_ID).agg(F.min(named).alias("named"))
-    return rows.select(c.DOMAIN, c.ITEM_ID, "named.title", "named.attributes", "named.content")
+    rows = rows.groupBy(c.DOMAIN, c.ITEM_ID).agg(F.min(named).alias("named"))
+    return rows.select(c.DOMAIN, c.ITEM_ID, "named.title", "named.attributes", "named.content"), unusable
 
 
 def _items(job: Job, events_version: int, information: DataFrame | None) -> None:

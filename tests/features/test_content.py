@@ -13,15 +13,19 @@ from metarec_spark.features.content import content
 
 INFORMATION = "domain string, item_id string, title string, attributes array<string>, content array<float>"
 
+ODD = [float("nan"), float("inf"), -float("inf"), None]
+
 
 @pytest.fixture(scope="module")
 def rows(spark: SparkSession) -> dict[int, Row]:
-    items = item_rows(spark, ("shop", "a"), ("shop", "b"), ("news", "a"), ("shop", "bare"), ("shop", "unknown"))
+    odd = [("odd", str(n)) for n in range(len(ODD))]
+    items = item_rows(spark, ("shop", "a"), ("shop", "b"), ("news", "a"), ("shop", "bare"), ("shop", "unknown"), *odd)
     information = [
         ("shop", "a", "Red shoe, RED!", ["red", None, "red"], [0.5, 1.0]),
         ("shop", "b", "blue Shoe", ["red"], None),
         ("news", "a", "Élan 2", ["red"], None),
         ("shop", "bare", None, None, None),
+        *[("odd", f"{n}", None, None, [1.0, number]) for n, number in enumerate(ODD)],
         ("shop", "not an item", "Red", ["red"], None),
     ]
     frame = spark.createDataFrame(information, INFORMATION)
@@ -34,7 +38,7 @@ def test_tokens_are_attributes_of_the_domain_and_words_of_the_title(rows: dict[i
 
 
 def test_weights_are_inverse_document_frequencies_of_unit_length(rows: dict[int, Row]):
-    rare, common = log1p(5 / 1), log1p(5 / 2)
+    rare, common = log1p(9 / 1), log1p(9 / 2)
     length = sqrt(2 * common**2 + rare**2)
     assert rows[0].weights == pytest.approx([common / length, rare / length, common / length], rel=1e-6)
     for row in rows.values():
@@ -43,7 +47,7 @@ def test_weights_are_inverse_document_frequencies_of_unit_length(rows: dict[int,
 
 def test_the_scalar_product_of_two_items_is_their_cosine(rows: dict[int, Row]):
     first, second = (dict(zip(rows[i].tokens, rows[i].weights, strict=True)) for i in (0, 1))
-    rare, common = log1p(5 / 1), log1p(5 / 2)
+    rare, common = log1p(9 / 1), log1p(9 / 2)
     # Shared: a:shop:red and w:shoe; each has one rare word of its own.
     cosine = 2 * common**2 / (2 * common**2 + rare**2)
     assert sum(weight * second.get(token, 0) for token, weight in first.items()) == pytest.approx(cosine, rel=1e-6)
@@ -57,5 +61,9 @@ def test_given_titles_and_vectors_stay(rows: dict[int, Row]):
     assert (rows[0].title, rows[0].vector) == ("Red shoe, RED!", [0.5, 1.0])
 
 
+def test_a_vector_with_anything_but_finite_numbers_is_left_out(rows: dict[int, Row]):
+    assert [rows[5 + n].vector for n in range(len(ODD))] == [None] * 4
+
+
 def test_items_without_information_and_information_without_items_are_left_out(rows: dict[int, Row]):
-    assert sorted(rows) == [0, 1, 2, 3]
+    assert sorted(set(rows) - {5, 6, 7, 8}) == [0, 1, 2, 3]
