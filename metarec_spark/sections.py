@@ -136,6 +136,9 @@ class Model(Section):
     """Logits are scale · cosine(user, item)."""
     cosine: bool = True
     """Score by cosine; false: by the scalar product, without scale."""
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a step sees an item without its id embedding, by its content alone; items without content keep theirs.
+    It prepares content for items that have no events yet."""
     time_gaps: bool = True
     """Whether the model sees the time between events."""
     adapter: Annotated[int, Field(ge=0)] = 8

@@ -91,6 +91,8 @@ def save(folder: Path, manifest: dict[str, Any], model: NextItemModel, catalogue
         "catalogue.weights": catalogue.weights,
         "catalogue.token_hashes": catalogue.token_hashes,
     } | successors
+    if catalogue.vectors.size:
+        tensors["catalogue.vectors"] = catalogue.vectors
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
     pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
     checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
@@ -131,7 +133,8 @@ def load(folder: Path) -> Bundle:
     tensors = load_file(folder / _WEIGHTS)
     part = {name: tensors[f"catalogue.{name}"] for name in ("domain", "events", "tokens", "weights", "token_hashes")}
     successors = Successors(**{field.name: tensors[f"successors.{field.name}"] for field in fields(Successors)})
-    catalogue = Catalogue(**part, successors=successors)
+    vectors = tensors.get("catalogue.vectors", np.zeros((len(part["domain"]), 0), np.float32))
+    catalogue = Catalogue(**part, vectors=vectors, successors=successors)
     model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
     state = {name.removeprefix("state."): torch.from_numpy(value) for name, value in tensors.items() if name.startswith("state.")}
     model.load_state_dict(state)

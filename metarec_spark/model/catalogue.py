@@ -1,7 +1,8 @@
-"""What a model knows of the items: domain, training events, content tokens, successors. Plain NumPy arrays."""
+"""What a model knows of the items: domain, training events, content, successors. Plain NumPy arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,6 +46,8 @@ class Catalogue:
     """[I, A] float32: weights of the tokens, 0 for padding."""
     token_hashes: np.ndarray
     """[V] int64: hash of each token; position 0 is the padding's and unused."""
+    vectors: np.ndarray
+    """[I, W] float32: given content vectors, of length 1; zeros where there is none. W is 0 where no item has one."""
     successors: Successors
     """What each item lends to others."""
 
@@ -52,6 +55,11 @@ class Catalogue:
     def size(self) -> int:
         """Number of items I."""
         return len(self.domain)
+
+    @property
+    def has_content(self) -> np.ndarray:
+        """[I] bool: whether an item has a token or a given vector."""
+        return self.weights.any(1) | self.vectors.any(1)
 
     @cached_property
     def of_domain(self) -> list[np.ndarray]:
@@ -97,3 +105,35 @@ def pack_tokens(
     tokens[item_idx[kept], slot[kept]] = place[kept]
     padded[item_idx[kept], slot[kept]] = weights[kept]
     return tokens, padded, np.concatenate([[0], vocabulary]).astype(np.int64)
+
+
+def pack_vectors(item_idx: np.ndarray, numbers: np.ndarray, lengths: np.ndarray, items: int, widths: Sequence[int]) -> np.ndarray:
+    """Bring given vectors to the form of :class:`Catalogue`.
+
+    Vectors of one width are taken to come from one encoder, whatever their domain: each width has columns of its own. Their
+    scale says nothing: each vector gets length 1.
+
+    Parameters
+    ----------
+    item_idx, lengths
+        [n] int: item and width of each vector; an item at most once.
+    numbers
+        The finite float32 numbers of all of them, one after the other.
+    items
+        Number of items I.
+    widths
+        The widths that count, in the order of their columns.
+
+    Returns
+    -------
+    [I, sum of widths] float32.
+    """
+    packed = np.zeros((items, sum(widths)), np.float32)
+    first = 0
+    for width in widths:
+        of_width = lengths == width
+        part = numbers[np.repeat(of_width, lengths)].reshape(-1, width)
+        norm = np.sqrt(np.einsum("nw,nw->n", part, part, dtype=np.float64))  # in float32, large numbers would overflow
+        packed[item_idx[of_width], first : first + width] = part / np.where(norm > 0, norm, 1.0)[:, None]
+        first += width
+    return packed

@@ -74,8 +74,9 @@ class Shape:
 class NextItemModel(nn.Module):
     """Scores the next item of a domain by scale · cosine(user vector, item vector).
 
-    An item's vector is its id embedding plus the weighted sum of its tokens' embeddings; the same vectors are the input
-    (without normalisation) and the output. A user's vector for a domain is the last hidden state plus the domain's adapter: a
+    An item's vector is its id embedding plus the weighted sum of its tokens' embeddings plus the projection of its given
+    vector; tokens and projection are shared by all domains. The same vectors are the input (without normalisation) and the
+    output. A user's vector for a domain is the last hidden state plus the domain's adapter: a
     query, and a low-rank map that starts at zero. Positions count from the start of the sequence.
     """
 
@@ -84,6 +85,7 @@ class NextItemModel(nn.Module):
         dim = settings.dim
         self.cosine, self.gaps = settings.cosine, settings.time_gaps
         self.scale = settings.scale if settings.cosine else 1.0
+        self.id_dropout = settings.id_dropout
         self.item = nn.Embedding(catalogue.size, dim)
         self.token = nn.Embedding(len(catalogue.token_hashes), dim)
         self.position = nn.Embedding(shape.max_length, dim)
@@ -98,10 +100,16 @@ class NextItemModel(nn.Module):
         self.adapter_out = nn.Parameter(torch.zeros(shape.domains, settings.adapter, dim))
         self.register_buffer("tokens_IA", torch.as_tensor(catalogue.tokens, dtype=torch.int64), persistent=False)
         self.register_buffer("weights_IA", torch.as_tensor(catalogue.weights), persistent=False)
+        self.register_buffer("given_IW", torch.as_tensor(catalogue.vectors), persistent=False)
+        self.register_buffer("has_content_I", torch.as_tensor(catalogue.has_content), persistent=False)
+        self.register_buffer("trained_I", torch.as_tensor(catalogue.events > 0), persistent=False)
         for embedding in (self.item, self.token, self.position, self.domain, self.event_type, self.gap):
             nn.init.normal_(embedding.weight, std=dim**-0.5)
         nn.init.normal_(self.adapter_in, std=dim**-0.5)
         nn.init.zeros_(self.query.weight)
+        self.projection = None
+        if catalogue.vectors.shape[1]:
+            self.projection = nn.Parameter(torch.randn(catalogue.vectors.shape[1], dim) * dim**-0.5)
 
     @property
     def tables(self) -> dict[str, nn.Parameter]:
@@ -112,6 +120,20 @@ class NextItemModel(nn.Module):
     def network(self) -> dict[str, nn.Parameter]:
         """All other parameters."""
         return {name: value for name, value in self.named_parameters() if name not in self.tables}
+
+    def content_alone(self, items_R: Tensor) -> Tensor:
+        """Which of some items go without their id embedding, [R] bool; never one without content.
+
+        While training, those that ``id_dropout`` draws. Afterwards, those without a training event: all that their ids have
+        learnt is that nobody chose them.
+        """
+        if not self.training:
+            alone_R = ~self.trained_I[items_R]
+        elif self.id_dropout:
+            alone_R = torch.rand(len(items_R)) < self.id_dropout
+        else:
+            alone_R = torch.zeros(len(items_R), dtype=torch.bool)
+        return alone_R & self.has_content_I[items_R]
 
     def hidden(self, contexts: Contexts, vectors_ND: Tensor) -> Tensor:
         """State after each event, [N, D], from the vectors of the events' items."""
@@ -173,7 +195,11 @@ class Rows:
         self.item_RD = model.item.weight.detach()[items_R].requires_grad_(torch.is_grad_enabled())
         self.token_TD = model.token.weight.detach()[self.tokens_T].requires_grad_(torch.is_grad_enabled())
         content_RD = F.embedding_bag(place_RA, self.token_TD, per_sample_weights=weights_RA.to(self.token_TD.dtype), mode="sum")
-        self.vectors_RD = self.item_RD + content_RD
+        if model.projection is not None:
+            content_RD = content_RD + model.given_IW[items_R] @ model.projection
+        alone_R = model.content_alone(items_R)
+        id_RD = self.item_RD.masked_fill(alone_R[:, None], 0.0) if alone_R.any() else self.item_RD
+        self.vectors_RD = id_RD + content_RD
         """[R, D] vectors of the items, not normalised."""
 
     def at(self, item_N: Tensor) -> Tensor:

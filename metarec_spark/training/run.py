@@ -29,6 +29,7 @@ from metarec_spark.training.distributed import launch
 
 PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
 _MOST_NAMES = 1000
+_MOST_WIDTHS = 8
 
 
 def train(job: Job) -> Result:
@@ -103,8 +104,8 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
 def known_names(users: DataFrame, items: DataFrame, config: Config) -> dict[str, Any]:
     """What a model made of these rows knows: domains, event types, number of items, length of sequences."""
     return {
-        "domains": _names(items.select(c.DOMAIN), "domains"),
-        "event_types": _names(users.select(F.explode(c.EVENT_TYPE)), "event types"),
+        "domains": _few(items.select(c.DOMAIN), "domains"),
+        "event_types": _few(users.select(F.explode(c.EVENT_TYPE)), "event types"),
         "items": items.count(),
         "max_length": config.features.max_length,
     }
@@ -113,8 +114,10 @@ def known_names(users: DataFrame, items: DataFrame, config: Config) -> dict[str,
 def about(job: Job, model_id: str, versions: dict[str, int], known: dict[str, Any], sequences: int) -> dict[str, Any]:
     """A model's manifest before it is trained."""
     sections = ("model", "transitions", "split", "features", "train")
+    vectors = snapshot.catalogue_vectors(job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT]))
     return {
         **known,
+        "vector_widths": _few(vectors.select(F.size("vector")), "widths of content vectors", _MOST_WIDTHS),
         "model_id": model_id,
         "kind": "base",
         "parent": None,
@@ -129,12 +132,12 @@ def about(job: Job, model_id: str, versions: dict[str, int], known: dict[str, An
     }
 
 
-def _names(column: DataFrame, what: str) -> list[str]:
-    """The distinct names in a column: few by nature, so an id column that was mapped by mistake is an error."""
-    names = sorted(row[0] for row in column.distinct().limit(_MOST_NAMES + 1).toLocalIterator())
-    if len(names) > _MOST_NAMES:
-        raise DataError(f"more than {_MOST_NAMES} {what}, such as {names[:3]}: is the right column mapped?")
-    return names
+def _few(column: DataFrame, what: str, most: int = _MOST_NAMES) -> list:
+    """The distinct values of a column: few by nature, so an id column that was mapped by mistake is an error."""
+    values = sorted(row[0] for row in column.distinct().limit(most + 1).toLocalIterator())
+    if len(values) > most:
+        raise DataError(f"more than {most} {what}, such as {values[:3]}: is the right column mapped?")
+    return values
 
 
 def enter(job: Job, manifest: dict[str, Any], folder: Path, status: str = "candidate", reason: str | None = None) -> None:

@@ -1,7 +1,8 @@
 """The training snapshot: pinned table versions as Parquet, in the shapes that ranks read.
 
 ``sequences`` and the held-out pairs (``validation``, ``test``) hold fixed-size arrays for Petastorm; for meta-training,
-``sequences`` holds the rows of episodes. ``items``, ``tokens`` and ``transitions`` hold what every rank knows of the catalogue.
+``sequences`` holds the rows of episodes. ``items``, ``tokens``, ``vectors`` and ``transitions`` hold what every rank knows of
+the catalogue.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from metarec_spark.features.transitions import BACKWARD, FORWARD, SIMILARITY
 from metarec_spark.sections import Train
 from metarec_spark.training.loader import count_rows
 
-PAIR = "pair"
-SEQUENCES, ITEMS, TOKENS, TRANSITIONS = "sequences", "items", "tokens", "transitions"
-HALF = "half"
+SEQUENCES, ITEMS, TOKENS, VECTORS, TRANSITIONS = "sequences", "items", "tokens", "vectors", "transitions"
+PAIR, HALF = "pair", "half"
 ROWS_PER_FILE = 50_000
 SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
 
@@ -74,6 +74,7 @@ def write(
         SEQUENCES: spread(rows, files),
         ITEMS: catalogue_items(tables[c.ITEMS], learnt, known["domains"]),
         TOKENS: catalogue_tokens(tables[c.ITEM_CONTENT]),
+        VECTORS: catalogue_vectors(tables[c.ITEM_CONTENT]),
         TRANSITIONS: catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
     }
     parts |= {split: spread(rows, 4 * settings.processes) for split, rows in ranked.items()}
@@ -171,6 +172,11 @@ def catalogue_tokens(content: DataFrame) -> DataFrame:
     return content.select(c.ITEM_IDX, token).select(
         c.ITEM_IDX, F.xxhash64("token.tokens").alias("token"), F.col("token.weights").alias("weight")
     )
+
+
+def catalogue_vectors(content: DataFrame) -> DataFrame:
+    """(item_idx, vector) of the items with a given vector."""
+    return content.where(F.size("vector") > 0).select(c.ITEM_IDX, "vector")
 
 
 def catalogue_transitions(transitions: DataFrame) -> DataFrame:

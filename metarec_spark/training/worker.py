@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from metarec_spark import columns as c
 from metarec_spark.model import bundle
-from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
+from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens, pack_vectors
 from metarec_spark.model.inheritance import lend_parameters
 from metarec_spark.model.spectrum import spectral_start
 from metarec_spark.model.transfer import Lending
@@ -40,7 +41,7 @@ def train(spec_path: Path, ranks: Ranks) -> None:
     folder = Path(spec["snapshot"])
     settings = Train.model_validate(spec["train"])
     torch.set_num_threads(spec["threads"])
-    catalogue, item_ids = read_catalogue(folder, spec["manifest"]["items"])
+    catalogue, item_ids = read_catalogue(folder, spec["manifest"])
     torch.manual_seed(settings.seed)
     start, cpu = time.monotonic(), time.process_time()
     model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), bundle.shape(spec["manifest"]), catalogue)
@@ -86,8 +87,9 @@ def train(spec_path: Path, ranks: Ranks) -> None:
         bundle.save(Path(spec["model"]), {**spec["manifest"], "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
 
 
-def read_catalogue(folder: Path, items: int) -> tuple[Catalogue, Any]:
+def read_catalogue(folder: Path, manifest: dict[str, Any]) -> tuple[Catalogue, Any]:
     """Read what the snapshot says of the items; memory grows with items and their transitions."""
+    items = manifest["items"]
     table = pq.read_table(folder / snapshot.ITEMS).sort_by("item_idx")
     token = pq.read_table(folder / snapshot.TOKENS).sort_by([("item_idx", "ascending"), ("token", "ascending")])
     known = token["item_idx"].to_numpy() < items
@@ -103,9 +105,18 @@ def read_catalogue(folder: Path, items: int) -> tuple[Catalogue, Any]:
         tokens=tokens,
         weights=weights,
         token_hashes=hashes,
+        vectors=read_vectors(folder / snapshot.VECTORS, items, manifest["vector_widths"]),
         successors=successors,
     )
     return catalogue, table["item_id"]
+
+
+def read_vectors(part: Path, items: int, widths: list[int]) -> np.ndarray:
+    """Given vectors of items 0 … items - 1, as :class:`Catalogue` has them."""
+    table = pq.read_table(part, filters=[("item_idx", "<", items)])
+    vector = table["vector"].combine_chunks()
+    lengths = pc.list_value_length(vector).to_numpy()
+    return pack_vectors(table["item_idx"].to_numpy(), vector.flatten().to_numpy(), lengths, items, widths)
 
 
 def main(spec_path: Path) -> None:

@@ -36,7 +36,7 @@ def without_base(folder: Path, model_folder: Path, manifest: dict[str, Any], len
         Start of the search.
     """
     manifest = {**manifest, "model": {**manifest["model"], "dim": 2, "heads": 1, "adapter": 0}}
-    catalogue, item_ids = read_catalogue(folder, manifest["items"])
+    catalogue, item_ids = read_catalogue(folder, manifest)
     torch.manual_seed(0)
     model = NextItemModel(Model.model_validate(manifest["model"]), bundle.shape(manifest), catalogue)
     tuned = tune(model, catalogue, held_pairs(folder), lending, Alone(), fusions=[WITHOUT_BASE])

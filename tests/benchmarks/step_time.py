@@ -64,6 +64,7 @@ def run(items: int):
         tokens=tokens,
         weights=np.full((items, 4), 0.5, np.float32),
         token_hashes=np.arange(1000),
+        vectors=np.zeros((items, 0), np.float32),
         successors=successors,
     )
     model = NextItemModel(Model(), Shape(1, 1, 32, 50), catalogue)

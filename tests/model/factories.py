@@ -34,10 +34,14 @@ MANIFEST = {
 
 
 def catalogue(
-    items: int = 20, domains: int = 2, tokens: list[tuple[int, int, float]] | None = None, transitions: np.ndarray | None = None
+    items: int = 20,
+    domains: int = 2,
+    tokens: list[tuple[int, int, float]] | None = None,
+    transitions: np.ndarray | None = None,
+    vectors: np.ndarray | None = None,
 ) -> Catalogue:
-    """Items dealt to the domains in turn; ``tokens`` are (item, hash, weight); ``transitions`` is a dense matrix of ``forward``,
-    its transpose ``backward``; no two items are similar."""
+    """Items dealt to the domains in turn, of which item 0 has no event; ``tokens`` are (item, hash, weight); ``transitions`` is
+    a dense matrix of ``forward``, its transpose ``backward``; no two items are similar; ``vectors`` [I, W] are given."""
     triples = tokens if tokens is not None else [(i, 100 + i % 3, 1.0) for i in range(items)]
     item, hashes, weight = (
         np.array([row[n] for row in triples], kind) for n, kind in enumerate((np.int64, np.int64, np.float32))
@@ -52,6 +56,7 @@ def catalogue(
         tokens=packed,
         weights=weights,
         token_hashes=known,
+        vectors=np.zeros((items, 0), np.float32) if vectors is None else vectors.astype(np.float32),
         successors=Successors.of(items, item, successor, *signals),
     )
 

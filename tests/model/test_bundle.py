@@ -35,6 +35,17 @@ def test_a_loaded_model_gives_the_scores_of_the_saved_one(tmp_path):
     assert not loaded.model.training
 
 
+def test_given_vectors_are_saved_where_there_are_any(tmp_path):
+    of = catalogue(vectors=np.random.default_rng(0).standard_normal((20, 3)))
+    loaded = bundle.load(saved(tmp_path / "with", of))
+    np.testing.assert_array_equal(loaded.catalogue.vectors, of.vectors)
+    np.testing.assert_array_equal(loaded.item_vectors, model(of).catalogue_vectors().numpy())
+    torch.testing.assert_close(loaded.model.encode(contexts([[3, 8]])), model(of).encode(contexts([[3, 8]])), rtol=0, atol=0)
+    with safe_open(saved(tmp_path / "without") / "model.safetensors", framework="np") as file:
+        assert not {"catalogue.vectors", "state.projection"} & set(file.keys())
+    assert bundle.load(tmp_path / "without").catalogue.vectors.shape == (20, 0)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "items.parquet"])
 def test_a_changed_byte_is_an_error(tmp_path, name):
     file = saved(tmp_path) / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from model.factories import catalogue
 
-from metarec_spark.model.catalogue import pack_tokens
+from metarec_spark.model.catalogue import pack_tokens, pack_vectors
 
 
 def packed(*triples: tuple[int, int, float], items: int = 3, most: int = 8):
@@ -39,6 +39,21 @@ def test_items_without_content_have_one_column_of_padding():
     assert tokens.tolist() == [[0]] * 3
     assert weights.tolist() == [[0.0]] * 3
     assert hashes.tolist() == [0]
+
+
+def test_given_vectors_get_length_one_and_each_width_its_own_columns():
+    item, lengths = np.array([3, 0, 2, 1]), np.array([2, 3, 2, 3])
+    numbers = np.float32([3, 4, 0, 0, 0, 1e30, 1e30, 2, 0, 0])
+    half = np.sqrt(0.5)
+    expected = [[0, 0, 0, 0, 0], [0, 0, 1, 0, 0], [half, half, 0, 0, 0], [0.6, 0.8, 0, 0, 0], [0, 0, 0, 0, 0]]
+    np.testing.assert_allclose(pack_vectors(item, numbers, lengths, 5, [2, 3]), expected, rtol=1e-6)
+    np.testing.assert_allclose(pack_vectors(item, numbers, lengths, 5, [3]), np.array(expected)[:, 2:], rtol=1e-6)
+    assert pack_vectors(item, numbers, lengths, 5, []).shape == (5, 0)
+
+
+def test_content_is_a_token_or_a_vector():
+    of = catalogue(items=4, tokens=[(1, 5, 1.0), (2, 5, 1.0)], vectors=np.array([[0, 0], [0, 0], [1, 0], [0, -1]]))
+    assert of.has_content.tolist() == [False, True, True, True]
 
 
 def test_items_of_a_domain_are_ascending():

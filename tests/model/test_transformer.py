@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from model.factories import catalogue, contexts, model
@@ -78,8 +79,8 @@ def test_time_gaps_can_be_left_out():
 
 
 def test_items_with_the_same_tokens_share_their_content():
-    made = model(catalogue(tokens=[(0, 5, 0.5), (1, 5, 0.5), (2, 5, 1.0)]))
-    content = Rows(made, torch.arange(4)).vectors_RD - made.item.weight[:4]
+    made = model(catalogue(tokens=[(1, 5, 0.5), (2, 5, 0.5), (3, 5, 1.0)]))
+    content = Rows(made, torch.arange(1, 5)).vectors_RD - made.item.weight[1:5]
     torch.testing.assert_close(content[0], content[1])
     torch.testing.assert_close(content[2], 2 * content[0])
     assert content[0].abs().sum() > 0
@@ -104,3 +105,63 @@ def test_gradients_reach_the_touched_rows_and_no_others(tokens):
     places, of_token = touched["token.weight"]
     used = {int(t) for t in made.tokens_IA[[2, 5]].unique() if t}
     assert {int(place) for place, g in zip(places, of_token, strict=True) if g.abs().sum() > 0} == used
+
+
+NO_TOKENS = {"tokens": []}
+
+
+def given(items: int = 20, width: int = 3) -> np.ndarray:
+    """Given vectors; items 5 … 9 have none."""
+    vectors = np.random.default_rng(0).standard_normal((items, width))
+    vectors[5:10] = 0
+    return vectors
+
+
+def test_given_vectors_are_projected_alike_in_all_domains():
+    vectors = given()
+    vectors[2] = 2 * vectors[1]  # of another domain
+    made = model(catalogue(**NO_TOKENS, vectors=vectors))
+    content = Rows(made, torch.arange(1, 7)).vectors_RD - made.item.weight[1:7]
+    torch.testing.assert_close(content[:4], torch.from_numpy(vectors[1:5]).float() @ made.projection)
+    torch.testing.assert_close(content[1], 2 * content[0])
+    assert content[4:].tolist() == [[0.0] * 8] * 2
+    assert model(catalogue()).projection is None
+
+
+def test_the_projection_learns_from_the_touched_items_alone():
+    vectors = given()
+    made = model(catalogue(vectors=vectors))
+    rows = Rows(made, torch.tensor([2, 5]))
+    rows.vectors_RD.sum().backward()
+    torch.testing.assert_close(made.projection.grad, torch.from_numpy(vectors[[2]]).float().T.expand(3, 8))
+
+
+def test_id_dropout_leaves_the_ids_of_some_items_with_content_out_of_a_step():
+    made = model(catalogue(items=4000, **NO_TOKENS, vectors=given(4000)), id_dropout=0.25).train()
+    torch.manual_seed(0)
+    rows = Rows(made, torch.arange(4000))
+    own = (rows.vectors_RD - made.given_IW @ made.projection).abs().sum(1) > 1e-3
+    assert own[5:10].all()
+    assert own.float().mean().item() == pytest.approx(0.75, abs=0.02)
+    rows.vectors_RD.sum().backward()
+    assert torch.equal(rows.item_RD.grad.abs().sum(1) > 0, own)
+    assert not torch.equal(made.content_alone(torch.arange(4000)), ~own), "each step draws anew"
+
+
+def test_without_id_dropout_nothing_is_drawn():
+    made = model(catalogue()).train()
+    before = torch.get_rng_state()
+    torch.testing.assert_close(Rows(made, torch.arange(20)).item_RD, made.item.weight.detach())
+    assert not made.content_alone(torch.arange(20)).any()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("content", [{"tokens": [(0, 5, 1.0), (1, 5, 1.0)]}, {**NO_TOKENS, "vectors": given()}])
+def test_an_item_that_was_never_trained_is_its_content_alone(content):
+    made = model(catalogue(**content))  # item 0 has no event
+    vectors = made.catalogue_vectors()
+    own, of_content = made.item.weight[:2], Rows(made, torch.arange(2)).vectors_RD - made.item.weight[:2]
+    torch.testing.assert_close(vectors[0], made.directed(of_content[0] + own[0]))
+    torch.testing.assert_close(vectors[1], made.directed(of_content[1] + own[1]))
+    bare = model(catalogue(**NO_TOKENS))
+    torch.testing.assert_close(bare.catalogue_vectors(), bare.directed(bare.item.weight))

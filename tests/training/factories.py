@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,15 @@ def settings(**fields: object) -> Train:
 
 
 def spec(
-    folder: Path, train: Train, *, sequences: list[list[int]] | None = None, files: int = 4, model: dict | None = None
+    folder: Path,
+    train: Train,
+    *,
+    sequences: list[list[int]] | None = None,
+    files: int = 4,
+    model: dict | None = None,
+    given: Sequence[list[float]] = (),
 ) -> Path:
-    """A whole snapshot, and the file that ranks start from."""
+    """A whole snapshot, and the file that ranks start from; ``given`` are the content vectors of the first items."""
     sequences = sequences or walks()
     at = folder / "snapshot"
     written(at / snapshot.SEQUENCES, rows(sequences), files)
@@ -80,6 +87,8 @@ def spec(
     )
     tokens = {"item_idx": range(ITEMS), "token": [i % 3 for i in range(ITEMS)], "weight": pa.array([1.0] * ITEMS, pa.float32())}
     written(at / snapshot.TOKENS, pa.table({name: pa.array(values) for name, values in tokens.items()}), 1)
+    vectors = {"item_idx": pa.array(range(len(given)), pa.int32()), "vector": pa.array(given, pa.list_(pa.float32()))}
+    written(at / snapshot.VECTORS, pa.table({name: pa.array(values) for name, values in vectors.items()}), 1)
     pairs = {
         "item_idx": range(ITEMS),
         "successor": [(i + 1) % ITEMS for i in range(ITEMS)],
@@ -89,7 +98,7 @@ def spec(
         },
     }
     written(at / snapshot.TRANSITIONS, pa.table({name: pa.array(values) for name, values in pairs.items()}), 1)
-    manifest = {**MANIFEST, "model": SMALL | (model or {})}
+    manifest = {**MANIFEST, "vector_widths": sorted({len(vector) for vector in given} - {0}), "model": SMALL | (model or {})}
     said = {
         "snapshot": str(at),
         "model": str(folder / "model"),

@@ -1,0 +1,35 @@
+"""One rank, from a snapshot to a model folder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from training.factories import settings, spec
+
+from metarec_spark.model import bundle
+from metarec_spark.training.distributed import Alone
+from metarec_spark.training.worker import train
+
+GIVEN = [[3.0, 4.0], [0.0, 2.0, 0.0], [], [1.0, 0.0]]
+
+
+def trained(folder, **how) -> bundle.Bundle:
+    train(spec(folder, settings(epochs=1), **how), Alone())
+    return bundle.load(folder / "model")
+
+
+def test_given_vectors_reach_the_model(tmp_path):
+    found = trained(tmp_path, given=GIVEN)
+    expected = np.zeros((20, 5), np.float32)
+    expected[[0, 0, 1, 3], [0, 1, 3, 0]] = 0.6, 0.8, 1.0, 1.0
+    np.testing.assert_allclose(found.catalogue.vectors, expected)
+    content = expected @ found.model.projection.detach().numpy()
+    assert np.abs(content[[0, 1, 3]]).sum(1).min() > 0.1
+
+
+@pytest.mark.parametrize("given", [(), GIVEN])
+def test_the_same_seed_gives_the_same_file(tmp_path, given):
+    files = [trained(tmp_path / name, given=given, model={"id_dropout": 0.5, "dropout": 0.2}).folder for name in ("one", "two")]
+    assert files[0].joinpath("model.safetensors").read_bytes() == files[1].joinpath("model.safetensors").read_bytes()
+    without = trained(tmp_path / "three", given=given, model={"dropout": 0.2})
+    assert (without.item_vectors != bundle.load(files[0]).item_vectors).any()
