@@ -251,7 +251,8 @@ class Recommend(Section):
     mode: Literal["auto", "full"] = "auto"
     """full: score every user. auto: the cheapest mode that gives the same table."""
     users: Literal["active", "all"] = "active"
-    """active: lists in the domains where a user has events. all: lists in every domain."""
+    """active: lists in the domains where a user has events. all: lists in every domain, by events elsewhere (kind cold) or,
+    without any, by popularity."""
 
 
 class Feedback(Section):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from metarec_spark.errors import DataError
@@ -69,8 +70,17 @@ class Bundle:
         return [Fusion.model_validate(self.manifest["tuned"][name]["fusion"]) for name in self.domains]
 
     def item_ids(self) -> pa.ChunkedArray:
-        """External id of each item, [I] strings."""
+        """External id of each item in the folder, [I] strings."""
         return pq.read_table(self.folder / _ITEMS, columns=["item_id"])["item_id"]
+
+    def extended(self, catalogue: Catalogue) -> Bundle:
+        """The same parameters over a catalogue that goes on after this one; the later items have content and no id embedding."""
+        settings, state = Model.model_validate(self.manifest["model"]), self.model.state_dict()
+        model = NextItemModel(settings, shape(self.manifest), catalogue)
+        none = torch.zeros(catalogue.size - self.catalogue.size, settings.dim)
+        model.load_state_dict(state | {"item.weight": torch.cat([state["item.weight"], none])})
+        vectors = model.eval().catalogue_vectors(first=self.catalogue.size).numpy()
+        return replace(self, model=model, catalogue=catalogue, item_vectors=np.concatenate([self.item_vectors, vectors]))
 
 
 def shape(manifest: dict[str, Any]) -> Shape:
@@ -116,9 +126,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-@lru_cache(maxsize=2)
+def token_hashes(folder: Path) -> np.ndarray:
+    """Hashes of the tokens that a model knows, int64; nothing else is loaded."""
+    with safe_open(folder / _WEIGHTS, framework="np") as file:
+        return file.get_tensor("catalogue.token_hashes")[1:]
+
+
 def load(folder: Path) -> Bundle:
-    """Load a model; a process that asks again for the same folder gets the same object.
+    """Load a model.
 
     Raises
     ------

@@ -31,6 +31,27 @@ class Successors:
         indptr = np.concatenate([[0], np.cumsum(np.bincount(item, minlength=size))]).astype(np.int64)
         return cls(indptr, successor[order].astype(np.int32), *[signal[order].astype(np.float32) for signal in signals])
 
+    def extended(self, size: int, item: np.ndarray, other: np.ndarray, similarity: np.ndarray) -> Successors:
+        """With items after these, which resemble others and follow none.
+
+        Parameters
+        ----------
+        size
+            Number of items then.
+        item, other, similarity
+            [n] pairs of which one at least is a later item, in any order; each counts in both directions, once.
+        """
+        before = len(self.indptr) - 1
+        row, column = np.concatenate([item, other]).astype(np.int64), np.concatenate([other, item])
+        _, once = np.unique(row * size + column, return_index=True)  # and in order of row and column
+        row, column, alike = row[once], column[once].astype(np.int32), np.tile(similarity, 2)[once]
+        # A later item stands at the end of an earlier one's row; the rows of later items stand at the end of all.
+        at = self.indptr[np.minimum(row + 1, before)]
+        indptr = np.concatenate([self.indptr, np.full(size - before, self.indptr[-1])])
+        indptr[1:] += np.cumsum(np.bincount(row, minlength=size))
+        forward, backward = np.insert(self.forward, at, 0), np.insert(self.backward, at, 0)
+        return Successors(indptr, np.insert(self.indices, at, column), forward, backward, np.insert(self.similarity, at, alike))
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -94,17 +115,25 @@ def pack_tokens(
     vocabulary = known[count > 1]
     place = np.cumsum(count > 1)[inverse]  # from 1; 0 is padding
     item_idx, place, weights = item_idx[shared], place[shared], weights[shared]
+    width = max(1, min(most, int(np.bincount(item_idx).max(initial=0))))
+    tokens, padded = pad_tokens(item_idx, place, weights, items, width)
+    return tokens, padded, np.concatenate([[0], vocabulary]).astype(np.int64)
+
+
+def pad_tokens(
+    item_idx: np.ndarray, place: np.ndarray, weights: np.ndarray, items: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens by place, and their weights, as :class:`Catalogue` has them, [items, width] each; of more, the heaviest stay."""
     order = np.lexsort((place, -weights, item_idx))
     item_idx, place, weights = item_idx[order], place[order], weights[order]
     per_item = np.bincount(item_idx, minlength=items)
     slot = np.arange(len(item_idx)) - np.repeat(np.cumsum(per_item) - per_item, per_item)
-    width = max(1, min(most, int(per_item.max(initial=0))))
     kept = slot < width
     tokens = np.zeros((items, width), np.int32)
     padded = np.zeros((items, width), np.float32)
     tokens[item_idx[kept], slot[kept]] = place[kept]
     padded[item_idx[kept], slot[kept]] = weights[kept]
-    return tokens, padded, np.concatenate([[0], vocabulary]).astype(np.int64)
+    return tokens, padded
 
 
 def pack_vectors(item_idx: np.ndarray, numbers: np.ndarray, lengths: np.ndarray, items: int, widths: Sequence[int]) -> np.ndarray:

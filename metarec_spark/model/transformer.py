@@ -171,9 +171,9 @@ class NextItemModel(nn.Module):
         return last_BD
 
     @torch.no_grad()
-    def catalogue_vectors(self, block: int = 65_536) -> Tensor:
-        """Vectors of all items as scores take them, [I, D]."""
-        items = torch.arange(self.item.num_embeddings).split(block)
+    def catalogue_vectors(self, block: int = 65_536, first: int = 0) -> Tensor:
+        """Vectors of all items from ``first`` on, as scores take them, [I - first, D]."""
+        items = torch.arange(first, self.item.num_embeddings).split(block)
         return torch.cat([self.directed(Rows(self, part).vectors_RD) for part in items])
 
 

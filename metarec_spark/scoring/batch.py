@@ -15,6 +15,7 @@ from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transformer import Contexts
+from metarec_spark.scoring.newcomers import joined
 from metarec_spark.scoring.topn import top_n
 
 SCHEMA = "user_id string, domain string, items array<struct<item_id: string, score: float>>, kind string"
@@ -30,19 +31,27 @@ class Task:
     """Folder of the model."""
     top_n: int
     exclude_seen: bool
+    newcomers: str | None = None
+    """Folder of the items that came after the model; None: there is none."""
 
 
 @lru_cache(maxsize=2)
-def scorer_of(folder: str) -> tuple[Scorer, pa.Array]:
-    """A model's scorer and its external ids; loaded once per process."""
+def scorer_of(folder: str, newcomers: str | None = None) -> tuple[Scorer, pa.Array]:
+    """Scorer of a model, and of newcomers where there are any, and their external ids; loaded once per process."""
     torch.set_num_threads(1)
-    loaded = bundle.load(Path(folder))
-    return Scorer(loaded), loaded.item_ids().combine_chunks()
+    own = bundle.load(Path(folder))
+    if newcomers is None:
+        return Scorer(own), own.item_ids().combine_chunks()
+    both, item_ids = joined(own, Path(newcomers))
+    return Scorer(both), item_ids
 
 
 def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
-    """Rows of ``recommendations`` without day and model, for (user_id, encoded sequence, seen_items, wanted domain positions)."""
-    scorer, item_ids = scorer_of(task.model)
+    """Rows of ``recommendations`` without day and model, for (user_id, encoded sequence, seen_items, wanted, active).
+
+    ``wanted`` are the positions of the domains that are due, ``active`` of those in which the user has events.
+    """
+    scorer, item_ids = scorer_of(task.model, task.newcomers)
     for batch in batches:
         if not batch.num_rows:
             continue
@@ -50,12 +59,14 @@ def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBa
         hidden = scorer.hidden(contexts)
         seen = ragged(batch["seen_items"])
         pair_user, pair_domain = _pairs(batch["wanted"])
+        active = np.zeros((batch.num_rows, len(scorer.bundle.domains)), bool)
+        active[_pairs(batch["active"])] = True
         for domain in np.unique(pair_domain):
             users = pair_user[pair_domain == domain]
-            yield _lists(batch, scorer, item_ids, task, int(domain), users, contexts, hidden, seen)
+            yield _lists(batch, scorer, item_ids, task, int(domain), users, contexts, hidden, seen, active[users, domain])
 
 
-def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen) -> pa.RecordBatch:
+def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen, active) -> pa.RecordBatch:
     items = scorer.catalogue.of_domain[domain]
     unseen = [places(items, seen[user]) if task.exclude_seen else np.empty(0, np.int64) for user in users]
     known = contexts.length.numpy()[users] > 0
@@ -84,7 +95,7 @@ def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen)
             batch["user_id"].take(pa.array(users)),
             pa.array([scorer.bundle.domains[domain]] * len(users)),
             lists,
-            pa.array(np.where(known, "model", "popularity")),
+            pa.array(np.where(~known, "popularity", np.where(active, "model", "cold"))),
         ],
         schema=_ARROW,
     )

@@ -1,8 +1,9 @@
-"""recommend: user_sequences + each domain's newest approved model → the day's rows of ``recommendations``."""
+"""recommend: user_sequences + each domain's newest approved model + newer items → the day's rows of ``recommendations``."""
 
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from functools import partial, reduce
 
 from pyspark.sql import DataFrame
@@ -14,17 +15,20 @@ from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.run import users_as_of
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
+from metarec_spark.scoring import newcomers
 from metarec_spark.scoring.batch import SCHEMA, Task, score
+from metarec_spark.scoring.newcomers import Newcomers
 from metarec_spark.storage import local_path
 
 USERS_PER_TASK = 5_000
+_PINNED = (c.USER_SEQUENCES, c.EVENTS, c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS)
 
 
 def recommend(job: Job) -> Result:
     """Write the top-N of every (user, domain) that is due, replacing the day's rows."""
     config = job.config
     serving = models_of_domains(job)
-    versions = {name: job.warehouse.version(name) for name in (c.USER_SEQUENCES, c.EVENTS, c.ITEMS)}
+    versions = {name: job.warehouse.version(name) for name in _PINNED}
     users = users_as_of(job, job.ds, versions, config.features)
     served = [domain for _, domains in serving for domain in domains]
     unknown = users.select(F.explode("active_domains").alias(c.DOMAIN)).where(~F.col(c.DOMAIN).isin(served))
@@ -32,21 +36,24 @@ def recommend(job: Job) -> Result:
     if unknown:
         log.warning("no lists in domains that no approved model serves: %s (users each); train again, or adapt", unknown)
     tasks = max(job.spark.sparkContext.defaultParallelism, math.ceil(users.count() / USERS_PER_TASK))
-    rows = reduce(DataFrame.unionByName, [_lists(job, users, model, domains, tasks) for model, domains in serving])
     ids = [model["model_id"] for model, _ in serving]
     commit = job.commit(inputs=versions, model_id=" ".join(ids))
-    job.warehouse.replace_days(c.RECOMMENDATIONS, rows, "ds", job.ds, job.ds, commit)
+    with ExitStack() as written:
+        came = [written.enter_context(newcomers.written(job, local_path(model["path"]), versions)) for model, _ in serving]
+        lists = [_lists(job, users, *served, new, tasks) for served, new in zip(serving, came, strict=True)]
+        job.warehouse.replace_days(c.RECOMMENDATIONS, reduce(DataFrame.unionByName, lists), "ds", job.ds, job.ds, commit)
     written = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(job.ds))
     counts = written.agg(F.count("*"), F.countDistinct(c.USER_ID), F.coalesce(F.sum(F.size("items")), F.lit(0))).first()
     log.info("recommendations: %d lists for %d users, %d items, by %s", *counts, ", ".join(ids))
-    return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details={"items": counts[2], "models": ids})
+    details = {"items": counts[2], "models": ids, "new_items": [new.count if new else 0 for new in came]}
+    return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details=details)
 
 
-def _lists(job: Job, users: DataFrame, model: dict, domains: list[str], tasks: int) -> DataFrame:
+def _lists(job: Job, users: DataFrame, model: dict, domains: list[str], came: Newcomers | None, tasks: int) -> DataFrame:
     """Rows of ``recommendations`` in the domains that one model serves."""
     folder, settings = local_path(model["path"]), job.config.recommend
-    task = Task(str(folder), settings.top_n, settings.exclude_seen)
-    rows = inputs(users, bundle.read_manifest(folder), domains, everywhere=settings.users == "all")
+    task = Task(str(folder), settings.top_n, settings.exclude_seen, str(came.folder) if came else None)
+    rows = inputs(users, bundle.read_manifest(folder), domains, came, everywhere=settings.users == "all")
     rows = rows.where(F.size("wanted") > 0).repartition(tasks, c.USER_ID).sortWithinPartitions(c.USER_ID)
     rows = rows.mapInArrow(partial(score, task=task), SCHEMA)
     return rows.withColumns({"ds": F.lit(job.ds), "model_id": F.lit(model["model_id"])})
@@ -93,14 +100,14 @@ def _approved(job: Job) -> list[dict]:
     return found
 
 
-def inputs(users: DataFrame, manifest: dict, served: list[str], *, everywhere: bool) -> DataFrame:
-    """(user_id, encoded sequence, seen_items, wanted): ``wanted`` lists the positions of the served domains that are due."""
-    domains = manifest["domains"]
-    if everywhere:
-        wanted = F.array(*[F.lit(domains.index(name)) for name in served])
-    else:
-        due = F.array_intersect("active_domains", F.array(*[F.lit(name) for name in served]))
-        wanted = F.transform(due, lambda name: position(domains, name))
-    frame = users.withColumn("wanted", wanted).drop("active_domains", "events")
+def inputs(users: DataFrame, manifest: dict, served: list[str], came: Newcomers | None, *, everywhere: bool) -> DataFrame:
+    """(user_id, encoded sequence, seen_items, wanted, active), as :func:`metarec_spark.scoring.batch.score` takes them."""
     shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
-    return encoded(frame, **shape)
+    if came:
+        users = newcomers.known_events(users, came.items, shape["items"])
+        shape["items"] = came.end
+    names = F.array(*[F.lit(name) for name in served])
+    place = partial(position, manifest["domains"])
+    frame = users.withColumn("active", F.transform(F.array_intersect("active_domains", names), place))
+    frame = frame.withColumn("wanted", F.transform(names, place) if everywhere else F.col("active"))
+    return encoded(frame.drop("active_domains", "events"), **shape)

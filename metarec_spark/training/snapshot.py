@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -19,6 +22,7 @@ from metarec_spark.errors import DataError
 from metarec_spark.features import encoding
 from metarec_spark.features.split import pairs, train_part
 from metarec_spark.features.transitions import BACKWARD, FORWARD, SIMILARITY
+from metarec_spark.model.catalogue import pack_vectors
 from metarec_spark.sections import Train
 from metarec_spark.training.loader import count_rows
 
@@ -177,6 +181,14 @@ def catalogue_tokens(content: DataFrame) -> DataFrame:
 def catalogue_vectors(content: DataFrame) -> DataFrame:
     """(item_idx, vector) of the items with a given vector."""
     return content.where(F.size("vector") > 0).select(c.ITEM_IDX, "vector")
+
+
+def read_vectors(part: Path, items: range, widths: Sequence[int]) -> np.ndarray:
+    """Given vectors of a range of items, [items, sum of widths], as :class:`metarec_spark.model.catalogue.Catalogue` has them."""
+    table = pq.read_table(part).filter(pc.field(c.ITEM_IDX) < items.stop)
+    vector = table["vector"].combine_chunks()
+    index, lengths = table[c.ITEM_IDX].to_numpy() - items.start, pc.list_value_length(vector).to_numpy()
+    return pack_vectors(index, vector.flatten().to_numpy(), lengths, len(items), widths)
 
 
 def catalogue_transitions(transitions: DataFrame) -> DataFrame:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from metarec_spark import columns as c
 from metarec_spark.model import bundle
-from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens, pack_vectors
+from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
 from metarec_spark.model.inheritance import lend_parameters
 from metarec_spark.model.spectrum import spectral_start
 from metarec_spark.model.transfer import Lending
@@ -105,18 +104,10 @@ def read_catalogue(folder: Path, manifest: dict[str, Any]) -> tuple[Catalogue, A
         tokens=tokens,
         weights=weights,
         token_hashes=hashes,
-        vectors=read_vectors(folder / snapshot.VECTORS, items, manifest["vector_widths"]),
+        vectors=snapshot.read_vectors(folder / snapshot.VECTORS, range(items), manifest["vector_widths"]),
         successors=successors,
     )
     return catalogue, table["item_id"]
-
-
-def read_vectors(part: Path, items: int, widths: list[int]) -> np.ndarray:
-    """Given vectors of items 0 … items - 1, as :class:`Catalogue` has them."""
-    table = pq.read_table(part, filters=[("item_idx", "<", items)])
-    vector = table["vector"].combine_chunks()
-    lengths = pc.list_value_length(vector).to_numpy()
-    return pack_vectors(table["item_idx"].to_numpy(), vector.flatten().to_numpy(), lengths, items, widths)
 
 
 def main(spec_path: Path) -> None:

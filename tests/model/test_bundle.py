@@ -14,11 +14,6 @@ from metarec_spark.errors import DataError
 from metarec_spark.model import bundle
 
 
-@pytest.fixture(autouse=True)
-def _nothing_cached():
-    bundle.load.cache_clear()
-
-
 def test_a_loaded_model_gives_the_scores_of_the_saved_one(tmp_path):
     of = catalogue(transitions=np.eye(20, k=1))
     loaded = bundle.load(saved(tmp_path / "model", of, blocks=2))

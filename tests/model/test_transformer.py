@@ -159,9 +159,9 @@ def test_without_id_dropout_nothing_is_drawn():
 @pytest.mark.parametrize("content", [{"tokens": [(0, 5, 1.0), (1, 5, 1.0)]}, {**NO_TOKENS, "vectors": given()}])
 def test_an_item_that_was_never_trained_is_its_content_alone(content):
     made = model(catalogue(**content))  # item 0 has no event
-    vectors = made.catalogue_vectors()
-    own, of_content = made.item.weight[:2], Rows(made, torch.arange(2)).vectors_RD - made.item.weight[:2]
-    torch.testing.assert_close(vectors[0], made.directed(of_content[0] + own[0]))
-    torch.testing.assert_close(vectors[1], made.directed(of_content[1] + own[1]))
+    of_content = (made.weights_IA[..., None] * made.token(made.tokens_IA)).sum(1)
+    of_content = of_content if made.projection is None else made.given_IW @ made.projection
+    expected = torch.cat([of_content[:1], of_content[1:] + made.item.weight[1:]])
+    torch.testing.assert_close(made.catalogue_vectors(), made.directed(expected))
     bare = model(catalogue(**NO_TOKENS))
     torch.testing.assert_close(bare.catalogue_vectors(), bare.directed(bare.item.weight))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
+from pyspark.sql import functions as F
 from training.warehouses import DAY, NEXT, copied, job_at, rows_of, stages
 
 from metarec_spark.errors import ModelRejected
-from metarec_spark.scoring.run import recommend
+from metarec_spark.model import bundle
+from metarec_spark.model.scorer import Scorer
+from metarec_spark.scoring.batch import contexts_of
+from metarec_spark.scoring.run import inputs, recommend
 
 KNOWN = {"books": {f"b{i}" for i in range(10)}, "films": {f"f{i}" for i in range(10)}}
 
@@ -71,7 +77,27 @@ def test_all_users_get_lists_in_all_domains_and_seen_items_where_they_are_wanted
     found = lists(spark, folder, users="all", top_n=20, exclude_seen=False)
     assert set(found) == {(user, domain) for user, _ in seen for domain in KNOWN}
     check_items(found, {}, 20)
-    assert {user for (user, _), row in found.items() if row["kind"] == "popularity"} == {"new", "gamer"}
+    for (user, domain), row in found.items():
+        by_events = "model" if (user, domain) in seen else "cold"
+        assert row["kind"] == ("popularity" if user in ("new", "gamer") else by_events)
+
+
+def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_lend(spark, folder, seen):
+    found = lists(spark, folder, users="all", top_n=10, exclude_seen=False)
+    job = job_at(spark, folder, "recommend", NEXT)
+    model = bundle.load(Path(urlparse(job.warehouse.read("models").first()["path"]).path))
+    users = inputs(job.warehouse.read("user_sequences"), model.manifest, model.domains, None, everywhere=True)
+    cold = [user for user, domain in seen if domain == "books" and (user, "films") not in seen and user != "new"]
+    batch = users.where(F.col("user_id").isin(cold)).toArrow().combine_chunks().to_batches()[0]
+    scorer, context = Scorer(model), contexts_of(batch)
+    assert (context.domain == 0).all(), "books alone"
+    base, lent = scorer.base(scorer.hidden(context), 1), scorer.additions(context, 1)
+    assert lent.sum(1).min() > 0
+    names = [model.item_ids()[int(item)].as_py() for item in model.catalogue.of_domain[1]]
+    for user, scores in zip(batch["user_id"].to_pylist(), scorer.fused(base, context, 1).tolist(), strict=True):
+        assert found[user, "films"]["kind"] == "cold"
+        shown = {item["item_id"]: item["score"] for item in found[user, "films"]["items"]}
+        assert shown == pytest.approx(dict(zip(names, scores, strict=True)), abs=1e-4)
 
 
 def test_without_an_approved_model_there_are_no_lists(spark, folder):

@@ -1,0 +1,150 @@
+"""Newcomers: items that came after the model was trained, recommended by their content and by what resembles them.
+
+Spark writes what the model needs to know of them as a folder of Parquet files; every executor process reads it once, beside
+the model. The model's own folder stays as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+from metarec_spark.features.encoding import position
+from metarec_spark.features.transitions import SIMILARITY
+from metarec_spark.job import Job
+from metarec_spark.model import bundle
+from metarec_spark.model.bundle import Bundle
+from metarec_spark.model.catalogue import Catalogue, pad_tokens
+from metarec_spark.storage import local_path
+from metarec_spark.training import snapshot
+from metarec_spark.training.snapshot import ITEMS, TOKENS, TRANSITIONS, VECTORS
+
+_SEQUENCE = (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """What was written of them."""
+
+    folder: Path
+    """Where; it lasts as long as the lists are made."""
+    items: DataFrame
+    """(item_idx, item_id, domain position), a row each."""
+    count: int
+    end: int
+    """One more than their largest index."""
+
+
+@contextmanager
+def written(job: Job, model: Path, versions: dict[str, int]) -> Iterator[Newcomers | None]:
+    """The newcomers of a model's domains, from pinned table versions; None where there is none.
+
+    An item is one where the model knows a token of it or can read its given vector, or where another item resembles it. Item
+    information bears no date: an older day that is run again sees today's.
+
+    Notes
+    -----
+    Costs grow with the items that came since the training; the driver holds 8 bytes for each token that the model knows.
+    """
+    manifest = bundle.read_manifest(model)
+    # A name for each content: executors keep what they have read.
+    name = "-".join([manifest["model_id"], *map(str, versions.values())])
+    folder = local_path(job.warehouse.path("_newcomers")) / name
+    try:
+        yield _write(job, manifest, bundle.token_hashes(model), versions, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int], folder: Path) -> Newcomers | None:
+    later = (F.col(c.ITEM_IDX) >= manifest["items"]) & F.col(c.DOMAIN).isin(manifest["domains"])
+    items, content, transitions = (
+        job.warehouse.read(name, versions[name]).where(later) for name in (c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS)
+    )
+    if items.isEmpty():
+        return None
+    known = job.spark.createDataFrame(pa.table({"token": hashes}))
+    alike = snapshot.catalogue_transitions(transitions).where(F.col(SIMILARITY) > 0)
+    parts = {
+        TOKENS: snapshot.catalogue_tokens(content).join(F.broadcast(known), "token", "left_semi"),
+        VECTORS: snapshot.catalogue_vectors(content).where(F.size("vector").isin(manifest.get("vector_widths", []))),
+        TRANSITIONS: alike.select(c.ITEM_IDX, "successor", SIMILARITY),
+    }
+    for name, part in parts.items():
+        part.write.mode("overwrite").parquet((folder / name).as_uri())
+    read = job.spark.read.parquet
+    named = reduce(DataFrame.unionByName, [read((folder / name).as_uri()).select(c.ITEM_IDX) for name in parts])
+    domain = position(manifest["domains"], F.col(c.DOMAIN)).alias(c.DOMAIN)
+    found = items.join(named, c.ITEM_IDX, "left_semi").select(c.ITEM_IDX, c.ITEM_ID, domain)
+    found.write.mode("overwrite").parquet((folder / ITEMS).as_uri())
+    found = read((folder / ITEMS).as_uri())
+    count, last = found.agg(F.count("*"), F.max(c.ITEM_IDX)).first()
+    return Newcomers(folder, found, count, last + 1) if count else None
+
+
+def known_events(users: DataFrame, newcomers: DataFrame, items: int) -> DataFrame:
+    """Users' sequences without events on items that are neither among the model's first ``items`` nor newcomers."""
+    later = F.filter(c.ITEM_IDX, lambda item: item >= items)
+    known = users.select(c.USER_ID, F.explode(F.array_distinct(later)).alias(c.ITEM_IDX)).join(newcomers, c.ITEM_IDX)
+    known = known.groupBy(c.USER_ID).agg(F.collect_set(c.ITEM_IDX).alias("known"))
+    users = users.join(known, c.USER_ID, "left").withColumn("known", F.coalesce("known", F.array().cast("array<int>")))
+    event = F.filter(
+        F.arrays_zip(*_SEQUENCE), lambda e: (e[c.ITEM_IDX] < items) | F.array_contains(F.col("known"), e[c.ITEM_IDX])
+    )
+    users = users.withColumn("event", event)
+    return users.withColumns({name: F.col(f"event.{name}") for name in _SEQUENCE}).drop("known", "event")
+
+
+def joined(own: Bundle, folder: Path) -> tuple[Bundle, pa.Array]:
+    """The model with the newcomers in ``folder`` after its own items, and the external ids of all.
+
+    An index between theirs whose item is not among them is in no domain, and has no id.
+    """
+    table = pq.read_table(folder / ITEMS)
+    before, index = own.catalogue.size, table[c.ITEM_IDX].to_numpy()
+    size = int(index.max()) + 1
+    row = np.full(size - before, -1)
+    row[index - before] = np.arange(len(index))
+    domain = np.where(row >= 0, table[c.DOMAIN].to_numpy()[row], -1).astype(np.int32)
+    ids = table[c.ITEM_ID].combine_chunks().take(pa.array(row, mask=row < 0))
+    catalogue = Catalogue(
+        domain=np.concatenate([own.catalogue.domain, domain]),
+        events=np.concatenate([own.catalogue.events, np.zeros(size - before, np.int64)]),
+        **_content(own, folder, size),
+        successors=own.catalogue.successors.extended(size, *_alike(folder, index, before)),
+    )
+    return own.extended(catalogue), pa.concat_arrays([own.item_ids().combine_chunks(), ids])
+
+
+def _content(own: Bundle, folder: Path, size: int) -> dict[str, np.ndarray]:
+    """Tokens and given vectors of all items; of a newcomer, the model reads as many tokens as of its own items at most."""
+    before, hashes, token = own.catalogue.size, own.catalogue.token_hashes, pq.read_table(folder / TOKENS)
+    place = 1 + np.searchsorted(hashes[1:], token["token"].to_numpy())
+    item, weight, width = token[c.ITEM_IDX].to_numpy() - before, token["weight"].to_numpy(), own.catalogue.tokens.shape[1]
+    tokens, weights = pad_tokens(item, place, weight, size - before, width)
+    vectors = snapshot.read_vectors(folder / VECTORS, range(before, size), own.manifest.get("vector_widths", []))
+    return {
+        "tokens": np.concatenate([own.catalogue.tokens, tokens]),
+        "weights": np.concatenate([own.catalogue.weights, weights]),
+        "token_hashes": hashes,
+        "vectors": np.concatenate([own.catalogue.vectors, vectors]),
+    }
+
+
+def _alike(folder: Path, index: np.ndarray, before: int) -> tuple[np.ndarray, ...]:
+    """(item, other, similarity) of the newcomers and the items that they resemble, which are the model's own or newcomers too."""
+    pair = pq.read_table(folder / TRANSITIONS)
+    item, other, similarity = (pair[name].to_numpy() for name in (c.ITEM_IDX, "successor", SIMILARITY))
+    here = (other < before) | np.isin(other, index)
+    return item[here], other[here], similarity[here]
