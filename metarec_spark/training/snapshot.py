@@ -41,6 +41,7 @@ def write(
     of: Sequence[str],
     settings: Train,
     splits: Sequence[str] = (c.VALIDATION,),
+    counted: DataFrame | None = None,
 ) -> int:
     """Write all parts and return the number of sequences.
 
@@ -57,6 +58,8 @@ def write(
         Domains whose held-out events are ranked.
     splits
         Which of those; a part for each.
+    counted
+        Rows whose training events are counted, an item without any being one that its id says nothing of; None: ``learnt``.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def write(
     ranked = {split: held_pairs(held, split, settings.validation_pairs, of, **known) for split in splits}
     parts = {
         SEQUENCES: spread(rows, files),
-        ITEMS: catalogue_items(tables[c.ITEMS], learnt, known["domains"]),
+        ITEMS: catalogue_items(tables[c.ITEMS], learnt if counted is None else counted, known["domains"]),
         TOKENS: catalogue_tokens(tables[c.ITEM_CONTENT]),
         VECTORS: catalogue_vectors(tables[c.ITEM_CONTENT]),
         TRANSITIONS: catalogue_transitions(tables[c.ITEM_TRANSITIONS]),

@@ -153,7 +153,9 @@ class _Task:
             learnt = mine.unionByName(sample.select(*mine.columns))
         settings = job.config.train.model_copy(update={"validation_pairs": adapt.validation_pairs, "method": "joint"})
         splits = (c.VALIDATION, c.TEST)
-        rows = snapshot.write(folder, learnt, mine, self.tables, known, [self.domain], settings, splits)
+        # A candidate that starts from the base knows the items of all its events.
+        counted = self.users if learns == "target" else learnt
+        rows = snapshot.write(folder, learnt, mine, self.tables, known, [self.domain], settings, splits, counted)
         manifest = about(job, "", self.versions, known, rows) | {"kind": "adapted", "parent": self.base["model_id"]}
         events = train_part(learnt).agg(F.sum(F.size(c.ITEM_IDX))).first()[0]
         manifest |= {"serves": [self.domain], "learnt_events": int(events)}
