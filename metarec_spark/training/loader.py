@@ -29,7 +29,7 @@ from metarec_spark import columns as c
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.training.snapshot import HALF
+from metarec_spark.training.snapshot import HALF, count_rows
 
 # Petastorm speaks pyarrow's old dialect, and says at every reader's end that its cache is clean.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
@@ -82,11 +82,6 @@ def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterato
         with contextlib.redirect_stdout(io.StringIO()):  # it prints; standard output is the command's result alone
             reader.stop()
             reader.join()
-
-
-def count_rows(folder: Path) -> int:
-    """Rows of a snapshot part, from the files' footers."""
-    return sum(pq.read_metadata(file).num_rows for file in sorted(folder.glob("*.parquet")))
 
 
 def count_row_groups(folder: Path) -> int:

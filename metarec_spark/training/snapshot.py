@@ -24,7 +24,6 @@ from metarec_spark.features.split import pairs, train_part
 from metarec_spark.features.transitions import BACKWARD, FORWARD, SIMILARITY
 from metarec_spark.model.catalogue import pack_vectors
 from metarec_spark.sections import Train
-from metarec_spark.training.loader import count_rows
 
 SEQUENCES, ITEMS, TOKENS, VECTORS, TRANSITIONS = "sequences", "items", "tokens", "vectors", "transitions"
 PAIR, HALF = "pair", "half"
@@ -91,6 +90,11 @@ def write(
     if written != expected:
         raise DataError(f"snapshot {folder}: {written} sequences written, {expected} expected: run again")
     return written
+
+
+def count_rows(folder: Path) -> int:
+    """Rows of a part, from the files' footers."""
+    return sum(pq.read_metadata(file).num_rows for file in sorted(folder.glob("*.parquet")))
 
 
 def training_sequences(

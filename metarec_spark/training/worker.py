@@ -27,7 +27,7 @@ from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Model, Train, Transitions
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Horovod, Ranks
-from metarec_spark.training.loader import Shard, count_rows, held_out
+from metarec_spark.training.loader import Shard, held_out
 from metarec_spark.training.loop import fit
 from metarec_spark.training.tuning import tune
 
@@ -57,7 +57,7 @@ def train(spec_path: Path, ranks: Ranks) -> None:
         catalogue,
         Shard(folder / snapshot.SEQUENCES, ranks.rank, ranks.size, settings.reader_pool),
         held_out(Shard(*validation), settings.epoch_pairs),
-        rows=count_rows(folder / snapshot.SEQUENCES),
+        rows=snapshot.count_rows(folder / snapshot.SEQUENCES),
         settings=settings,
         ranks=ranks,
         checkpoint=spec_path.parent / "checkpoint.safetensors",

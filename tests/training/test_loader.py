@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from training.factories import rows, shard, walks, written
 
 from metarec_spark.errors import TrainingError
-from metarec_spark.training import loader
+from metarec_spark.training import loader, snapshot
 
 SOME_LENGTHS = st.lists(st.integers(1, 60), max_size=60)
 
@@ -173,7 +173,7 @@ def test_fewer_row_groups_than_ranks_is_an_error(folder):
 
 
 def test_rows_are_counted_from_the_footers(folder):
-    assert loader.count_rows(folder) == 30
+    assert snapshot.count_rows(folder) == 30
 
 
 @pytest.mark.parametrize("pool", ["dummy", "process"])

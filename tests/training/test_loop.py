@@ -36,11 +36,10 @@ def parts(tmp_path):
 METHODS = ["joint", "reptile", "fomaml"]
 
 
-def fit(parts, checkpoint, made=None, row_count=30, **fields):
-    made = made or model()
-    return made, loop.fit(
-        made, catalogue(), *parts, rows=row_count, settings=settings(**fields), ranks=Alone(), checkpoint=checkpoint
-    )
+def fit(parts, checkpoint, made=None, row_count=30, targets=None, trained=None, **fields):
+    made, of = made or model(), (catalogue(), *parts)
+    how = {"ranks": Alone(), "checkpoint": checkpoint, "targets": targets, "trained": trained}
+    return made, loop.fit(made, *of, rows=row_count, settings=settings(**fields), **how)
 
 
 def assert_equal(one, other):
@@ -188,3 +187,15 @@ def test_each_domain_stops_when_it_got_worse_for_long_enough():
     assert loop._still_learnt(noted([0.2, None], [0.1, None], [0.1, None]), automatic, 2) == [1]
     both = noted([0.2, 0.2], [0.1, 0.1], [0.1, 0.1])
     assert loop._still_learnt(both, automatic, 2) == [0, 1], "the last ones go on together"
+
+
+def test_only_the_parameters_that_are_named_are_trained(parts, tmp_path):
+    before = {name: value.clone() for name, value in model().state_dict().items()}
+    made, _ = fit(parts, tmp_path / "checkpoint", trained=("item.", "adapter_", "query."))
+    changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"item.weight", "adapter_in", "adapter_out", "query.weight"}
+
+
+def test_only_the_domains_that_are_named_are_learnt(parts, tmp_path):
+    _, state = fit(parts, tmp_path / "checkpoint", targets=[1])
+    assert all(of_books is None and of_films > 0 for of_books, of_films in (epoch["loss_of"] for epoch in state.history))

@@ -1,0 +1,57 @@
+"""What is taken over from a model, and by what it is matched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from model.factories import MANIFEST, SHAPE, SMALL, catalogue, saved
+
+from metarec_spark.model import bundle
+from metarec_spark.model.inheritance import lend_parameters
+from metarec_spark.model.transformer import NextItemModel
+from metarec_spark.sections import Model
+
+# The new model's names are in another order, and there are more of them, and more items.
+NEW = {**MANIFEST, "domains": ["films", "songs", "books"], "event_types": ["play", "view"], "items": 24, "vector_widths": []}
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A base model with every parameter at random, and a model that has taken it over."""
+    base = bundle.load(saved(tmp_path))
+    for value in base.model.state_dict().values():
+        torch.nn.init.normal_(value) if value.is_floating_point() else None
+    of = catalogue(items=24, tokens=[(i, 101 + i % 3, 1.0) for i in range(24)])
+    torch.manual_seed(1)
+    made = NextItemModel(Model(**SMALL), replace(SHAPE, domains=3), of)
+    lend_parameters(base, made, NEW, of)
+    return base, made.state_dict(), of
+
+
+def test_items_are_the_same_by_index_and_tokens_by_hash(pair):
+    base, found, of = pair
+    known = base.model.state_dict()
+    assert torch.equal(found["item.weight"][:20], known["item.weight"])
+    assert found["item.weight"][20:].abs().max() < 0.3, "what the base does not know starts small"
+    for token in (101, 102):
+        ours, theirs = (int(np.flatnonzero(c.token_hashes == token)[0]) for c in (of, base.catalogue))
+        assert torch.equal(found["token.weight"][ours], known["token.weight"][theirs])
+
+
+def test_domains_and_event_types_are_the_same_by_name(pair):
+    base, found, _ = pair
+    known = base.model.state_dict()
+    for part in ("domain.weight", "query.weight", "adapter_in", "adapter_out"):
+        assert torch.equal(found[part][0], known[part][1]) and torch.equal(found[part][2], known[part][0])
+        assert torch.allclose(found[part][1], known[part].mean(0)), "a new domain starts as the mean of those that are known"
+    assert torch.equal(found["event_type.weight"][2], known["event_type.weight"][1])
+
+
+def test_the_trunk_is_taken_whole(pair):
+    base, found, _ = pair
+    parts = [name for name in found if name.startswith(("blocks.", "norm.", "gap.", "position."))]
+    assert len(parts) > 10
+    assert all(torch.equal(found[name], base.model.state_dict()[name]) for name in parts)
