@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -31,9 +33,16 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_json(path: Path, value: dict) -> None:
-    """Write a JSON object whole: readers see the old file or the new one."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft to write, which then takes the file's place: readers see the old file or the new one. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    yield draft
     draft.replace(path)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a JSON object whole."""
+    with whole(path) as draft:
+        draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

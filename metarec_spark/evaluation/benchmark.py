@@ -28,6 +28,7 @@ from metarec_spark.evaluation.published import PUBLISHED
 from metarec_spark.evaluation.run import evaluate
 from metarec_spark.features.run import extract
 from metarec_spark.job import Job, Result
+from metarec_spark.storage import whole
 from metarec_spark.training.run import train
 
 _KEY = ("run", "seed", "settings")
@@ -155,12 +156,10 @@ def _read(out: Path) -> Iterator[dict[str, Any]]:
 
 
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
-    draft = out / ".benchmark.csv"
-    with draft.open("w", newline="", encoding="utf-8") as file:
+    with whole(out / "benchmark.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    draft.replace(out / "benchmark.csv")
     (out / "benchmark.md").write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metarec_spark import columns as c
 from metarec_spark.evaluation.metrics import AT_K, SEGMENTS
+from metarec_spark.storage import whole
 
 CUTOFF = 10
 """Length of the lists that the page judges."""
@@ -97,14 +98,13 @@ def write(folder: Path, report: Report) -> Path:
     Parameters
     ----------
     folder
-        The model's folder, which exists.
+        The model's folder.
     report
         What to show. Its texts may hold anything: they are escaped.
     """
     path = folder / "report.html"
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(_page(report), encoding="utf-8")
-    draft.replace(path)
+    with whole(path) as draft:
+        draft.write_text(_page(report), encoding="utf-8")
     return path
 
 

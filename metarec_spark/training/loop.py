@@ -29,6 +29,7 @@ from metarec_spark.model.fusion import DomainWeights
 from metarec_spark.model.loss import Candidates
 from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Train
+from metarec_spark.storage import whole
 from metarec_spark.training import loader
 from metarec_spark.training.distributed import Ranks
 from metarec_spark.training.loader import Batch, Held, Shard
@@ -230,9 +231,8 @@ def _save(
     """Write a checkpoint whole: a reader finds the one before or this one."""
     parts = {"model": model.state_dict(), "best": best, "weights": weights.state_dict(), "optimizer": optimizer.state()}
     tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
-    draft = path.with_name(f".{path.name}.draft")
-    save_file(tensors, draft, metadata={"state": json.dumps(asdict(state))})
-    draft.replace(path)
+    with whole(path) as draft:
+        save_file(tensors, draft, metadata={"state": json.dumps(asdict(state))})
 
 
 def _resume(path: Path, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
