@@ -77,7 +77,7 @@ def test_nothing_imports_jobs():
     [
         (("model",), ("pyspark", "delta", *ours("tables", "contracts", "session", "features"))),
         (("features",), ("torch", *ours("model", "training", "evaluation", "scoring", "feedback", "maintenance"))),
-        (("scoring.topn",), ("pyspark", "pyarrow", *ours("model", "features", "tables"))),
+        (("scoring.topn", "scoring.ranking"), ("pyspark", "pyarrow", *ours("model", "features", "tables"))),
         (FOUNDATION, ours(*STAGES, "cli", "nightly", "demo", "job")),
         (("synthetic",), ours("features", "model", "training", "evaluation", "scoring")),
     ],

@@ -12,8 +12,9 @@ import torch
 from metarec_spark import columns as c
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.scoring.batch import contexts_of, places, ragged, scorer_of
-from metarec_spark.scoring.topn import hide, select
+from metarec_spark.scoring.batch import contexts_of, scorer_of
+from metarec_spark.scoring.ranking import hide, places, ranks, seen_places
+from metarec_spark.scoring.topn import select
 
 SCHEMA = (
     "split string, domain string, scorer string, rank int, candidates int, loss double, "
@@ -68,10 +69,10 @@ def rank(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBat
 def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) -> Iterator[pa.RecordBatch]:
     items = scorer.catalogue.of_domain[domain]
     target = batch["target"].to_numpy()
-    place = np.minimum(np.searchsorted(items, target), len(items) - 1)
-    known = items[place] == target
-    seen = [places(items, row) for row in ragged(batch["seen"])]
-    candidates = len(items) - np.array([len(row) for row in seen])
+    place = places(items, target)
+    known = place >= 0
+    seen = seen_places(items, batch["seen"].flatten().to_numpy(), np.diff(batch["seen"].offsets.to_numpy()))
+    candidates = len(items) - np.bincount(seen[0], minlength=len(target))
     train_events = batch["train_events"].to_numpy()
     cold_item = np.where(known, scorer.catalogue.events[items[place]] == 0, True)
     contexts = contexts_of(batch)
@@ -79,7 +80,6 @@ def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) 
     for name, scores in _scores(scorer, contexts, domain).items():
         hide(scores, seen)
         of_target = scores[torch.arange(len(target)), torch.from_numpy(place)]
-        ahead = (scores >= of_target[:, None]).sum(1).numpy()
         loss = (torch.logsumexp(scores, 1) - of_target).numpy().astype(np.float64)
         comparable = known if name in (c.MODEL, c.BASE) else np.zeros_like(known)
         top, top_scores = select(scores, min(task.longest, len(items)))
@@ -88,7 +88,7 @@ def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) 
                 batch["split"],
                 batch["target_domain"],
                 pa.array([name] * len(target)),
-                pa.array(np.where(known, ahead, candidates).astype(np.int32)),
+                pa.array(np.where(known, ranks(scores, place), candidates).astype(np.int32)),
                 pa.array(candidates.astype(np.int32)),
                 pa.array(loss, mask=~comparable),
                 pa.array((train_events > 0) & (train_events <= task.few_events)),

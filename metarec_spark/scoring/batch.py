@@ -16,6 +16,7 @@ from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transformer import Contexts
 from metarec_spark.scoring.newcomers import joined
+from metarec_spark.scoring.ranking import places
 from metarec_spark.scoring.topn import top_n
 
 SCHEMA = "user_id string, domain string, items array<struct<item_id: string, score: float>>, kind string"
@@ -57,7 +58,7 @@ def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBa
             continue
         contexts = contexts_of(batch)
         hidden = scorer.hidden(contexts)
-        seen = ragged(batch["seen_items"])
+        seen = ragged(batch["seen_items"]) if task.exclude_seen else [np.empty(0, np.int64)] * batch.num_rows
         pair_user, pair_domain = _pairs(batch["wanted"])
         active = np.zeros((batch.num_rows, len(scorer.bundle.domains)), bool)
         active[_pairs(batch["active"])] = True
@@ -68,7 +69,6 @@ def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBa
 
 def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen, active) -> pa.RecordBatch:
     items = scorer.catalogue.of_domain[domain]
-    unseen = [places(items, seen[user]) if task.exclude_seen else np.empty(0, np.int64) for user in users]
     known = contexts.length.numpy()[users] > 0
     index = np.full((len(users), task.top_n), -1, np.int64)
     value = np.full((len(users), task.top_n), -np.inf, np.float32)
@@ -76,7 +76,7 @@ def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen,
         rows = np.flatnonzero(known == by_model)
         if not len(rows):
             continue
-        hide = [unseen[row] for row in rows]
+        hide = [place[place >= 0] for place in (places(items, seen[user]) for user in users[rows])]
         if by_model:
             users_d = scorer.user_vectors(hidden[users[rows]], domain).numpy()
             additions = scorer.additions(contexts, domain)[users[rows]]
@@ -116,11 +116,3 @@ def ragged(lists: pa.ListArray) -> list[np.ndarray]:
 def _pairs(wanted: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     counts = np.diff(wanted.offsets.to_numpy())
     return np.repeat(np.arange(len(wanted)), counts), wanted.flatten().to_numpy()
-
-
-def places(items: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Places, in ascending ``items``, of those of ``seen`` that are among them."""
-    place = np.searchsorted(items, seen)
-    found = place < len(items)
-    found[found] = items[place[found]] == seen[found]
-    return place[found]

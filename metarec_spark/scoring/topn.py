@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from metarec_spark.scoring.ranking import Seen, hide
+
 BLOCK_BYTES = 64 * 2**20
 MOST_ROWS = 512
 
@@ -27,7 +29,7 @@ def top_n(
     items
         [I, D] float32.
     seen
-        U arrays of item indexes to leave out.
+        U int64 arrays of item indexes to leave out.
     n
         Items wanted.
     additions
@@ -67,18 +69,14 @@ def top_n(
             scores[torch.from_numpy(added.row.astype(np.int64)), torch.from_numpy(added.col.astype(np.int64))] += (
                 torch.from_numpy(added.data)
             )
-        hide(scores, seen[start : start + rows])
+        hide(scores, _flat(seen[start : start + rows]))
         index[start : start + rows, :kept], score[start : start + rows, :kept] = select(scores, kept)
     index[score == -np.inf] = -1
     return index, score
 
 
-def hide(scores: torch.Tensor, seen: list[np.ndarray]) -> None:
-    """Set the scores of seen items to -inf, in place."""
-    counts = [len(items) for items in seen]
-    if sum(counts):
-        row = np.repeat(np.arange(len(seen)), counts)
-        scores[torch.from_numpy(row), torch.from_numpy(np.concatenate(seen).astype(np.int64))] = float("-inf")
+def _flat(seen: list[np.ndarray]) -> Seen:
+    return np.repeat(np.arange(len(seen)), [len(items) for items in seen]), np.concatenate(seen)
 
 
 def select(scores: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:

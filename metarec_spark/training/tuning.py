@@ -18,9 +18,10 @@ from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import Fusion, fuse
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
+from metarec_spark.scoring.ranking import hide, ranks, sparse_ranks
 from metarec_spark.training.distributed import Alone, Ranks
 from metarec_spark.training.loader import Held
-from metarec_spark.training.validation import blocks, gain, hidden_items, ranks, sparse_ranks, user_vectors
+from metarec_spark.training.validation import blocks, gain, placed, user_vectors
 
 log = logging.getLogger("metarec_spark")
 GRID: dict[str, list[float]] = {
@@ -179,8 +180,7 @@ class _Pairs:
         if self.held:
             lent = transfer.weights(self.catalogue, self.domain, lending)
             scores = transfer.scores(self.held.contexts, self.domain, lent, lending)
-            place, hidden = self._places(self.held.contexts, self.held.target)
-            gains = float(gain(sparse_ranks(scores, place, hidden)).sum())
+            gains = float(gain(sparse_ranks(scores, *placed(self.held.contexts, self.held.target, self.items))).sum())
         return self.everyone.sum([gains])[0] / self.count
 
     def of_fusions(self, lending: Lending, fusions: list[Fusion]) -> np.ndarray:
@@ -194,19 +194,16 @@ class _Pairs:
         gains = [np.zeros((len(fusions), 0))]
         lent = transfer.weights(self.catalogue, self.domain, lending)
         for contexts, target, theta in self._base():
-            place, hidden = self._places(contexts, target)
+            place, seen = placed(contexts, target, self.items)
             phi = torch.from_numpy(transfer.scores(contexts, self.domain, lent, lending).toarray())
-            of_block = [ranks(fuse(fusion.base * theta, fusion.of_transfer(phi)), place, hidden) for fusion in fusions]
-            gains.append(gain(np.array(of_block)))
+            of = (fuse(fusion.base * theta, fusion.of_transfer(phi)) for fusion in fusions)
+            gains.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of])))
         return np.concatenate(gains, 1)
 
     def _base(self) -> Iterable[tuple[object, np.ndarray, Tensor]]:
         if self.few:
             for (contexts, target), user_BD in zip(blocks(self.few), user_vectors(self.model, self.few), strict=True):
                 yield contexts, target, self.model.scores(user_BD, self.vectors)
-
-    def _places(self, contexts, target: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        return np.searchsorted(self.items, target), hidden_items(contexts, self.items)
 
 
 def thinned(part: Held, most: int) -> Held:

@@ -15,6 +15,7 @@ from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
+from metarec_spark.scoring.ranking import places, ranks
 from metarec_spark.sections import Model
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held, Shard, held_out
@@ -89,7 +90,7 @@ def _gains(folder: Path, model_folder: Path, domain: str, split: str, ranked: Ca
     (held,) = [part for part in held_pairs(folder, split, empty=True) if part.domain == made.domains.index(domain)]
     found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
     found[known] = ranked(made, held.take(np.flatnonzero(known)))
-    events = made.catalogue.events[made.catalogue.of_domain[held.domain]]
-    of_target = made.catalogue.events[held.target[~known]]
-    found[~known] = gain((events >= of_target[:, None]).sum(1))
+    items, target = made.catalogue.of_domain[held.domain], held.target[~known]
+    popularity = torch.from_numpy(made.catalogue.events[items]).expand(len(target), -1)
+    found[~known] = gain(ranks(popularity, places(items, target)))
     return found[np.argsort(held.pair)]

@@ -1,0 +1,50 @@
+"""What is ranked for a user: the items of a domain but those that the user has seen; and a target's rank among them.
+
+Items are addressed by their place in the domain's ascending items. No Spark, no model. Shape suffixes: B users, I items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+Seen = tuple[np.ndarray, np.ndarray]
+"""Rows of users, and places of items in them, that are no candidates."""
+
+
+def places(items: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Place of each wanted item in ascending ``items``; -1 where it is not among them."""
+    place = np.searchsorted(items, wanted, side="right") - 1  # the last item that is not above; -1 is the very last, which is
+    return np.where(items[place] == wanted, place, -1)
+
+
+def seen_places(items: np.ndarray, seen: np.ndarray, count_B: np.ndarray) -> Seen:
+    """Rows and places of what users have seen; ``seen`` lists one user's items after the other's, ``count_B`` of each."""
+    row, place = np.repeat(np.arange(len(count_B)), count_B), places(items, seen)
+    return row[place >= 0], place[place >= 0]
+
+
+def hide(scores_BI: Tensor, seen: Seen) -> Tensor:
+    """Set the scores of seen items to -inf, in place, and return them all."""
+    row, place = seen
+    scores_BI[torch.from_numpy(row), torch.from_numpy(place)] = -torch.inf
+    return scores_BI
+
+
+def ranks(scores_BI: Tensor, target_B: np.ndarray) -> np.ndarray:
+    """Rank of each target place, from 1, [B]: all that is not below it stands before it, so ties count against the target."""
+    own_B1 = scores_BI[torch.arange(len(target_B)), torch.from_numpy(target_B)][:, None]
+    return scores_BI.shape[1] - (scores_BI < own_B1).sum(1).numpy()
+
+
+def sparse_ranks(scores_BI: sparse.csr_matrix, target_B: np.ndarray, seen: Seen) -> np.ndarray:
+    """The same of sparse scores ≥ 0, seen items hidden; a target with score 0 stands behind every item, seen or not."""
+    row_B, size = np.arange(len(target_B)), scores_BI.shape[1]
+    own_B = np.asarray(scores_BI[row_B, target_B]).ravel()
+    hidden = sparse.csr_matrix((np.ones(len(seen[0]), np.float32), seen), shape=scores_BI.shape) > 0
+    left = scores_BI - scores_BI.multiply(hidden)
+    row = np.repeat(row_B, np.diff(left.indptr))
+    ahead_B = np.bincount(row[left.data >= own_B[row]], minlength=len(row_B))
+    return np.where(own_B > 0, ahead_B, size)
