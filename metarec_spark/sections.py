@@ -94,7 +94,7 @@ class Transitions(Section):
     """The transfer model g: which item follows or resembles which.
 
     max_gap, gap_decay, common_items and successors shape ``item_transitions``. The others say how its signals are weighed; with
-    ``train.tune``, each domain finds its own on the validation split, starting from these.
+    ``train.tune``, each domain finds its own on the validation split. It starts from what an earlier model found, or from these.
     """
 
     max_gap: Count = 24
@@ -191,7 +191,8 @@ class Train(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     """Peak of the learning rate: 5 % linear warm-up, then linear decay to 5 %."""
     tune: bool = True
-    """Search each domain's transfer parameters and fusion weights on the validation split, where there is one."""
+    """Search each domain's transfer parameters and fusion weights on the validation split; where there is none, take those of
+    the newest approved model of an earlier day. false: those of [transitions] hold, and the default fusion."""
     validation_pairs: Count = 6_000
     """Validation (user, domain) pairs of a domain, at most, that the search ranks."""
     epoch_pairs: Count = 4_000

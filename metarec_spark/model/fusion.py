@@ -23,7 +23,7 @@ class Fusion(BaseModel):
     base: float = 1.0
     """Weight of the θ-part, f's scale · cosine; 0 refuses f."""
     transfer: float = 4.0
-    """Weight of the φ-part, log(1 + sharpness · g); 0 refuses what is lent. The default serves a domain without validation."""
+    """Weight of the φ-part, log(1 + sharpness · g); 0 refuses what is lent. The default serves a domain never validated."""
     sharpness: float = 10.0
     """How soon the φ-part saturates. It is zero where g is, and never negative."""
 

@@ -26,6 +26,7 @@ from metarec_spark.model import bundle
 from metarec_spark.storage import local_path, read_json, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
+from metarec_spark.training.tuning import settled
 
 PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
 _MOST_NAMES = 1000
@@ -35,11 +36,12 @@ _MOST_WIDTHS = 8
 def train(job: Job) -> Result:
     """Train one model on the tables as they are now, and enter it in ``models`` as a candidate.
 
-    The model's id follows from day, data versions, configuration and code: the same run again finds its checkpoint and goes on,
-    or finds the finished model and enters it.
+    The model's id follows from day, data versions, configuration, code and the model that it inherits from: the same run again
+    finds its checkpoint and goes on, or finds the finished model and enters it.
     """
     versions = {name: job.warehouse.version(name) for name in PINNED}
-    model_id = f"{job.ds}-{_fingerprint(job.config, versions, job.ds)}"
+    ancestor, inherited = _inherited(job)
+    model_id = f"{job.ds}-{_fingerprint(job.config, versions, job.ds, ancestor)}"
     work = local_path(job.warehouse.path(f"_training/{model_id}"))
     model_folder = local_path(job.warehouse.path(f"_models/{model_id}"))
     if not (model_folder / "manifest.json").exists():
@@ -51,7 +53,7 @@ def train(job: Job) -> Result:
             "model": str(model_folder),
             "train": job.config.train.model_dump(mode="json"),
             "threads": threads(job),
-            "manifest": manifest,
+            "manifest": {**manifest, "inherited_from": ancestor, "inherited": inherited},
         }
         write_json(work / "spec.json", spec)
         launch(
@@ -74,13 +76,35 @@ def threads(job: Job) -> int:
     return max(1, (os.cpu_count() or 1) // train.processes)
 
 
-def _fingerprint(config: Config, versions: dict[str, int], ds: date) -> str:
+def _inherited(job: Job) -> tuple[str | None, dict[str, dict[str, Any]]]:
+    """The newest approved base model with settings to hand on, and these by domain.
+
+    Only of an earlier day, so that a day that is run again gives the same model. A model whose folder has gone or cannot be
+    read is passed over: it is no reason to leave a night without a model.
+    """
+    if not job.config.train.tune or not job.warehouse.exists(c.MODELS):
+        return None, {}
+    of_earlier_days = (F.col("kind") == "base") & (F.col("status") == "approved") & (F.col("ds") < F.lit(job.ds))
+    rows = job.warehouse.read(c.MODELS).where(of_earlier_days).orderBy(F.desc("ds"), F.desc("model_id"))
+    for row in rows.select("model_id", "path").toLocalIterator():
+        try:
+            found = settled(bundle.read_manifest(local_path(row["path"])))
+        except DataError as error:
+            log.warning("model %s hands no settings on: %s", row["model_id"], error)
+            continue
+        if found:
+            log.info("settings of g and of the fusion are inherited from model %s in %s", row["model_id"], ", ".join(found))
+            return row["model_id"], found
+    return None, {}
+
+
+def _fingerprint(config: Config, versions: dict[str, int], ds: date, ancestor: str | None) -> str:
     shaping = {
         name: getattr(config, name).model_dump(mode="json") for name in ("split", "features", "transitions", "model", "train")
     }
     # Not of events: every extract writes a version of it, and what is trained on is the sequences.
     versions = {name: version for name, version in versions.items() if name != c.EVENTS}
-    said = json.dumps([shaping, versions, ds.isoformat(), __version__], sort_keys=True)
+    said = json.dumps([shaping, versions, ds.isoformat(), ancestor, __version__], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from metarec_spark.model.fusion import Fusion, fuse
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.scoring.ranking import hide, ranks, sparse_ranks
+from metarec_spark.sections import Transitions
 from metarec_spark.training.distributed import Alone, Ranks
 from metarec_spark.training.loader import Held
 from metarec_spark.training.validation import blocks, gain, placed, user_vectors
@@ -53,16 +55,30 @@ class Tuned:
     """h."""
 
 
+def settled(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of a model's settings, those to hand on to a later model, by domain: found on validation events, or inherited."""
+    measured = {name for name, ndcg in manifest["metrics"]["validation"].items() if ndcg["fused"] is not None}
+    known = measured | manifest.get("inherited", {}).keys()
+    return {name: settings for name, settings in manifest["tuned"].items() if name in known}
+
+
+def starts(manifest: dict[str, Any]) -> list[Tuned]:
+    """What each domain starts from: what it inherits, or else what is configured."""
+    configured = {"lending": Lending.by(Transitions.model_validate(manifest["transitions"])), "fusion": Fusion()}
+    of_domain = [manifest.get("inherited", {}).get(name, configured) for name in manifest["domains"]]
+    return [Tuned(Lending.model_validate(of["lending"]), Fusion.model_validate(of["fusion"])) for of in of_domain]
+
+
 def tune(
     model: NextItemModel,
     catalogue: Catalogue,
     held: list[Held],
-    start: Lending,
+    start: list[Tuned],
     everyone: Ranks,
     fusions: list[Fusion] | None = None,
 ) -> list[Tuned]:
-    """Search every domain; one result for each, in order. ``fusions`` are those to choose from; None: a grid, and what is near
-    its best.
+    """Search every domain, each from its start; one result for each, in order. ``fusions`` are those to choose from; None: a
+    grid and the start's, and what is near the best.
 
     First g's parameters, by g alone, which is cheap; then the weights of the fusion. Searching g's parameters by h once more
     costs six times as much and changed nothing.
@@ -72,7 +88,7 @@ def tune(
     vectors_ID = model.catalogue_vectors() if held else None
     domains = range(len(catalogue.of_domain))
     pairs = [_Pairs(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone) for domain in domains]
-    return [_tune(of, start, fusions) for of in pairs]
+    return [_tune(of, given, fusions) for of, given in zip(pairs, start, strict=True)]
 
 
 def cross_fitted(model: NextItemModel, catalogue: Catalogue, held: Held, start: Lending, fusions: list[Fusion]) -> np.ndarray:
@@ -103,14 +119,14 @@ def gains_of(model: NextItemModel, catalogue: Catalogue, held: Held, lending: Le
     return _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone()).gains(lending, [fusion])[0]
 
 
-def _tune(pairs: _Pairs, start: Lending, fusions: list[Fusion] | None) -> Tuned:
+def _tune(pairs: _Pairs, start: Tuned, fusions: list[Fusion] | None) -> Tuned:
     if not pairs.count:
-        return Tuned(start, Fusion())
-    lending = _climb(start, pairs.of_transfer)
+        return start
+    lending = _climb(start.lending, pairs.of_transfer)
     if fusions:
         fusion = fusions[int(pairs.of_fusions(lending, fusions).argmax())]
     else:
-        fusion = _fusion(lambda tried: pairs.of_fusions(lending, tried))
+        fusion = _fusion(start.fusion, lambda tried: pairs.of_fusions(lending, tried))
     base, fused = (float(value) for value in pairs.of_fusions(lending, [ALONE, fusion]))
     tuned = Tuned(lending, fusion, base, pairs.of_transfer(lending), fused)
     if pairs.everyone.rank == 0:
@@ -140,10 +156,11 @@ def _climb(best: Lending, measured: Callable[[Lending], float]) -> Lending:
     return best
 
 
-def _fusion(measured: Callable[[list[Fusion]], np.ndarray]) -> Fusion:
-    """The best of ``FUSIONS``, or a sharper or flatter one near it."""
-    of = measured(FUSIONS)
-    best, value = FUSIONS[int(of.argmax())], of.max()
+def _fusion(start: Fusion, measured: Callable[[list[Fusion]], np.ndarray]) -> Fusion:
+    """The best of ``FUSIONS`` and the start, or a sharper or flatter one near it."""
+    tried = FUSIONS if start in FUSIONS else [*FUSIONS, start]
+    of = measured(tried)
+    best, value = tried[int(of.argmax())], of.max()
     if best.transfer and best.base:
         near = [
             best.model_copy(update={"sharpness": sharpness, "transfer": best.transfer * more})

@@ -22,14 +22,13 @@ from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
 from metarec_spark.model.inheritance import lend_parameters
 from metarec_spark.model.spectrum import spectral_start
-from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.sections import Model, Train, Transitions
+from metarec_spark.sections import Model, Train
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Horovod, Ranks
 from metarec_spark.training.loader import Shard, held_out
 from metarec_spark.training.loop import fit
-from metarec_spark.training.tuning import tune
+from metarec_spark.training.tuning import starts, tune
 
 MOST_TOKENS = 32
 
@@ -65,8 +64,7 @@ def train(spec_path: Path, ranks: Ranks) -> None:
         trained=tuple(spec["trained"]) if spec.get("trained") else None,
     )
     held = held_out(Shard(*validation)) if settings.tune else []
-    lending = Lending.by(Transitions.model_validate(spec["manifest"]["transitions"]))
-    tuned = tune(model, catalogue, held, lending, ranks)
+    tuned = tune(model, catalogue, held, starts(spec["manifest"]), ranks)
     if ranks.rank == 0:
         metrics = {
             "epochs": state.epoch,

@@ -19,7 +19,7 @@ from metarec_spark.scoring.ranking import places, ranks
 from metarec_spark.sections import Model
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held, Shard, held_out
-from metarec_spark.training.tuning import FUSIONS, cross_fitted, gains_of, tune
+from metarec_spark.training.tuning import FUSIONS, Tuned, cross_fitted, gains_of, tune
 from metarec_spark.training.validation import gain
 from metarec_spark.training.worker import read_catalogue
 
@@ -40,7 +40,8 @@ def without_base(folder: Path, model_folder: Path, manifest: dict[str, Any], len
     catalogue, item_ids = read_catalogue(folder, manifest)
     torch.manual_seed(0)
     model = NextItemModel(Model.model_validate(manifest["model"]), bundle.shape(manifest), catalogue)
-    tuned = tune(model, catalogue, held_pairs(folder), lending, Alone(), fusions=[WITHOUT_BASE])
+    start = [Tuned(lending, WITHOUT_BASE)] * len(manifest["domains"])
+    tuned = tune(model, catalogue, held_pairs(folder), start, Alone(), fusions=[WITHOUT_BASE])
     of_domain = dict(zip(manifest["domains"], tuned, strict=True))
     said = {name: {"lending": t.lending.model_dump(), "fusion": WITHOUT_BASE.model_dump()} for name, t in of_domain.items()}
     metrics = {"epochs": 0, "history": [], "validation": {name: {"transfer": t.transfer} for name, t in of_domain.items()}}

@@ -67,6 +67,7 @@ def spec(
     files: int = 4,
     model: dict | None = None,
     given: Sequence[list[float]] = (),
+    inherited: dict | None = None,
 ) -> Path:
     """A whole snapshot, and the file that ranks start from; ``given`` are the content vectors of the first items."""
     sequences = sequences or walks()
@@ -99,6 +100,7 @@ def spec(
     }
     written(at / snapshot.TRANSITIONS, pa.table({name: pa.array(values) for name, values in pairs.items()}), 1)
     manifest = {**MANIFEST, "vector_widths": sorted({len(vector) for vector in given} - {0}), "model": SMALL | (model or {})}
+    manifest["inherited"] = inherited or {}
     said = {
         "snapshot": str(at),
         "model": str(folder / "model"),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from pathlib import Path
-from urllib.parse import urlparse
+from datetime import timedelta
 
 import pytest
-from training.warehouses import DAY, copied, job_at, rows_of, stages
+from training.warehouses import DAY, NEXT, copied, job_at, rows_of, stages
 
 from metarec_spark.errors import DataError
 from metarec_spark.model import bundle
-from metarec_spark.training.run import train
+from metarec_spark.model.fusion import Fusion
+from metarec_spark.storage import local_path
+from metarec_spark.training.run import _inherited, train
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
     assert json.loads(row["metrics"]) == result.details["metrics"]
     assert 0 < result.details["metrics"]["validation_ndcg@10"] <= 1
 
-    folder = Path(urlparse(row["path"]).path)
+    folder = local_path(row["path"])
     manifest = bundle.read_manifest(folder)
     assert (manifest["domains"], manifest["event_types"], manifest["items"]) == (["books", "films"], ["event"], 20)
     assert manifest["sequences"] == result.rows_in == manifest["metrics"]["history"][0]["sequences"] == 31
@@ -60,6 +62,37 @@ def test_a_model_file_without_its_row_is_entered(spark, extracted, tmp_path_fact
     assert (done / "warehouse" / "_models" / result.model_id).exists()
 
 
+def test_a_night_without_validation_inherits_what_the_newest_approved_model_of_an_earlier_day_found(
+    spark, tmp_path, tmp_path_factory, caplog
+):
+    folder = copied(stages(spark, tmp_path_factory).evaluated, tmp_path)
+
+    def night(ds, **train):
+        return job_at(spark, folder, "train", ds, split={"protocol": "none"}, train={"epochs": 1, **train})
+
+    (measured,) = models(night(NEXT))
+    found = bundle.read_manifest(local_path(measured["path"]))["tuned"]
+    result = train(night(NEXT))
+    (made,) = (row for row in models(night(NEXT)) if row["model_id"] == result.model_id)
+    manifest = bundle.read_manifest(local_path(made["path"]))
+    assert manifest["inherited_from"] == measured["model_id"]
+    assert {name: manifest["tuned"][name] for name in found} == manifest["inherited"] == found
+    assert manifest["tuned"]["games"]["fusion"] == Fusion().model_dump(), "no model knows it"
+    assert any(of["fusion"] != Fusion().model_dump() for of in found.values()), "else it shows nothing"
+
+    night(NEXT).warehouse.merge_records("models", [made | {"status": "approved"}], night(NEXT).commit())
+    assert train(night(NEXT)).model_id == result.model_id, "the day again, after its own model was approved"
+    assert _inherited(night(NEXT + timedelta(days=1))) == (result.model_id, found), "handed on"
+    assert _inherited(night(NEXT + timedelta(days=1), tune=False)) == _inherited(night(DAY)) == (None, {})
+
+    shutil.rmtree(local_path(made["path"]))
+    with caplog.at_level(logging.WARNING, "metarec_spark"):
+        assert _inherited(night(NEXT + timedelta(days=1))) == (measured["model_id"], found)
+    assert f"model {result.model_id} hands no settings on: model " in caplog.text
+    night(NEXT).warehouse.merge_records("models", [measured | {"status": "rejected"}], night(NEXT).commit())
+    assert _inherited(night(NEXT + timedelta(days=1))) == (None, {})
+
+
 def test_more_ranks_than_sequences_is_an_error_that_says_what_to_do(spark, extracted):
     with pytest.raises(
         DataError, match=r"31 users with two or more training events in books, films; 64 rank.*lower train.processes"
@@ -70,5 +103,5 @@ def test_more_ranks_than_sequences_is_an_error_that_says_what_to_do(spark, extra
 def test_spark_launches_the_ranks_too(spark, extracted):
     job = job_at(spark, extracted, "train", train={"processes": 2, "launcher": "spark", "epochs": 1})
     result = train(job)
-    manifest = bundle.read_manifest(Path(urlparse(models(job)[0]["path"]).path))
+    manifest = bundle.read_manifest(local_path(models(job)[0]["path"]))
     assert manifest["metrics"]["history"][0]["sequences"] == result.rows_in == 31

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from model.factories import PLAIN, catalogue, contexts, model
 
+from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held
-from metarec_spark.training.tuning import GRID, tune
+from metarec_spark.training.tuning import FUSIONS, GRID, Tuned, _climb, _fusion, settled, tune
 
-START = Lending(**PLAIN)
+START = [Tuned(Lending(**PLAIN), Fusion(transfer=weight)) for weight in (4.0, 6.0)]
 
 
 def held(domain: int, sequences: list[list[int]]) -> Held:
@@ -36,7 +37,7 @@ def test_a_search_finds_the_damping_that_lends_the_right_item():
         assert found.transfer > 0.8 > 1 / np.log2(3), "undamped, the popular item stands first"
         assert found.fused >= found.base
         assert found.fusion.transfer > 0
-        assert all(value in [*GRID[name], getattr(START, name)] for name, value in found.lending.model_dump().items())
+        assert all(value in [*GRID[name], getattr(START[0].lending, name)] for name, value in found.lending.model_dump().items())
 
 
 def test_a_transfer_that_only_harms_is_refused():
@@ -47,7 +48,7 @@ def test_a_transfer_that_only_harms_is_refused():
     (found, other) = tune(model(), catalogue(transitions=follows), [held(0, walks)], START, Alone())
     assert found.fusion.transfer == 0.0
     assert found.fused == found.base > found.transfer
-    assert (other.lending, other.fused) == (START, None), "nothing was held out of the other domain"
+    assert other == START[1], "nothing was held out of the other domain"
 
 
 def test_the_same_pairs_give_the_same_parameters():
@@ -55,3 +56,19 @@ def test_the_same_pairs_give_the_same_parameters():
     assert tune(model(), catalogue(transitions=chain()), parts, START, Alone()) == tune(
         model(), catalogue(transitions=chain()), parts, START, Alone()
     )
+
+
+def test_a_search_starts_from_what_it_is_given_and_keeps_it_where_nothing_is_better():
+    lending, fusion = Lending(**PLAIN | {"history_decay": 0.63}), Fusion(transfer=33.0, sharpness=7.0)
+    assert fusion not in FUSIONS
+    assert _climb(lending, lambda tried: -abs(tried.history_decay - 0.63)) == lending
+    assert _fusion(fusion, lambda tried: np.array([float(one == fusion) for one in tried])) == fusion
+
+
+def test_settings_are_handed_on_where_they_were_found_on_validation_events_or_inherited():
+    tuned = {name: {"lending": name} for name in ("measured", "inherited", "both", "configured")}
+    ndcg = {name: {"fused": 0.2 if name in ("measured", "both") else None} for name in tuned}
+    manifest = {"tuned": tuned, "metrics": {"validation": ndcg}, "inherited": {"inherited": {}, "both": {}, "gone": {}}}
+    assert settled(manifest) == {name: tuned[name] for name in ("measured", "inherited", "both")}
+    del manifest["inherited"]
+    assert settled(manifest) == {name: tuned[name] for name in ("measured", "both")}, "as models before had it"

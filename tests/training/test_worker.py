@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from model.factories import PLAIN
 from training.factories import settings, spec
 
 from metarec_spark.model import bundle
+from metarec_spark.model.fusion import Fusion
 from metarec_spark.training.distributed import Alone
+from metarec_spark.training.tuning import settled
 from metarec_spark.training.worker import train
 
+FOUND = {"lending": PLAIN | {"backward": 0.7, "history": 12}, "fusion": {"base": 1.0, "transfer": 8.0, "sharpness": 3.0}}
 GIVEN = [[3.0, 4.0], [0.0, 2.0, 0.0], [], [1.0, 0.0]]
 
 
@@ -33,3 +37,13 @@ def test_the_same_seed_gives_the_same_file(tmp_path, given):
     assert files[0].joinpath("model.safetensors").read_bytes() == files[1].joinpath("model.safetensors").read_bytes()
     without = trained(tmp_path / "three", given=given, model={"dropout": 0.2})
     assert (without.item_vectors != bundle.load(files[0]).item_vectors).any()
+
+
+def test_what_a_domain_inherits_is_its_result_without_validation_and_another_takes_the_configuration(tmp_path):
+    file = spec(tmp_path, settings(epochs=1), inherited={"books": FOUND})
+    for part in (tmp_path / "snapshot" / "validation").iterdir():
+        part.unlink()
+    train(file, Alone())
+    manifest = bundle.read_manifest(tmp_path / "model")
+    assert manifest["tuned"] == {"books": FOUND, "films": {"lending": PLAIN, "fusion": Fusion().model_dump()}}
+    assert list(settled(manifest)) == ["books"]
