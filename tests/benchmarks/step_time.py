@@ -1,11 +1,12 @@
 """Time of a training step by size of the catalogue, on generated data, and the memory that the process holds.
 
-python tests/benchmarks/step_time.py [--items 10000 100000 1000000] [--rounds 20] [--threads 2]
+python tests/benchmarks/step_time.py [--items 10000 100000 1000000] [--methods joint] [--rounds 20] [--threads 2]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import statistics
 import time
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 
 from metarec_spark.model.catalogue import Catalogue, Successors
-from metarec_spark.model.loss import Candidates, next_item_losses
+from metarec_spark.model.loss import Candidates
 from metarec_spark.model.transformer import Contexts, NextItemModel, Shape
 from metarec_spark.sections import Model, Train
+from metarec_spark.training.loader import Episode
 from metarec_spark.training.loop import precision
+from metarec_spark.training.meta import step_losses
 from metarec_spark.training.optimizer import Optimizer
 
 TOKENS, NEGATIVES, LENGTH, STEPS = 1024, 4096, 16, 5
@@ -26,33 +29,33 @@ TOKENS, NEGATIVES, LENGTH, STEPS = 1024, 4096, 16, 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--methods", nargs="+", default=["joint"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     runs, memory = {}, {}
-    for items in options.items:
-        runs[items] = run(items)
-        next(runs[items])
-        memory[items] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    times = {items: [] for items in options.items}
-    for _ in range(options.rounds):  # in turns, so that whatever else the machine does meets all sizes alike
-        for items, steps in runs.items():
-            times[items].append(next(steps))
-    first = statistics.median(times[options.items[0]])
+    for case in itertools.product(options.items, options.methods):
+        runs[case] = run(*case)
+        next(runs[case])
+        memory[case] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    times = {case: [] for case in runs}
+    for _ in range(options.rounds):  # in turns, so that whatever else the machine does meets all cases alike
+        for case, steps in runs.items():
+            times[case].append(next(steps))
+    first = statistics.median(next(iter(times.values())))
     print(
         f"{TOKENS} events and {NEGATIVES} negatives a step, width 128, {options.threads} threads; median of {options.rounds} rounds"
     )
-    print("| items | ms a step | quartiles | ratio to the first | peak memory so far, GB |")
-    print("|---|---|---|---|---|")
-    for items, found in times.items():
-        low, middle, high = statistics.quantiles(found, n=4)
-        print(
-            f"| {items:,} | {middle * 1e3:.1f} | {low * 1e3:.1f}–{high * 1e3:.1f} | {middle / first:.2f} | {memory[items]:.2f} |"
-        )
+    print("| items | method | ms a step | quartiles | ratio to the first | peak memory so far, GB |")
+    print("|---|---|---|---|---|---|")
+    for case, found in times.items():
+        low, middle, high = (1e3 * value for value in statistics.quantiles(found, n=4))
+        said = f"{middle:.1f} | {low:.1f}–{high:.1f} | {middle / first / 1e3:.2f} | {memory[case]:.2f}"
+        print(f"| {case[0]:,} | {case[1]} | {said} |")
 
 
-def run(items: int):
+def run(items: int, method: str):
     """Yield seconds a step, over and over."""
     random = np.random.default_rng(0)
     tokens = random.integers(1, 1000, (items, 4)).astype(np.int32)
@@ -71,8 +74,8 @@ def run(items: int):
     tables = model.tables
     for table in tables.values():
         table.requires_grad_(False)
-    optimizer = Optimizer({name: value for name, value in model.named_parameters() if name not in tables}, tables)
-    candidates = Candidates([torch.arange(items)], 0, NEGATIVES, precision(Train()))
+    optimizer, settings = Optimizer(model.network, tables), Train(method=method)
+    candidates = Candidates([torch.arange(items)], 0, NEGATIVES, precision(settings))
     sampler, step = torch.Generator().manual_seed(0), 0
     while True:
         start = time.perf_counter()
@@ -81,7 +84,10 @@ def run(items: int):
             item = torch.from_numpy(random.integers(0, items, TOKENS))
             zero = torch.zeros(TOKENS, dtype=torch.int64)
             batch = Contexts(item, zero, zero, zero, torch.full((TOKENS // LENGTH,), LENGTH))
-            losses = next_item_losses(model, batch, candidates, sampler)
+            if method != "joint":
+                users = torch.arange(len(batch.length))
+                batch = Episode(0, batch.take(users[0::2]), batch.take(users[1::2]))
+            losses = step_losses(model, batch, candidates, sampler, [0], settings)
             for parameter in optimizer.network:
                 parameter.grad = None
             (losses.sums.sum() / TOKENS).backward()

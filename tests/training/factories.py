@@ -72,7 +72,7 @@ def spec(
     """A whole snapshot, and the file that ranks start from; ``given`` are the content vectors of the first items."""
     sequences = sequences or walks()
     at = folder / "snapshot"
-    written(at / snapshot.SEQUENCES, rows(sequences), files)
+    written(at / snapshot.SEQUENCES, rows(sequences, half=[user % 2 for user in range(len(sequences))]), files)
     contexts = [sequence[:-1] for sequence in sequences]
     targets = [sequence[-1] for sequence in sequences]
     written(

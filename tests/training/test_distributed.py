@@ -50,6 +50,18 @@ def test_two_ranks_take_the_steps_of_one(tmp_path, undisturbed):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["reptile", "fomaml"])
+def test_two_ranks_with_the_same_episode_take_the_steps_of_one(tmp_path, method):
+    one = trained(spec(tmp_path / "one", settings(batch_tokens=512, epochs=4, method=method), sequences=WALKS, files=1), 1)
+    both = spec(tmp_path / "two", settings(**ONE_STEP | {"batch_tokens": 1024}, method=method), sequences=WALKS, files=1)
+    sequences = both.parent / "snapshot" / "sequences"
+    shutil.copy(sequences / "part-0.parquet", sequences / "part-1.parquet")
+    two = trained(both, 2)
+    assert_close(two, one)
+    losses = [[epoch["loss"] for epoch in found.manifest["metrics"]["history"]] for found in (two, one)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_two_ranks_read_every_row_and_validate_every_pair(undisturbed):
     history = undisturbed.manifest["metrics"]["history"]
     assert [(epoch["sequences"], epoch["steps"]) for epoch in history] == [(30.0, 1)] * 4
