@@ -50,8 +50,8 @@ class Newcomers:
 def written(job: Job, model: Path, versions: dict[str, int]) -> Iterator[Newcomers | None]:
     """The newcomers of a model's domains, from pinned table versions; None where there is none.
 
-    An item is one where the model knows a token of it or can read its given vector, or where another item resembles it. Item
-    information bears no date: an older day that is run again sees today's.
+    An item is one where the model knows a token of it or can read its given vector, or where an item of these domains resembles
+    it. Item information bears no date: an older day that is run again sees today's.
 
     Notes
     -----
@@ -75,11 +75,12 @@ def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int
     if items.isEmpty():
         return None
     known = job.spark.createDataFrame(pa.table({"token": hashes}))
-    alike = snapshot.catalogue_transitions(transitions).where(F.col(SIMILARITY) > 0)
+    pair = transitions.select(c.ITEM_IDX, F.explode("successors").alias("to"))
+    alike = pair.where((F.col(f"to.{SIMILARITY}") > 0) & F.col(f"to.{c.DOMAIN}").isin(manifest["domains"]))
     parts = {
         TOKENS: snapshot.catalogue_tokens(content).join(F.broadcast(known), "token", "left_semi"),
         VECTORS: snapshot.catalogue_vectors(content).where(F.size("vector").isin(manifest.get("vector_widths", []))),
-        TRANSITIONS: alike.select(c.ITEM_IDX, "successor", SIMILARITY),
+        TRANSITIONS: alike.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), f"to.{SIMILARITY}"),
     }
     for name, part in parts.items():
         part.write.mode("overwrite").parquet((folder / name).as_uri())

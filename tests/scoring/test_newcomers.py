@@ -108,12 +108,12 @@ ATTRIBUTES = {"books": ["even", "odd"], "films": ["light", "dark"]}
 KNOWN = {"books": {f"b{i}" for i in range(10)}, "films": {f"f{i}" for i in range(10)}}
 
 
-def write_items(file: Path, *rows: tuple[str, str, str | None, list[float] | None]) -> None:
-    """(domain, item, attribute, vector)."""
+def write_items(file: Path, *rows: tuple) -> None:
+    """(domain, item, attribute, vector) or (domain, item, attribute, vector, title)."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    domain, item, attribute, vector = zip(*rows, strict=True)
-    attributes = [[a] if a else [] for a in attribute]
-    columns = {"domain": domain, "item_id": item, "attributes": attributes, "content": pa.array(vector, pa.list_(pa.float32()))}
+    domain, item, attribute, vector, title = zip(*((*row, None)[:5] for row in rows), strict=True)
+    columns = {"domain": domain, "item_id": item, "title": pa.array(title, pa.string())}
+    columns |= {"attributes": [[a] if a else [] for a in attribute], "content": pa.array(vector, pa.list_(pa.float32()))}
     pq.write_table(pa.table(columns), file)
 
 
@@ -140,6 +140,8 @@ def at(spark, tmp_path_factory):
         ("books", "b-odd word", "nobody knows it", None),
         ("books", "b-pair 1", "two have it", None),
         ("books", "b-pair 2", "two have it", None),
+        ("books", "b-like a game", None, None, "Dragons"),
+        ("games", "g-like a book", None, None, "Dragons"),
         ("films", "f-vector", None, [3.0, 1.0]),
         ("films", "f-wide", None, [3.0, 1.0, 2.0]),
         ("games", "g-new", "even", [3.0, 1.0]),
