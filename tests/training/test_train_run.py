@@ -55,7 +55,7 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
 def test_meta_training_reads_a_row_for_each_user_and_domain(spark, extracted):
     result = train(job_at(spark, extracted, "train", train={"method": "fomaml", "epochs": 1}))
     (row,) = models(job_at(spark, extracted, "train"))
-    history = bundle.read_manifest(Path(urlparse(row["path"]).path))["metrics"]["history"]
+    history = bundle.read_manifest(local_path(row["path"]))["metrics"]["history"]
     assert result.rows_in == history[0]["sequences"] == 31 + 15
     assert all(history[0]["loss_of"])
 
