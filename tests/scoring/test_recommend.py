@@ -92,7 +92,7 @@ def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_len
     scorer, context = Scorer(model), contexts_of(batch)
     assert (context.domain == 0).all(), "books alone"
     base, lent = scorer.base(scorer.hidden(context), 1), scorer.additions(context, 1)
-    assert lent.sum(1).min() > 0
+    assert scorer.transfer(context, 1).sum(1).min() > 0, "books lend to films"
     names = [model.item_ids()[int(item)].as_py() for item in model.catalogue.of_domain[1]]
     for user, scores in zip(batch["user_id"].to_pylist(), scorer.fused(base, context, 1).tolist(), strict=True):
         assert found[user, "films"]["kind"] == "cold"
