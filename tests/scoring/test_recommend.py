@@ -91,7 +91,7 @@ def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_len
     batch = users.where(F.col("user_id").isin(cold)).toArrow().combine_chunks().to_batches()[0]
     scorer, context = Scorer(model), contexts_of(batch)
     assert (context.domain == 0).all(), "books alone"
-    base, lent = scorer.base(scorer.hidden(context), 1), scorer.additions(context, 1)
+    base = scorer.base(scorer.hidden(context), 1)
     assert scorer.transfer(context, 1).sum(1).min() > 0, "books lend to films"
     names = [model.item_ids()[int(item)].as_py() for item in model.catalogue.of_domain[1]]
     for user, scores in zip(batch["user_id"].to_pylist(), scorer.fused(base, context, 1).tolist(), strict=True):
