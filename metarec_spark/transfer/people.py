@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 
-_WORDS, _REGULARISATION, _MOST_LIKE = 512, 0.01, 0.99
+_WORDS, _REGULARISATION, _MOST_LIKE = 512, 0.01, 100.0
 
 
 def of_domain(users: DataFrame, domain: str) -> Column:
@@ -44,8 +44,8 @@ def sampled(others: DataFrame, events: int, weight: Column | None = None, seed: 
 def likeness(users: DataFrame, content: DataFrame, domain: str) -> DataFrame:
     """(user_id, weight) of the users without an event in the domain: how much more they look like its people than others do.
 
-    The weight is the density ratio p / (1 - p) of a classifier that tells the domain's people from the others by the words of
-    their items, the number of their events and the time between them (Bickel, Brückner & Scheffer, 2009).
+    The weight is the density ratio p / (1 - p) = exp(logit), at most 100, of a classifier that tells the domain's people from the
+    others by the words of their items, the number of their events and the time between them (Bickel, Brückner & Scheffer, 2009).
 
     Parameters
     ----------
@@ -72,8 +72,11 @@ def likeness(users: DataFrame, content: DataFrame, domain: str) -> DataFrame:
         share = rows.agg(F.avg("label")).first()[0]
         balanced = rows.withColumn("balance", F.when(F.col("label") == 1, 1 - share).otherwise(share))
         told = LogisticRegression(regParam=_REGULARISATION, weightCol="balance", maxIter=50).fit(balanced)
-        like = F.least(vector_to_array("probability")[1], F.lit(_MOST_LIKE))
-        found = told.transform(rows).where("label = 0").select(c.USER_ID, (like / (1 - like)).alias("weight"))
+        # By its coefficients: the classifier's own transform carries the session along, which cannot travel to executors.
+        weights = F.array(*[F.lit(float(value)) for value in told.coefficients])
+        parts = F.zip_with(vector_to_array("features"), weights, lambda x, w: x * w)
+        logit = F.aggregate(parts, F.lit(float(told.intercept)), lambda total, part: total + part)
+        found = rows.where("label = 0").select(c.USER_ID, F.least(F.exp(logit), F.lit(_MOST_LIKE)).alias("weight"))
         return found.localCheckpoint()
     finally:
         rows.unpersist()
