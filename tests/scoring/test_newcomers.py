@@ -190,7 +190,7 @@ def test_lists_are_the_sorted_scores_of_model_and_newcomers(at):
     for place, domain in enumerate(manifest["domains"]):
         scores = scorer.fused(scorer.base(hidden, place), context, place).numpy()
         items = both.catalogue.of_domain[place]
-        lent += scorer.transfer(context, place)[:, items >= manifest["items"]].sum()
+        lent += scorer.transitions(context, place)[:, items >= manifest["items"]].sum()
         for user, row in zip(batch["user_id"].to_pylist(), scores, strict=True):
             order = np.lexsort((items, -row))
             shown = found[user, domain]["items"]
