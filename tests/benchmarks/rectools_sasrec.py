@@ -2,7 +2,7 @@
 
 python tests/benchmarks/rectools_sasrec.py --rectools PYTHON [--log ../shared/data/beauty] [--out warehouse/rectools] [--epochs 20]
 
-PYTHON is an interpreter that has ``rectools[torch]`` and ``pyarrow``; this project does not depend on them.
+PYTHON is an interpreter that has ``rectools[torch]`` and ``pyarrow<20``; this project does not depend on them.
 """
 
 from __future__ import annotations
