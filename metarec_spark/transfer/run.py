@@ -120,7 +120,8 @@ class _Task:
                 "more events; until then the base model serves it"
             )
         shaping = [
-            getattr(config, name).model_dump(mode="json") for name in ("split", "features", "transitions", "train", "adapt")
+            getattr(config, name).model_dump(mode="json")
+            for name in ("split", "features", "transitions", "model", "train", "adapt")
         ]
         said = [domain, base["model_id"], shaping, versions, job.ds.isoformat(), __version__]
         run = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
@@ -173,8 +174,8 @@ class _Tried:
         self.test: dict[tuple[str, float, int], np.ndarray] = {}
         """Of test pairs, for the record: nothing is chosen by them."""
         self.seconds: dict[tuple[str, float, int], float] = {}
-        settings = bundle.read_manifest(local_path(task.base["path"]))["tuned"].values()
-        of_base = [Lending.model_validate(tuned["lending"]) for tuned in settings]
+        self.base = bundle.read_manifest(local_path(task.base["path"]))
+        of_base = [Lending.model_validate(tuned["lending"]) for tuned in self.base["tuned"].values()]
         self.lent = Lending(
             **{
                 name: type(getattr(of_base[0], name))(median(getattr(of, name) for of in of_base))
@@ -209,7 +210,8 @@ class _Tried:
         epochs = int(np.clip(config.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
         train = config.train.model_copy(update={"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint"})
         if mode.start != "random":
-            manifest = {**manifest, "model": bundle.read_manifest(base)["model"]}
+            manifest = {**manifest, "model": self.base["model"]}
+        manifest |= {"train": train.model_dump(mode="json"), "transitions": manifest["transitions"] | lending.model_dump()}
         target = manifest["domains"].index(self.task.domain)
         spec = {
             "snapshot": str(folder),
@@ -217,13 +219,9 @@ class _Tried:
             "start": None if mode.start == "random" else str(base),
             "trained": mode.trained,
             "targets": None if mode.learns in ("uniform", "weighted") else [target],
-            "train": train.model_dump(mode="json"),
+            "train": manifest["train"],
             "threads": threads(self.task.job),
-            "manifest": {
-                **manifest,
-                "train": train.model_dump(mode="json"),
-                "transitions": manifest["transitions"] | lending.model_dump(),
-            },
+            "manifest": manifest,
         }
         place = self.task.work / "runs" / made.name
         write_json(place / "spec.json", spec)
