@@ -13,6 +13,7 @@ import typer
 from metarec_spark import __version__, config, job
 from metarec_spark.errors import MetarecError
 from metarec_spark.job import Job, Result
+from metarec_spark.storage import file_uri
 
 T = TypeVar("T")
 app = typer.Typer(name="metarec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -120,10 +121,10 @@ def generate(
         scale = Scale(
             users=users, events=events, items=items, days=days, first_day=first_day.date(), seed=seed, shared_taste=shared_taste
         )
-        counts = work(job.spark, scale, out.absolute().as_uri())
+        counts = work(job.spark, scale, file_uri(out))
         return Result(rows_out=sum(counts.values()) - counts["items"], details={"rows": counts})
 
-    settings = _checked("generate", None, lambda: config.parse({"warehouse": out.absolute().as_uri()}))
+    settings = _checked("generate", None, lambda: config.parse({"warehouse": file_uri(out)}))
     job.start_logging("generate", None)
     raise typer.Exit(job.run("generate", settings, first_day.date(), write))
 

@@ -18,6 +18,7 @@ from metarec_spark.config import Config
 from metarec_spark.job import Result
 from metarec_spark.nightly import nightly
 from metarec_spark.session import session
+from metarec_spark.storage import file_uri
 from metarec_spark.synthetic.platforms import PLATFORMS, Scale
 from metarec_spark.synthetic.run import generate
 from metarec_spark.tables import Warehouse
@@ -82,7 +83,7 @@ def _configuration(out: Path) -> Path:
     event_types = sorted({name for platform in PLATFORMS for name in platform.event_types})
     file = out / "demo.toml"
     places = {"warehouse": out / "tables", "events": out / "log" / "events", "items": out / "log" / "items"}
-    quoted = {name: json.dumps(path.as_uri()) for name, path in places.items()}
+    quoted = {name: json.dumps(file_uri(path)) for name, path in places.items()}
     file.write_text(_TOML.format(file=file, event_types=json.dumps(event_types), **quoted), encoding="utf-8")
     return file
 
@@ -92,7 +93,7 @@ def _log(out: Path, settings: Config) -> None:
     if (out / "log" / "items" / "_SUCCESS").exists():
         job.log.info("the log in %s is there already", out / "log")
         return
-    counts = generate(spark, SCALE, (out / "log").as_uri())
+    counts = generate(spark, SCALE, file_uri(out / "log"))
     job.log.info("log of %d days in %s: %s", SCALE.days, out / "log", counts)
 
 

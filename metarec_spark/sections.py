@@ -180,7 +180,7 @@ class Train(Section):
     """Events in one step over all ranks: the same training, whatever the number of ranks."""
     full_softmax: Annotated[int, Field(ge=0)] = 12_500
     """A domain with at most so many items is learnt by the full softmax."""
-    negatives: Count = 8_192
+    negatives: Count = 4_096
     """Of a domain with more items, so many are drawn a step."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the products with the catalogue. auto: bfloat16 where the processor has instructions for it."""

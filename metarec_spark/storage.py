@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from metarec_spark.errors import DataError
+
+
+def file_uri(path: Path) -> str:
+    """``file:`` URI of a path, as Hadoop spells it: no character is escaped, whatever a folder is called."""
+    return f"file://{path.absolute()}"
 
 
 def local_path(uri: str) -> Path:
@@ -20,12 +23,10 @@ def local_path(uri: str) -> Path:
     DataError
         Where the URI is on another file system.
     """
-    parsed = urlparse(uri)
-    if parsed.scheme != "file":
-        raise DataError(
-            f"{uri}: models and snapshots must lie on a file system that every rank mounts (file:), got {parsed.scheme}:"
-        )
-    return Path(url2pathname(parsed.path))
+    scheme, _, path = uri.partition(":")
+    if scheme != "file":
+        raise DataError(f"{uri}: models and snapshots must lie on a file system that every rank mounts (file:), got {scheme}:")
+    return Path("/" + path.lstrip("/"))
 
 
 def read_json(path: Path) -> dict:

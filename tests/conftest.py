@@ -13,6 +13,7 @@ from metarec_spark import config
 from metarec_spark.config import Config
 from metarec_spark.job import Job
 from metarec_spark.session import session
+from metarec_spark.storage import file_uri
 from metarec_spark.tables import Warehouse
 
 # Small tables: what a session costs is start-up and planning, not data.
@@ -40,7 +41,7 @@ def settings(tmp_path: Path) -> Callable[..., Config]:
     """A configuration with its warehouse in the test's folder; sections are given as keyword dictionaries."""
 
     def make(**sections: object) -> Config:
-        return config.parse({"warehouse": (tmp_path / "warehouse").as_uri(), "spark": {"conf": FAST}} | sections)
+        return config.parse({"warehouse": file_uri(tmp_path / "warehouse"), "spark": {"conf": FAST}} | sections)
 
     return make
 

@@ -15,6 +15,7 @@ from metarec_spark import columns as c
 from metarec_spark import config
 from metarec_spark.job import Job
 from metarec_spark.nightly import nightly
+from metarec_spark.storage import file_uri
 from metarec_spark.synthetic.platforms import Scale
 from metarec_spark.synthetic.run import generate
 from metarec_spark.tables import ALL, Warehouse
@@ -27,7 +28,7 @@ TOP_N = 40
 @pytest.fixture(scope="module")
 def log(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("log")
-    generate(spark, SCALE, out.as_uri())
+    generate(spark, SCALE, file_uri(out))
     return out
 
 
@@ -36,9 +37,9 @@ def run(spark: SparkSession, log: Path) -> Callable[[Path], Warehouse]:
     def both_nights(root: Path) -> Warehouse:
         settings = config.parse(
             {
-                "warehouse": root.as_uri(),
-                "sources": [{"path": (log / "events").as_uri(), "day_column": "ds"}],
-                "items": [{"path": (log / "items").as_uri()}],
+                "warehouse": file_uri(root),
+                "sources": [{"path": file_uri(log / "events"), "day_column": "ds"}],
+                "items": [{"path": file_uri(log / "items")}],
                 "split": {"protocol": "leave_one_out"},
                 "model": {"dim": 16},
                 "train": {"max_epochs": 3},

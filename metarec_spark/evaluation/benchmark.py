@@ -28,7 +28,7 @@ from metarec_spark.evaluation.published import PUBLISHED
 from metarec_spark.evaluation.run import evaluate
 from metarec_spark.features.run import extract
 from metarec_spark.job import Job, Result
-from metarec_spark.storage import whole
+from metarec_spark.storage import file_uri, whole
 from metarec_spark.training.run import train
 
 _KEY = ("run", "seed", "settings")
@@ -107,9 +107,9 @@ def _configuration(name: str, logs: list[Path], options: Options) -> Config:
             )
     items = [path / "items.parquet" for path in logs if options.attributes and (path / "items.parquet").exists()]
     raw = {
-        "warehouse": (options.out / name.replace(" ", "-")).as_uri(),
-        "sources": [{"path": (path / "events.parquet").as_uri()} for path in logs],
-        "items": [{"path": path.as_uri()} for path in items],
+        "warehouse": file_uri(options.out / name.replace(" ", "-")),
+        "sources": [{"path": file_uri(path / "events.parquet")} for path in logs],
+        "items": [{"path": file_uri(path)} for path in items],
         "split": {"protocol": "leave_one_out"},
     }
     return config.parse(config.overridden(raw, list(options.overrides)), where=f"benchmark of {name}")

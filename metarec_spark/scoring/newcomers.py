@@ -26,7 +26,7 @@ from metarec_spark.job import Job
 from metarec_spark.model import bundle
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.catalogue import Catalogue, pad_tokens
-from metarec_spark.storage import local_path
+from metarec_spark.storage import file_uri, local_path
 from metarec_spark.training import snapshot
 from metarec_spark.training.snapshot import ITEMS, TOKENS, TRANSITIONS, VECTORS
 
@@ -83,13 +83,13 @@ def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int
         TRANSITIONS: alike.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), f"to.{SIMILARITY}"),
     }
     for name, part in parts.items():
-        part.write.mode("overwrite").parquet((folder / name).as_uri())
+        part.write.mode("overwrite").parquet(file_uri(folder / name))
     read = job.spark.read.parquet
-    named = reduce(DataFrame.unionByName, [read((folder / name).as_uri()).select(c.ITEM_IDX) for name in parts])
+    named = reduce(DataFrame.unionByName, [read(file_uri(folder / name)).select(c.ITEM_IDX) for name in parts])
     domain = position(manifest["domains"], F.col(c.DOMAIN)).alias(c.DOMAIN)
     found = items.join(named, c.ITEM_IDX, "left_semi").select(c.ITEM_IDX, c.ITEM_ID, domain)
-    found.write.mode("overwrite").parquet((folder / ITEMS).as_uri())
-    found = read((folder / ITEMS).as_uri())
+    found.write.mode("overwrite").parquet(file_uri(folder / ITEMS))
+    found = read(file_uri(folder / ITEMS))
     count, last = found.agg(F.count("*"), F.max(c.ITEM_IDX)).first()
     return Newcomers(folder, found, count, last + 1) if count else None
 

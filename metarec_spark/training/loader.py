@@ -29,6 +29,7 @@ from metarec_spark import columns as c
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.transformer import Contexts
+from metarec_spark.storage import file_uri
 from metarec_spark.training.snapshot import HALF, count_rows
 
 # Petastorm speaks pyarrow's old dialect, and says at every reader's end that its cache is clean.
@@ -61,7 +62,7 @@ def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterato
     """
     try:
         reader = make_batch_reader(
-            shard.folder.as_uri(),
+            file_uri(shard.folder),
             schema_fields=fields,
             reader_pool_type=shard.pool,
             workers_count=1,

@@ -23,7 +23,7 @@ from metarec_spark.features.run import users_as_of
 from metarec_spark.features.split import held_out
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
-from metarec_spark.storage import local_path, read_json, write_json
+from metarec_spark.storage import file_uri, local_path, read_json, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
 from metarec_spark.training.tuning import settled
@@ -181,7 +181,7 @@ def enter(job: Job, manifest: dict[str, Any], folder: Path, status: str = "candi
         "metrics": json.dumps({name: value for name, value in manifest["metrics"].items() if name != "history"}, sort_keys=True),
         "status": status,
         "reason": reason,
-        "path": folder.as_uri(),
+        "path": file_uri(folder),
         "code_version": manifest["code_version"],
     }
     job.warehouse.merge_records(c.MODELS, [row], job.commit(inputs=manifest["table_versions"], model_id=manifest["model_id"]))

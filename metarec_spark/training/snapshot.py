@@ -24,6 +24,7 @@ from metarec_spark.features.split import pairs, train_part
 from metarec_spark.features.transitions import BACKWARD, FORWARD, SIMILARITY
 from metarec_spark.model.catalogue import pack_vectors
 from metarec_spark.sections import Train
+from metarec_spark.storage import file_uri
 
 SEQUENCES, ITEMS, TOKENS, VECTORS, TRANSITIONS = "sequences", "items", "tokens", "vectors", "transitions"
 PAIR, HALF = "pair", "half"
@@ -85,7 +86,7 @@ def write(
     }
     parts |= {split: spread(rows, 4 * settings.processes) for split, rows in ranked.items()}
     for name, part in parts.items():
-        part.write.mode("overwrite").parquet((folder / name).as_uri())
+        part.write.mode("overwrite").parquet(file_uri(folder / name))
     written = count_rows(folder / SEQUENCES)
     if written != expected:
         raise DataError(f"snapshot {folder}: {written} sequences written, {expected} expected: run again")

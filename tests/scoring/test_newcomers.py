@@ -22,6 +22,7 @@ from metarec_spark.scoring import newcomers
 from metarec_spark.scoring.batch import contexts_of
 from metarec_spark.scoring.run import inputs, recommend
 from metarec_spark.sections import ItemSource
+from metarec_spark.storage import file_uri
 from metarec_spark.training.run import train
 
 
@@ -124,7 +125,7 @@ def at(spark, tmp_path_factory):
 
     def make(name: str, ds=NEXT, **sections):
         job = job_at(spark, folder, name, ds, **sections)
-        return replace(job, config=job.config.model_copy(update={"items": [ItemSource(path=(folder / "items").as_uri())]}))
+        return replace(job, config=job.config.model_copy(update={"items": [ItemSource(path=file_uri(folder / "items"))]}))
 
     write_log(folder / "log" / "1.parquet", walkers())
     items = [(domain, item, ATTRIBUTES[domain][int(item[1]) % 2], None) for domain in KNOWN for item in sorted(KNOWN[domain])]

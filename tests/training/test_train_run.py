@@ -8,7 +8,7 @@ import shutil
 from datetime import timedelta
 
 import pytest
-from training.warehouses import DAY, NEXT, copied, job_at, rows_of, stages
+from training.warehouses import DAY, NEXT, WAREHOUSE, copied, job_at, rows_of, stages
 
 from metarec_spark.errors import DataError
 from metarec_spark.model import bundle
@@ -43,7 +43,7 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
     assert sorted(bundle.load(folder).item_ids().to_pylist()) == sorted(
         [f"b{i}" for i in range(10)] + [f"f{i}" for i in range(10)]
     )
-    assert not (extracted / "warehouse" / "_training" / row["model_id"]).exists()
+    assert not (extracted / WAREHOUSE / "_training" / row["model_id"]).exists()
 
     job.warehouse.merge_records("models", [row | {"status": "approved"}], job.commit())
     before, weights = rows_of(job, "models"), (folder / "model.safetensors").stat().st_mtime_ns
@@ -64,11 +64,11 @@ def test_meta_training_reads_a_row_for_each_user_and_domain(spark, extracted):
 def test_a_model_file_without_its_row_is_entered(spark, extracted, tmp_path_factory):
     done = stages(spark, tmp_path_factory).evaluated
     job = job_at(spark, extracted, "train")
-    shutil.copytree(done / "warehouse" / "_models", extracted / "warehouse" / "_models")
+    shutil.copytree(done / WAREHOUSE / "_models", extracted / WAREHOUSE / "_models")
     result = train(job)
     (row,) = models(job)
     assert (row["model_id"], row["status"]) == (result.model_id, "candidate")
-    assert (done / "warehouse" / "_models" / result.model_id).exists()
+    assert (done / WAREHOUSE / "_models" / result.model_id).exists()
 
 
 def test_a_night_without_validation_inherits_what_the_newest_approved_model_of_an_earlier_day_found(

@@ -16,12 +16,15 @@ from metarec_spark import config
 from metarec_spark.evaluation.run import evaluate
 from metarec_spark.features.run import extract
 from metarec_spark.job import Job
+from metarec_spark.storage import file_uri
 from metarec_spark.tables import Warehouse
 from metarec_spark.training.run import train
 
 DAY = date(2024, 1, 10)
 NEXT = DAY + timedelta(days=1)
 ITEMS = 10
+WAREHOUSE = "ware house+100%"
+"""Its folder: no character of a path may change what is found there."""
 SECTIONS = {
     "split": {"protocol": "leave_one_out"},
     "features": {"max_length": 8},
@@ -63,9 +66,9 @@ def write_log(file: Path, rows: list[Row]) -> None:
 
 
 def job_at(spark: SparkSession, folder: Path, name: str, ds: date = DAY, **sections: dict) -> Job:
-    """A job on ``folder/warehouse`` and ``folder/log``; sections replace settings of ``SECTIONS``, key by key."""
+    """A job on ``folder/WAREHOUSE`` and ``folder/log``; sections replace settings of ``SECTIONS``, key by key."""
     merged = {key: SECTIONS.get(key, {}) | sections.get(key, {}) for key in {*SECTIONS, *sections}}
-    raw = {"warehouse": (folder / "warehouse").as_uri(), "sources": [{"path": (folder / "log").as_uri()}]}
+    raw = {"warehouse": file_uri(folder / WAREHOUSE), "sources": [{"path": file_uri(folder / "log")}]}
     made = config.parse(raw | merged)
     return Job(name, made, ds, spark, Warehouse(spark, made.warehouse))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
-from training.warehouses import DAY, ITEMS, NEXT, event, job_at, rows_of, walkers, write_log
+from training.warehouses import DAY, ITEMS, NEXT, WAREHOUSE, event, job_at, rows_of, walkers, write_log
 
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.evaluation.run import evaluate
@@ -54,7 +54,7 @@ def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
     made = bundle.load(Path(urlparse(row["path"]).path))
     assert "songs" in made.domains and "songs" not in bundle.load(Path(urlparse(base["path"]).path)).domains
     assert row["reason"] == adapted.details["reason"]
-    assert not list((folder / "warehouse" / "_training").iterdir())
+    assert not list((folder / WAREHOUSE / "_training").iterdir())
 
 
 def test_what_was_tried_is_on_record(spark, folder, adapted):
