@@ -7,12 +7,13 @@ import json
 import shutil
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import __version__
@@ -28,12 +29,13 @@ from metarec_spark.storage import local_path, read_json, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
 from metarec_spark.training.run import PINNED, about, enter, known_names, threads
-from metarec_spark.transfer import candidates, guard, people
-from metarec_spark.transfer.modes import MODES, Mode
+from metarec_spark.transfer import candidates, guard, people, predictor
+from metarec_spark.transfer.modes import ALL, MODES, Mode
+from metarec_spark.transfer.predictor import Trial
 from metarec_spark.transfer.statistics import statistics
 
 ROUNDS = (0.25, 0.5, 1.0)
-_MOST_EPOCHS, _FEWEST_PAIRS = 40, 20
+_MOST_EPOCHS, _FEWEST_PAIRS, _MOST_TRIALS = 40, 20, 10_000
 
 
 def adapt(job: Job, domain: str) -> Result:
@@ -57,14 +59,17 @@ def adapt(job: Job, domain: str) -> Result:
     if done := tried.recorded():
         return done
     plain = [MODES["untrained"], MODES["scratch"]]
-    trained = [mode for mode in task.modes if mode.start]
-    for mode in (mode for mode in (*plain, *task.modes) if not mode.start):
+    tried.make(plain[0], 1.0)
+    modes = tried.advised()
+    trained = [mode for mode in modes if mode.start]
+    untrained = [mode for mode in modes if not mode.start]
+    for mode in untrained:
         tried.make(mode, 1.0)
     for share in ROUNDS:
         for mode in (plain[1], *trained):
             tried.make(mode, share)
         trained = sorted(trained, key=lambda mode: -tried.mean(mode, share))[: max(1, len(trained) // 2)]
-    finalists = [max(group, key=tried.final) for group in (plain, [*trained, *(m for m in task.modes if not m.start)]) if group]
+    finalists = [max(group, key=tried.final) for group in (plain, [*trained, *untrained]) if group]
     for mode in finalists:
         for seed in range(1, job.config.adapt.seeds if mode.start else 1):
             tried.make(mode, 1.0, seed)
@@ -79,6 +84,17 @@ def adapt(job: Job, domain: str) -> Result:
     details = {"used": verdict.used, "winner": verdict.winner, "gain": verdict.gain, "noise": verdict.noise}
     details |= {"reason": verdict.reason, "validation_ndcg@10": tried.summary()}
     return Result(rows_in=task.pairs, rows_out=1, model_id=used[0]["model_id"], details=details)
+
+
+def trials(job: Job) -> list[Trial]:
+    """What the newest adaptations found: of every task and mode, the first seed with the most training that it got."""
+    if not job.warehouse.exists(c.TRANSFER_RUNS):
+        return []
+    longest = Window.partitionBy("run_id", "mode").orderBy(F.desc("share"))
+    tried = (F.col("seed") == 0) & ~F.col("mode").isin([mode.name for mode in ALL if mode.plain])
+    rows = job.warehouse.read(c.TRANSFER_RUNS).where(tried).withColumn("place", F.row_number().over(longest)).where("place = 1")
+    rows = rows.orderBy(F.desc("ds"), "run_id", "mode").limit(_MOST_TRIALS).select("run_id", "mode", "statistics", "gain")
+    return [Trial(row["run_id"], row["mode"], row["statistics"], row["gain"]) for row in rows.toLocalIterator()]
 
 
 @dataclass(frozen=True)
@@ -249,11 +265,23 @@ class _Tried:
             draft.rename(folder)
         return bundle.read_manifest(folder), folder
 
+    @cached_property
+    def facts(self) -> dict[str, float]:
+        """What can be said of the task once the untrained candidate was measured."""
+        facts = statistics(train_part(self.task.users), self.task.tables[c.ITEM_CONTENT], self.task.domain)
+        return facts | {"predictability": float(self.gains["untrained", 1.0, 0].mean())}
+
+    def advised(self) -> list[Mode]:
+        """The modes to try, the likeliest first, without those that earlier adaptations say are hopeless."""
+        advice = predictor.advise(trials(self.task.job), self.facts, [mode.name for mode in self.task.modes])
+        if advice.predicted:
+            told = ", ".join(f"{name} {gain:+.1%}" for name, gain in advice.predicted.items())
+            log.info("domain %s: predicted gains %s; not tried: %s", self.task.domain, told, ", ".join(advice.hopeless) or "none")
+        return [MODES[name] for name in advice.order]
+
     def record(self, verdict: guard.Verdict) -> None:
         """Append what was tried to ``transfer_runs``."""
         task = self.task
-        facts = statistics(train_part(task.users), task.tables[c.ITEM_CONTENT], task.domain)
-        facts["predictability"] = float(self.gains["untrained", 1.0, 0].mean())
         plain = max(float(self.gains[name, 1.0, 0].mean()) for name in ("untrained", "scratch"))
         rows = [
             {
@@ -264,7 +292,7 @@ class _Tried:
                 "mode": name,
                 "share": share,
                 "seed": seed,
-                "statistics": facts,
+                "statistics": self.facts,
                 "seconds": round(self.seconds[name, share, seed], 1),
                 "ndcg": float(of.mean()),
                 "test_ndcg": float(self.test[name, share, seed].mean()),
