@@ -12,7 +12,7 @@ from metarec_spark import columns as c
 
 Format = Literal["parquet", "json", "csv", "delta"]
 Count = Annotated[int, Field(ge=1)]
-Transfer = Literal["lent", "pooled", "sample", "frozen", "finetuned", "meta"]
+Transfer = Literal["lent", "taught", "pooled", "sample", "frozen", "finetuned", "meta"]
 
 
 class Section(BaseModel):

@@ -114,7 +114,7 @@ def _scores(scorer: Scorer, contexts: Contexts, domain: int) -> dict[str, torch.
     return {
         c.MODEL: torch.where(empty, popularity, scorer.fused(base, contexts, domain)),
         c.BASE: torch.where(empty, popularity, base),
-        c.TRANSFER: torch.from_numpy(scorer.transfer(contexts, domain).toarray()),
+        c.TRANSFER: scorer.transfer(contexts, domain),
         c.TRANSITIONS: torch.from_numpy(scorer.transitions(contexts, domain).toarray()),
         c.POPULARITY: popularity.clone(),
     }

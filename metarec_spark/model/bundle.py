@@ -25,10 +25,11 @@ from metarec_spark.model.catalogue import Catalogue, Successors
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel, Shape
+from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.storage import write_json
 
-FORMAT = 3
+FORMAT = 4
 _WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
 
 
@@ -43,6 +44,8 @@ class Bundle:
     item_vectors: np.ndarray
     """[I, D] float32, as scores take them."""
     folder: Path
+    weigher: Weigher | None = None
+    """What weighs g's signals in place of ``lending``; None: nothing does."""
 
     @property
     def domains(self) -> list[str]:
@@ -88,7 +91,14 @@ def shape(manifest: dict[str, Any]) -> Shape:
     return Shape(len(manifest["domains"]), len(manifest["event_types"]), manifest["gap_buckets"], manifest["max_length"])
 
 
-def save(folder: Path, manifest: dict[str, Any], model: NextItemModel, catalogue: Catalogue, item_ids: pa.ChunkedArray) -> None:
+def save(
+    folder: Path,
+    manifest: dict[str, Any],
+    model: NextItemModel,
+    catalogue: Catalogue,
+    item_ids: pa.ChunkedArray,
+    weigher: Weigher | None = None,
+) -> None:
     """Write a model folder; the manifest comes last, so a folder with a manifest is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     successors = {f"successors.{field.name}": getattr(catalogue.successors, field.name) for field in fields(Successors)}
@@ -101,6 +111,8 @@ def save(folder: Path, manifest: dict[str, Any], model: NextItemModel, catalogue
         "catalogue.weights": catalogue.weights,
         "catalogue.token_hashes": catalogue.token_hashes,
     } | successors
+    if weigher:
+        tensors |= {f"weigher.{name}": value.detach().numpy() for name, value in weigher.state_dict().items()}
     if catalogue.vectors.size:
         tensors["catalogue.vectors"] = catalogue.vectors
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
@@ -151,9 +163,16 @@ def load(folder: Path) -> Bundle:
     vectors = tensors.get("catalogue.vectors", np.zeros((len(part["domain"]), 0), np.float32))
     catalogue = Catalogue(**part, vectors=vectors, successors=successors)
     model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
-    state = {name.removeprefix("state."): torch.from_numpy(value) for name, value in tensors.items() if name.startswith("state.")}
-    model.load_state_dict(state)
-    return Bundle(manifest, model.eval(), catalogue, tensors["item_vectors"], folder)
+    model.load_state_dict(_part(tensors, "state."))
+    weigher = None
+    if weights := _part(tensors, "weigher."):
+        weigher = Weigher()
+        weigher.load_state_dict(weights)
+    return Bundle(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, weigher and weigher.eval())
+
+
+def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): torch.from_numpy(value) for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _sha256(path: Path) -> str:

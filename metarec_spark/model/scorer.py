@@ -13,6 +13,7 @@ from metarec_spark.model import transfer
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.fusion import fuse
 from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.weigher import Signals, blocks
 
 
 class Scorer:
@@ -25,6 +26,7 @@ class Scorer:
         self.bundle = bundle
         self.catalogue = bundle.catalogue
         self.vectors = [torch.from_numpy(bundle.item_vectors[items]) for items in self.catalogue.of_domain]
+        self._signals: dict[int, Signals] = {}
 
     @torch.inference_mode()
     def hidden(self, contexts: Contexts, block: int = 1024) -> Tensor:
@@ -36,9 +38,16 @@ class Scorer:
 
     @torch.inference_mode()
     def user_vectors(self, hidden: Tensor, domain: int) -> Tensor:
-        """Users' vectors for one domain, [B, D]: their product with ``vectors[domain]`` is the θ-part of h."""
+        """Users' vectors for one domain: their product with :meth:`item_vectors` is h but for the additions."""
         model, fusion = self.bundle.model, self.bundle.fusion[domain]
-        return fusion.base * model.scale * model.user_vectors(hidden, domain)
+        users_BD = fusion.base * model.scale * model.user_vectors(hidden, domain)
+        return torch.cat([users_BD, torch.ones(len(users_BD), 1)], 1) if self.bundle.weigher else users_BD
+
+    @torch.inference_mode()
+    def item_vectors(self, domain: int) -> Tensor:
+        """Items' vectors, and what a weigher says of them to everyone as a last number."""
+        vectors_ID = self.vectors[domain]
+        return torch.cat([vectors_ID, self._everywhere(domain)[:, None]], 1) if self.bundle.weigher else vectors_ID
 
     @torch.inference_mode()
     def base(self, hidden: Tensor, domain: int) -> Tensor:
@@ -46,28 +55,54 @@ class Scorer:
         model = self.bundle.model
         return model.scores(model.user_vectors(hidden, domain), self.vectors[domain])
 
-    def transfer(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
-        """g as tuned, [B, I_d]."""
-        return transfer.scores(contexts, domain, self._lent[domain], self.bundle.lending[domain])
+    @torch.inference_mode()
+    def transfer(self, contexts: Contexts, domain: int) -> Tensor:
+        """g as tuned or taught, [B, I_d]."""
+        if weigher := self.bundle.weigher:
+            signals = self.signals(domain)
+            return torch.cat([weigher.scores(signals, part, domain) for _, part in blocks(contexts, signals)])
+        return torch.from_numpy(self._lent_scores(contexts, domain).toarray())
 
     def transitions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
         """g as configured: the untrained, untuned heuristic; [B, I_d]."""
         return transfer.scores(contexts, domain, self._lent_untuned[domain], self.bundle.untuned)
 
+    @torch.inference_mode()
     def additions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
-        """The φ-part of h, [B, I_d] ≥ 0: what is added to the product of user and item vectors."""
-        lent = self.transfer(contexts, domain)
-        lent.data = self.bundle.fusion[domain].of_transfer(torch.from_numpy(lent.data)).numpy()
+        """The φ-part of h, [B, I_d], less what every user's is: what is added to the product of user and item vectors."""
+        fusion = self.bundle.fusion[domain]
+        if weigher := self.bundle.weigher:
+            signals, everywhere = self.signals(domain), self._everywhere(domain)
+            parts = []
+            for rows, part in blocks(contexts, signals):
+                row, place, score = weigher.links(signals, part, domain)
+                parts.append((rows[row], place, fusion.transfer * score - everywhere[place]))
+            row, place, added = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+            return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
+        lent = self._lent_scores(contexts, domain)
+        lent.data = fusion.of_transfer(torch.from_numpy(lent.data)).numpy()
         return lent
 
     def fused(self, base: Tensor, contexts: Contexts, domain: int) -> Tensor:
         """h, [B, I_d], from f's scores."""
-        phi = torch.from_numpy(self.additions(contexts, domain).toarray())
-        return fuse(self.bundle.fusion[domain].base * base, phi)
+        fusion, lent = self.bundle.fusion[domain], self.transfer(contexts, domain)
+        return fuse(fusion.base * base, fusion.transfer * lent if self.bundle.weigher else fusion.of_transfer(lent))
 
     def popularity(self, domain: int) -> np.ndarray:
         """Training events of the domain's items, [I_d] float32."""
         return self.catalogue.events[self.catalogue.of_domain[domain]].astype(np.float32)
+
+    def signals(self, domain: int) -> Signals:
+        """What a weigher weighs; made at the first call."""
+        if domain not in self._signals:
+            self._signals[domain] = Signals.of_catalogue(self.catalogue, domain)
+        return self._signals[domain]
+
+    def _everywhere(self, domain: int) -> Tensor:
+        return self.bundle.fusion[domain].transfer * self.bundle.weigher.of_popularity(self.signals(domain))
+
+    def _lent_scores(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
+        return transfer.scores(contexts, domain, self._lent[domain], self.bundle.lending[domain])
 
     @cached_property
     def _lent(self) -> list[sparse.csr_matrix]:

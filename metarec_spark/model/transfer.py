@@ -39,18 +39,25 @@ def weights(catalogue: Catalogue, domain: int, lending: Lending) -> sparse.csr_m
     weight = (forward + backward · forward-of-the-way-back) / n(successor) ** popularity_damping / n(item) ** source_damping
     + similarity · scalar product of the content, n being training events and at least 1.
     """
-    part, items = catalogue.successors, catalogue.of_domain[domain]
-    into = catalogue.domain[part.indices] == domain
-    row = np.repeat(np.arange(catalogue.size), np.diff(part.indptr))[into]
-    column = part.indices[into]
+    part, (row, place, into) = catalogue.successors, links(catalogue, domain)
+    items = catalogue.of_domain[domain]
+    column = items[place]
     events = np.maximum(catalogue.events, 1).astype(np.float32)
     followed = part.forward[into] + np.float32(lending.backward) * part.backward[into]
     followed *= (events**-lending.popularity_damping)[column] * (events**-lending.source_damping)[row]
     weight = (followed + np.float32(lending.similarity) * part.similarity[into]).astype(np.float32)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=catalogue.size))])
+    return sparse.csr_matrix((weight, place, indptr), shape=(catalogue.size, len(items)))
+
+
+def links(catalogue: Catalogue, domain: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the catalogue's successors, those in one domain: items, and the successors' places in ``of_domain[domain]``, [n] each;
+    and the mask that takes their signals."""
+    part, items = catalogue.successors, catalogue.of_domain[domain]
+    into = catalogue.domain[part.indices] == domain
     place = np.empty(catalogue.size, np.int32)
     place[items] = np.arange(len(items), dtype=np.int32)
-    return sparse.csr_matrix((weight, place[column], indptr), shape=(catalogue.size, len(items)))
+    return np.repeat(np.arange(catalogue.size), np.diff(part.indptr))[into], place[part.indices[into]], into
 
 
 def votes(contexts: Contexts, domain: int, size: int, lending: Lending) -> sparse.csr_matrix:

@@ -80,7 +80,7 @@ def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen,
         if by_model:
             users_d = scorer.user_vectors(hidden[users[rows]], domain).numpy()
             additions = scorer.additions(contexts, domain)[users[rows]]
-            found = top_n(users_d, scorer.vectors[domain].numpy(), hide, task.top_n, additions)
+            found = top_n(users_d, scorer.item_vectors(domain).numpy(), hide, task.top_n, additions)
         else:
             found = top_n(np.ones((len(rows), 1), np.float32), scorer.popularity(domain)[:, None], hide, task.top_n)
         index[rows], value[rows] = found

@@ -21,6 +21,9 @@ class Mode:
     trained: tuple[str, ...] | None = None
     """Prefixes of the parameters that are trained; None: all."""
 
+    taught: bool = False
+    """Whether g's signals are weighed by a network that was taught; see transfer/teaching.py."""
+
     @property
     def plain(self) -> bool:
         """Whether it takes nothing from other domains."""
@@ -31,7 +34,9 @@ _ADAPTER = ("item.", "query.", "adapter_", "domain.")
 ALL = (
     Mode("untrained", "transitions and content of the domain alone", None, "own"),
     Mode("scratch", "a model of the domain's own events", "random", "own"),
+    Mode("weighed", "signals of the domain, weighed by a network that its own events taught", None, "own", taught=True),
     Mode("lent", "transitions and content of all domains", None, "target"),
+    Mode("taught", "signals weighed by a network that thin cuts of the other domains taught first", None, "uniform", taught=True),
     Mode("pooled", "one model of the domain and a sample of the others", "random", "uniform"),
     Mode("sample", "the same, others drawn by their likeness to the domain's people", "random", "weighted"),
     Mode("frozen", "the base model's trunk as it is, with the domain's own items and adapter", "base", "target", _ADAPTER),

@@ -58,20 +58,21 @@ def adapt(job: Job, domain: str) -> Result:
     tried = _Tried(task)
     if done := tried.recorded():
         return done
-    plain = [MODES["untrained"], MODES["scratch"]]
-    tried.make(plain[0], 1.0)
+    plain = [mode for mode in MODES.values() if mode.plain]
+    for mode in (mode for mode in plain if not mode.start):
+        tried.make(mode, 1.0)
     modes = tried.advised()
     trained = [mode for mode in modes if mode.start]
     untrained = [mode for mode in modes if not mode.start]
     for mode in untrained:
         tried.make(mode, 1.0)
     for share in ROUNDS:
-        for mode in (plain[1], *trained):
+        for mode in (MODES["scratch"], *trained):
             tried.make(mode, share)
         trained = sorted(trained, key=lambda mode: -tried.mean(mode, share))[: max(1, len(trained) // 2)]
     finalists = [max(group, key=tried.final) for group in (plain, [*trained, *untrained]) if group]
     for mode in finalists:
-        for seed in range(1, job.config.adapt.seeds if mode.start else 1):
+        for seed in range(1, job.config.adapt.seeds if mode.start or mode.taught else 1):
             tried.make(mode, 1.0, seed)
     verdict = guard.judge({m.name: tried.gains_of(m) for m in finalists}, {m.name for m in plain}, job.config.adapt.margin)
     log.info("domain %s: %s", domain, verdict.reason)
@@ -208,7 +209,9 @@ class _Tried:
         made = self._folder(*key)
         if not (made / "manifest.json").exists():
             manifest = {**manifest, "mode": mode.name, "model_id": self._model_id(*key)}
-            if mode.start:
+            if mode.taught:
+                candidates.weighed(folder, made, manifest, self.task.domain, lending, seed)
+            elif mode.start:
                 self._train(mode, share, seed, folder, made, manifest, lending)
             else:
                 candidates.without_base(folder, made, manifest, lending)
@@ -282,7 +285,7 @@ class _Tried:
     def record(self, verdict: guard.Verdict) -> None:
         """Append what was tried to ``transfer_runs``."""
         task = self.task
-        plain = max(float(self.gains[name, 1.0, 0].mean()) for name in ("untrained", "scratch"))
+        plain = max(float(self.gains[name, 1.0, 0].mean()) for name in MODES if MODES[name].plain)
         rows = [
             {
                 "run_id": f"{task.job.ds}-{task.run}",

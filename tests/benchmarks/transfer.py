@@ -25,6 +25,7 @@ from deltalake import DeltaTable
 from metarec_spark.storage import file_uri
 
 DAY = "2014-07-23"
+PLAIN = ("untrained", "weighed", "scratch")
 EVENTS = ("user_id", "item_id", "domain", "event_type", "event_time")
 
 
@@ -107,7 +108,7 @@ def show(options: argparse.Namespace, found: list[list[dict]]) -> None:
     best = [{row["mode"]: row for row in sorted(rows, key=lambda row: (row["share"], -row["seed"]))} for rows in found]
     for mode in dict.fromkeys(row["mode"] for rows in found for row in rows):
         of = [cut[mode] for cut in best]
-        plain = [max(cut[name]["test_ndcg"] for name in ("untrained", "scratch")) for cut in best]
+        plain = [max(cut[name]["test_ndcg"] for name in PLAIN) for cut in best]
         values = [row["test_ndcg"] for row in of]
         gain = statistics.mean(values) / statistics.mean(plain) - 1
         used = sum(any(row["used"] and row["mode"] == mode for row in rows) for rows in found)

@@ -11,6 +11,7 @@ import torch
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
 from metarec_spark.model.transformer import Contexts, NextItemModel, Shape
+from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model
 
 DOMAINS = ["books", "films"]
@@ -83,11 +84,13 @@ def contexts(sequences: list[list[int]], width: int | None = None) -> Contexts:
     return Contexts.packed(*padded(sequences, width))
 
 
-def saved(folder: Path, of: Catalogue | None = None, fusion: dict | None = None, **settings: object) -> Path:
+def saved(
+    folder: Path, of: Catalogue | None = None, fusion: dict | None = None, weigher: Weigher | None = None, **settings: object
+) -> Path:
     """A model folder with items i0, i1, …"""
     of = of or catalogue()
     made = model(of, **settings)
     tuned = {name: {"lending": PLAIN, "fusion": fusion or {"transfer": 2.0, "sharpness": 3.0}} for name in DOMAINS}
     manifest = {**MANIFEST, "items": of.size, "model": SMALL | settings, "tuned": tuned}
-    bundle.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]))
+    bundle.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), weigher)
     return folder

@@ -15,6 +15,7 @@ from metarec_spark.features.run import extract
 from metarec_spark.model import bundle
 from metarec_spark.scoring.run import recommend
 from metarec_spark.training.run import train
+from metarec_spark.transfer.modes import MODES
 from metarec_spark.transfer.run import adapt
 
 SMALL = {"events": 3000, "source_events": 60, "seeds": 2}
@@ -59,7 +60,7 @@ def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
 
 def test_what_was_tried_is_on_record(spark, folder, adapted):
     rows = [row.asDict() for row in job_at(spark, folder, "adapt").warehouse.read("transfer_runs").collect()]
-    assert {row["mode"] for row in rows} == {"untrained", "scratch", "lent", "pooled", "sample", "frozen", "finetuned"}
+    assert {row["mode"] for row in rows} == set(MODES) - {"meta"}
     assert {row["share"] for row in rows if row["mode"] == "scratch"} == {0.25, 0.5, 1.0}
     assert len([row for row in rows if row["share"] == 0.5]) == 1 + 2, "of four trained transfers, two go on"
     assert {row["mode"] for row in rows if row["used"]} == {adapted.details["used"]}

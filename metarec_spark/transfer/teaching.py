@@ -1,0 +1,155 @@
+"""How a weigher is taught: by thin cuts of other domains, each posed as if it were the new one; then by the domain itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from metarec_spark.features.encoding import ARRAYS, LENGTH
+from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.weigher import Signals, Weigher, alike
+from metarec_spark.scoring.ranking import places, seen_places
+from metarec_spark.sections import Transitions
+from metarec_spark.training.loader import Shard, read
+
+CUTS, MOST_PAIRS = 4, 1_000
+"""Cuts of each other domain, and pairs asked in one."""
+_USERS = 8
+log = logging.getLogger("metarec_spark")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Users' events but each one's newest in a domain, what they say of the items, and the newest, which is asked."""
+
+    domain: int
+    items: np.ndarray
+    """[D] the domain's."""
+    signals: Signals
+    contexts: Contexts
+    target: np.ndarray
+    """[B] places in the domain."""
+
+    @classmethod
+    def of(
+        cls,
+        sequences: Contexts,
+        catalogue: Catalogue,
+        domain: int,
+        likeness: list[sparse.csr_matrix],
+        settings: Transitions,
+        most: int,
+        draw: np.random.Generator,
+    ) -> Lesson:
+        """Ask for the newest event in ``domain`` of each sequence, which has one after its first event; at most ``most`` of
+        them, drawn at random."""
+        ends = newest(sequences, domain)
+        before = torch.from_numpy(ends)
+        known = sequences.where(sequences.position < before.repeat_interleave(sequences.length), before)
+        items, target = catalogue.of_domain[domain], sequences.item.numpy()[sequences.starts.numpy() + ends]
+        forward = followed(known, catalogue.size, settings)
+        events = np.bincount(known.item.numpy(), minlength=catalogue.size)
+        signals = Signals.of(forward[:, items], forward.T.tocsr()[:, items], likeness, events, items)
+        asked = np.sort(draw.permutation(len(target))[:most])
+        return cls(domain, items, signals, known.take(torch.from_numpy(asked)), places(items, target[asked]))
+
+
+def newest(sequences: Contexts, domain: int) -> np.ndarray:
+    """Position of each sequence's newest event in a domain, [B]; -1 where there is none."""
+    inside = np.where(sequences.domain.numpy() == domain, sequences.position.numpy(), -1)
+    return np.maximum.reduceat(inside, sequences.starts.numpy()) if len(inside) else np.empty(0, np.int64)
+
+
+def followed(sequences: Contexts, size: int, settings: Transitions) -> sparse.csr_matrix:
+    """[I, I] sum of distance ** -gap_decay over the pairs of events, at most max_gap apart, in which the column's item came
+    later; what table ``item_transitions`` calls forward, of all items."""
+    item, length = sequences.item.numpy(), sequences.length.numpy()
+    user = np.repeat(np.arange(len(length)), length)
+    rows, columns, weights = [], [], []
+    for gap in range(1, min(settings.max_gap, int(length.max(initial=1)) - 1) + 1):
+        kept = (user[:-gap] == user[gap:]) & (item[:-gap] != item[gap:])
+        rows.append(item[:-gap][kept])
+        columns.append(item[gap:][kept])
+        weights.append(np.full(kept.sum(), gap**-settings.gap_decay, np.float32))
+    entries = [np.concatenate(part) if part else np.empty(0, np.int64) for part in (weights, rows, columns)]
+    return sparse.csr_matrix((entries[0].astype(np.float32), (entries[1], entries[2])), shape=(size, size))
+
+
+def teach(weigher: Weigher, lessons: Sequence[Lesson], passes: int, rate: float, draw: np.random.Generator) -> None:
+    """Lower the softmax cross-entropy of the asked items, among all of their domain that the user has not seen.
+
+    AdamW; the rate falls linearly to a twentieth.
+    """
+    optimizer = torch.optim.AdamW(weigher.parameters(), rate, weight_decay=1e-3)
+    steps = passes * sum(-(-len(lesson.target) // _USERS) for lesson in lessons)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.95 * step / steps)
+    for turn in range(passes):
+        total = 0.0
+        for lesson, rows in _batches(lessons, draw):
+            contexts = lesson.contexts.take(rows)
+            scores = weigher.scores(lesson.signals, contexts, lesson.domain)
+            row, seen = seen_places(lesson.items, contexts.item.numpy(), contexts.length.numpy())
+            target = torch.from_numpy(lesson.target)[rows]
+            other = seen != target.numpy()[row]
+            scores = scores.index_put((torch.from_numpy(row[other]), torch.from_numpy(seen[other])), torch.tensor(-torch.inf))
+            loss = torch.nn.functional.cross_entropy(scores, target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach()) * len(rows)
+        log.info("pass %d of %d: loss %.4f", turn + 1, passes, total / sum(len(lesson.target) for lesson in lessons))
+
+
+def _batches(lessons: Sequence[Lesson], draw: np.random.Generator) -> Iterator[tuple[Lesson, torch.Tensor]]:
+    """All pairs once, lesson by lesson in random order, so that a lesson's batches share its items."""
+    parts = [
+        (lesson, rows) for lesson in lessons for rows in torch.from_numpy(draw.permutation(len(lesson.target))).split(_USERS)
+    ]
+    for at in draw.permutation(len(parts)):
+        yield parts[at]
+
+
+def taught(folder: Path, catalogue: Catalogue, target: int, settings: Transitions, seed: int) -> Weigher:
+    """A weigher for one domain of a snapshot: taught by the other domains where there are any, then by the domain itself.
+
+    Parameters
+    ----------
+    folder
+        Part ``sequences``: all training sequences; they are held in memory.
+    target
+        Position of the domain. Of every other domain, ``CUTS`` cuts with as many people as it has are posed as new.
+    """
+    draw = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    sequences = _read(folder)
+    weigher = Weigher()
+    people = [np.flatnonzero(newest(sequences, domain) > 0) for domain in range(len(catalogue.of_domain))]
+    others = [domain for domain, of in enumerate(people) if domain != target and len(of)]
+    lessons = []
+    for domain in others:
+        likeness = alike(catalogue, domain)
+        for _ in range(CUTS):
+            cut = np.sort(draw.permutation(people[domain])[: max(len(people[target]), 1)])
+            part = sequences.take(torch.from_numpy(cut))
+            lessons.append(Lesson.of(part, catalogue, domain, likeness, settings, MOST_PAIRS, draw))
+    if lessons:
+        teach(weigher, lessons, 3, 3e-3, draw)
+    if len(people[target]):
+        mine = sequences.take(torch.from_numpy(people[target]))
+        own = Lesson.of(mine, catalogue, target, alike(catalogue, target), settings, 6 * MOST_PAIRS, draw)
+        teach(weigher, [own], 2 if lessons else 4, 1e-3 if lessons else 3e-3, draw)
+    return weigher.eval()
+
+
+def _read(folder: Path) -> Contexts:
+    groups = list(read(Shard(folder, 0, 1, "dummy"), [*ARRAYS, LENGTH]))
+    columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
+    return Contexts.packed([columns[name] for name in ARRAYS], columns[LENGTH])

@@ -1,0 +1,97 @@
+"""The weigher's signals, by hand, and its scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from model.factories import catalogue, contexts, saved
+from scipy import sparse
+
+from metarec_spark.model import bundle
+from metarec_spark.model.scorer import Scorer
+from metarec_spark.model.weigher import DECAYS, POPULARITIES, SIGNALS, Signals, Weigher, alike, blocks, strongest
+
+# Items 0 and 4 (books) and 1 (films) share a rare token; 40 of 120 items share a usual one.
+TOKENS = [(0, 7, 0.6), (4, 7, 0.5), (1, 7, 0.8)] + [(item, 8, 0.1) for item in range(40)]
+
+
+def drawn(seed: int = 0) -> Weigher:
+    torch.manual_seed(seed)
+    weigher = Weigher()
+    torch.nn.init.normal_(weigher.out.weight)
+    return weigher.eval()
+
+
+def test_likeness_is_kept_apart_by_how_rare_the_shared_token_is():
+    rare, usual, frequent = (of.toarray() for of in alike(catalogue(120, tokens=TOKENS), 0))
+    assert rare.shape == (120, 60)
+    assert rare[0, 2] == rare[4, 0] / 1.0 == pytest.approx(0.6 * 0.5)
+    assert rare[1, 0] == pytest.approx(0.8 * 0.6), "an item of another domain is like those of this one"
+    assert (rare[0, 0], rare[6, 2], np.count_nonzero(frequent)) == (0.0, 0.0, 0), "no item is like itself"
+    assert usual[6, 2] == pytest.approx(0.01)
+
+
+def test_signals_and_two_hops_by_hand():
+    follows = np.zeros((120, 120))
+    follows[2, 4] = 3.0  # 4 follows 2, and 0 is like 4
+    of = catalogue(120, tokens=TOKENS, transitions=follows)
+    signals = Signals.of_catalogue(of, 0)
+    damped = 3.0 * 2**-0.1 * 4**-0.3
+    named = [matrix.toarray() for matrix in signals.matrices]
+    assert len(named) == SIGNALS
+    assert named[0][2, 2] == pytest.approx(damped)
+    assert named[1][4, 1] == pytest.approx(3.0 * 4**-0.1 * 2**-0.3), "what precedes, the other way round"
+    near = sum(alike(of, 0)).toarray()
+    assert named[5][2, 0] == pytest.approx(damped * near[4, 0]), "what is like the item that follows"
+    assert signals.popularity.shape == (60, POPULARITIES)
+    assert signals.popularity[2, 0] == pytest.approx(np.log1p(4))
+
+
+def test_features_sum_the_signals_of_a_users_events_with_each_decay():
+    follows = np.zeros((20, 20))
+    follows[2, 6], follows[4, 6] = 5.0, 1.0
+    of = catalogue(transitions=follows, tokens=[])
+    signals = Signals.of_catalogue(of, 0)
+    row, place, features = signals.features(contexts([[2, 4], []]), 0)
+    (found,) = features[(row == 0) & (place == 3)]
+    forward = signals.matrices[0].toarray()
+    expected = [forward[4, 3] + decay * forward[2, 3] for decay in DECAYS]
+    np.testing.assert_allclose(found.reshape(len(DECAYS), SIGNALS)[:, 0], expected, rtol=1e-6)
+    assert not (row == 1).any(), "a user without events is linked to nothing"
+
+
+def test_items_that_nothing_links_get_the_score_of_their_popularity():
+    follows = np.zeros((20, 20))
+    follows[2, 6] = 5.0
+    of, weigher = catalogue(transitions=follows, tokens=[]), drawn()
+    signals = Signals.of_catalogue(of, 0)
+    with torch.no_grad():
+        scores, everywhere = weigher.scores(signals, contexts([[2], [8]]), 0), weigher.of_popularity(signals)
+    np.testing.assert_array_equal(scores[1], everywhere)
+    assert (scores[0] != everywhere).nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("base", [0.0, 1.5])
+def test_a_saved_weigher_gives_the_same_lists_by_sparse_additions_as_by_dense_scores(tmp_path, base):
+    follows = np.random.default_rng(0).random((20, 20)) * (np.random.default_rng(1).random((20, 20)) < 0.2)
+    saved(tmp_path, catalogue(transitions=follows), {"base": base, "transfer": 0.7}, weigher=drawn())
+    scorer = Scorer(bundle.load(tmp_path))
+    users = contexts([[5, 3, 1, 2], [1], [4, 4, 6]])
+    hidden = scorer.hidden(users)
+    for domain in (0, 1):
+        product = scorer.user_vectors(hidden, domain) @ scorer.item_vectors(domain).T
+        added = torch.from_numpy(scorer.additions(users, domain).toarray())
+        fused = scorer.fused(scorer.base(hidden, domain), users, domain)
+        torch.testing.assert_close(product + added, fused, rtol=1e-5, atol=1e-5)
+
+
+def test_the_strongest_entries_of_a_row_stay_and_ties_go_to_the_smaller_column():
+    dense = np.array([[3.0, 1.0, 3.0, 3.0], [0.0, 0.0, 2.0, 0.0]])
+    np.testing.assert_array_equal(strongest(sparse.csr_matrix(dense), 2).toarray(), [[3, 0, 3, 0], [0, 0, 2, 0]])
+
+
+def test_users_are_taken_in_blocks_that_fit(monkeypatch):
+    signals = Signals.of_catalogue(catalogue(), 0)
+    monkeypatch.setattr("metarec_spark.model.weigher._BLOCK_BYTES", 2 * 4 * 10 * SIGNALS * len(DECAYS))
+    assert [len(rows) for rows, _ in blocks(contexts([[1], [2], [3], [4], [5]]), signals)] == [2, 2, 1]

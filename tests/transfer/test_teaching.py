@@ -1,0 +1,99 @@
+"""How a weigher is taught, on sequences written by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from model.factories import catalogue, contexts, padded
+
+from metarec_spark.features.encoding import ARRAYS
+from metarec_spark.model.catalogue import Catalogue, Successors
+from metarec_spark.model.weigher import Signals, Weigher, alike
+from metarec_spark.sections import Transitions
+from metarec_spark.transfer.teaching import Lesson, followed, newest, taught, teach
+
+SETTINGS = Transitions(max_gap=2, gap_decay=1.0)
+ITEMS = 40
+
+
+def ring(users: int, domain: int, steps: int = 5, seed: int = 0) -> list[list[int]]:
+    """Walks through a domain's items, each to the next; those of domain 0 are even."""
+    starts = np.random.default_rng(seed).integers(0, ITEMS // 2, users)
+    return [[int(2 * ((start + step) % (ITEMS // 2)) + domain) for step in range(steps)] for start in starts]
+
+
+def written(folder, sequences: list[list[int]]):
+    """Part ``sequences`` of a snapshot."""
+    arrays, length = padded(sequences, 6)
+    columns = {name: list(array) for name, array in zip(ARRAYS, arrays, strict=True)}
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns | {"length": length.astype(np.int32)}), folder / "1.parquet")
+    return folder
+
+
+def test_what_followed_is_counted_by_its_distance_and_within_a_user():
+    dense = followed(contexts([[1, 2, 3, 4], [2, 3], [7]]), 20, SETTINGS).toarray()
+    assert dense[2, 3] == 2.0
+    assert dense[1, 3] == pytest.approx(0.5)
+    assert (dense[1, 4], dense[4, 2], dense[3, 7], dense.sum()) == (0.0, 0.0, 0.0, pytest.approx(3 + 1 + 2 * 0.5))
+
+
+def test_the_asked_event_is_the_newest_of_the_domain_and_no_later_one_is_known():
+    sequences = contexts([[2, 1, 4, 3, 6, 5], [8, 1, 2]])
+    assert newest(sequences, 0).tolist() == [4, 2]
+    assert newest(contexts([[1, 3]]), 0).tolist() == [-1]
+    of = catalogue()
+    lesson = Lesson.of(sequences, of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0))
+    assert lesson.items[lesson.target].tolist() == [6, 2]
+    assert lesson.contexts.item.tolist() == [2, 1, 4, 3, 8, 1]
+    assert lesson.signals.popularity[[1, 2, 3], 0] == pytest.approx(np.log1p([1, 1, 0])), "what is asked was not counted"
+
+
+def test_at_most_so_many_pairs_are_asked_and_all_events_count():
+    sequences, of = contexts(ring(30, 0)), catalogue(ITEMS)
+    few, all_ = (Lesson.of(sequences, of, 0, alike(of, 0), SETTINGS, most, np.random.default_rng(0)) for most in (5, 100))
+    assert (len(few.target), len(all_.target)) == (5, 30)
+    assert (few.signals.matrices[0] != all_.signals.matrices[0]).nnz == 0
+
+
+def test_teaching_lowers_the_loss():
+    torch.manual_seed(0)
+    of, weigher = catalogue(ITEMS, tokens=[]), Weigher()
+    lesson = Lesson.of(contexts(ring(60, 0)), of, 0, alike(of, 0), SETTINGS, 100, np.random.default_rng(0))
+
+    def loss() -> float:
+        scores = weigher.scores(lesson.signals, lesson.contexts, 0)
+        return torch.nn.functional.cross_entropy(scores, torch.from_numpy(lesson.target)).item()
+
+    before = loss()
+    teach(weigher, [lesson], 5, 3e-3, np.random.default_rng(0))
+    assert loss() < before - 0.5
+
+
+def test_a_domain_is_taught_by_the_others(tmp_path):
+    thin = ring(6, 1, seed=1)
+    of = served(thin)
+    alone, helped = (
+        taught(written(tmp_path / name, rows), of, 1, SETTINGS, seed=0)
+        for name, rows in (("alone", thin), ("helped", thin + ring(300, 0)))
+    )
+    users = contexts([walk[:-1] for walk in thin])
+    answers = torch.tensor([walk[-1] // 2 for walk in thin])
+    signals = Signals.of_catalogue(of, 1)
+    losses = [float(torch.nn.functional.cross_entropy(w.scores(signals, users, 1), answers).detach()) for w in (alone, helped)]
+    assert losses[1] < losses[0] - 0.3
+    again = taught(tmp_path / "helped", of, 1, SETTINGS, seed=0)
+    assert all(torch.equal(one, other) for one, other in zip(helped.parameters(), again.parameters(), strict=True))
+
+
+def served(sequences: list[list[int]]) -> Catalogue:
+    """A catalogue whose successors are those of all events."""
+    of, links = catalogue(ITEMS, tokens=[]), followed(contexts(sequences), ITEMS, SETTINGS).toarray()
+    item, successor = np.nonzero(links + links.T)
+    signals = links[item, successor], links[successor, item], np.zeros(len(item))
+    events = np.bincount(np.concatenate(sequences), minlength=ITEMS)
+    kept = of.domain, events, of.tokens, of.weights, of.token_hashes, of.vectors
+    return Catalogue(*kept, Successors.of(ITEMS, item, successor, *signals))
