@@ -229,7 +229,7 @@ class Adapt(Section):
     """What is tried for a new or thin domain, and what it may cost."""
 
     modes: list[Transfer] = Field(default_factory=lambda: list(get_args(Transfer)))
-    """Transfers to try (see transfer/modes.py), beside untrained and scratch, which take nothing from other domains."""
+    """Transfers to try (see transfer/modes.py), beside untrained, weighed and scratch, which take nothing from other domains."""
     events: Count = 1_000_000
     """Training events that a candidate of the last round sees, about; those of the rounds before see a quarter and a half."""
     source_events: Count = 200_000

@@ -24,7 +24,6 @@ from deltalake import DeltaTable
 
 from metarec_spark.storage import file_uri
 
-DAY = "2014-07-23"
 PLAIN = ("untrained", "weighed", "scratch")
 EVENTS = ("user_id", "item_id", "domain", "event_type", "event_time")
 
@@ -35,6 +34,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, nargs="+", required=True)
     parser.add_argument("--share", type=float, default=0.05, help="share of the target's users that is left")
     parser.add_argument("--cuts", type=int, default=3)
+    parser.add_argument("--ds", default="2014-07-23", help="last day of the logs")
     parser.add_argument("--out", type=Path, default=Path("warehouse/transfer"))
     parser.add_argument("--set", action="append", default=[], help="section.key=value for all commands")
     options = parser.parse_args()
@@ -59,7 +59,7 @@ def prepared(options: argparse.Namespace, out: Path) -> Path:
     pq.write_table(events.filter(inside), folder / "target.parquet")
     configuration(folder, options.log, [folder / "source.parquet"])
     for command in ("extract", "train", "evaluate"):
-        run(command, folder, options.set)
+        run(command, folder, options)
     (folder / "done").touch()
     return folder
 
@@ -71,12 +71,12 @@ def adapted(options: argparse.Namespace, out: Path, base: Path, cut: int) -> lis
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base / "tables", folder / "tables")
         events = pq.read_table(base / "target.parquet")
-        users = np.unique(events["user_id"].to_numpy(zero_copy_only=False))
+        users = np.array(sorted(pc.unique(events["user_id"]).drop_null().to_pylist()))
         kept = np.random.default_rng(cut).choice(users, int(options.share * len(users)), replace=False)
         pq.write_table(events.filter(pc.is_in(events["user_id"], pa.array(kept))), folder / "target.parquet")
         configuration(folder, options.log, [base / "source.parquet", folder / "target.parquet"])
-        run("extract", folder, options.set)
-        run("adapt", folder, options.set, "--domain", options.target)
+        run("extract", folder, options)
+        run("adapt", folder, options, "--domain", options.target)
         (folder / "done").touch()
     return DeltaTable(str(folder / "tables" / "transfer_runs")).to_pyarrow_table().to_pylist()
 
@@ -91,10 +91,10 @@ def configuration(folder: Path, logs: list[Path], sources: list[Path]) -> None:
     (folder / "metarec.toml").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def run(command: str, folder: Path, overrides: list[str], *more: str) -> None:
-    sets = [part for override in overrides for part in ("--set", override)]
+def run(command: str, folder: Path, options: argparse.Namespace, *more: str) -> None:
+    sets = [part for override in options.set for part in ("--set", override)]
     subprocess.run(
-        ["metarec", command, "--config", folder / "metarec.toml", "--ds", DAY, *sets, *more],
+        ["metarec", command, "--config", folder / "metarec.toml", "--ds", options.ds, *sets, *more],
         stdout=subprocess.DEVNULL,
         check=True,
     )
