@@ -55,7 +55,7 @@ class Scorer:
         model = self.bundle.model
         return model.scores(model.user_vectors(hidden, domain), self.vectors[domain])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def transfer(self, contexts: Contexts, domain: int) -> Tensor:
         """g as tuned or taught, [B, I_d]."""
         if weigher := self.bundle.weigher:
