@@ -32,12 +32,12 @@ def test_base_is_the_scaled_cosine(tmp_path):
 def test_h_is_the_weighted_base_plus_the_weighted_logarithm_of_what_is_lent(tmp_path, fusion):
     follows = np.random.default_rng(0).random((20, 20))
     made, user = scorer(tmp_path, fusion, transitions=follows), contexts(USERS)
-    base, lent = made.base(made.hidden(user), 0), made.transfer(user, 0).toarray()
+    base, lent = made.base(made.hidden(user), 0), made.transfer(user, 0).numpy()
     weight = {"base": 1.0, "sharpness": 10.0} | fusion
     expected = weight["base"] * base.numpy() + weight["transfer"] * np.log1p(weight["sharpness"] * lent)
     np.testing.assert_allclose(made.fused(base, user, 0), expected, rtol=1e-5, atol=1e-5)
     # And as recommend computes it.
-    product = made.user_vectors(made.hidden(user), 0) @ made.vectors[0].T
+    product = made.user_vectors(made.hidden(user), 0) @ made.item_vectors(0).T
     np.testing.assert_allclose(product + made.additions(user, 0).toarray(), expected, rtol=1e-4, atol=1e-4)
 
 
