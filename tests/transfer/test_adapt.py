@@ -16,7 +16,7 @@ from metarec_spark.model import bundle
 from metarec_spark.scoring.run import recommend
 from metarec_spark.training.run import train
 from metarec_spark.transfer.modes import MODES
-from metarec_spark.transfer.run import adapt
+from metarec_spark.transfer.run import adapt, trials
 
 SMALL = {"events": 3000, "source_events": 60, "seeds": 2}
 BOOKS = [row for row in walkers(40) if row[1] == "books"]
@@ -66,6 +66,16 @@ def test_what_was_tried_is_on_record(spark, folder, adapted):
     assert {row["mode"] for row in rows if row["used"]} == {adapted.details["used"]}
     facts = rows[0]["statistics"]
     assert (facts["users"], facts["items"], facts["events"], facts["shared_users"]) == (25, ITEMS, 50, 1.0)
+
+
+def test_a_later_adaptation_is_told_what_each_transfer_brought_with_the_most_training(spark, folder, adapted):
+    job = job_at(spark, folder, "adapt")
+    rows = [row.asDict() for row in job.warehouse.read("transfer_runs").where("seed = 0").collect()]
+    found = {trial.mode: trial for trial in trials(job)}
+    assert set(found) == {name for name, mode in MODES.items() if not mode.plain} - {"meta"}
+    for name, trial in found.items():
+        longest = max((row for row in rows if row["mode"] == name), key=lambda row: row["share"])
+        assert (trial.task, trial.gain, trial.statistics) == (longest["run_id"], longest["gain"], longest["statistics"])
 
 
 def test_each_domain_is_served_by_its_newest_model(spark, folder, adapted):
