@@ -21,6 +21,7 @@ from metarec_spark.training.loader import Shard, read
 
 CUTS, MOST_PAIRS = 4, 1_000
 """Cuts of each other domain, and pairs asked in one."""
+MOST_EVENTS = 2_000_000
 _USERS = 8
 log = logging.getLogger("metarec_spark")
 
@@ -123,7 +124,8 @@ def taught(folder: Path, catalogue: Catalogue, target: int, settings: Transition
     Parameters
     ----------
     folder
-        Part ``sequences``: all training sequences; they are held in memory.
+        Part ``sequences``. People are dealt to its row groups by a hash; once ``MOST_EVENTS`` events are in memory, the other row
+        groups are left out.
     target
         Position of the domain. Of every other domain, ``CUTS`` cuts with as many people as it has are posed as new.
     """
@@ -150,6 +152,12 @@ def taught(folder: Path, catalogue: Catalogue, target: int, settings: Transition
 
 
 def _read(folder: Path) -> Contexts:
-    groups = list(read(Shard(folder, 0, 1, "dummy"), [*ARRAYS, LENGTH]))
+    groups, events = [], 0
+    for group in read(Shard(folder, 0, 1, "dummy"), [*ARRAYS, LENGTH]):
+        groups.append(group)
+        events += int(group[LENGTH].sum())
+        if events >= MOST_EVENTS:
+            log.info("a sample of people teaches: %d events of a longer log", events)
+            break
     columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
     return Contexts.packed([columns[name] for name in ARRAYS], columns[LENGTH])

@@ -25,12 +25,12 @@ def ring(users: int, domain: int, steps: int = 5, seed: int = 0) -> list[list[in
     return [[int(2 * ((start + step) % (ITEMS // 2)) + domain) for step in range(steps)] for start in starts]
 
 
-def written(folder, sequences: list[list[int]]):
+def written(folder, sequences: list[list[int]], name: str = "1.parquet"):
     """Part ``sequences`` of a snapshot."""
     arrays, length = padded(sequences, 6)
     columns = {name: list(array) for name, array in zip(ARRAYS, arrays, strict=True)}
     folder.mkdir(exist_ok=True)
-    pq.write_table(pa.table(columns | {"length": length.astype(np.int32)}), folder / "1.parquet")
+    pq.write_table(pa.table(columns | {"length": length.astype(np.int32)}), folder / name)
     return folder
 
 
@@ -87,6 +87,21 @@ def test_a_domain_is_taught_by_the_others(tmp_path):
     assert losses[1] < losses[0] - 0.3
     again = taught(tmp_path / "helped", of, 1, SETTINGS, seed=0)
     assert all(torch.equal(one, other) for one, other in zip(helped.parameters(), again.parameters(), strict=True))
+
+
+def test_of_a_long_log_a_sample_of_people_teaches(tmp_path, monkeypatch):
+    for number, rows in enumerate((ring(20, 1), ring(20, 1, seed=1))):
+        written(tmp_path, rows, f"{number}.parquet")
+    whole = taught(tmp_path, served(ring(20, 1)), 1, SETTINGS, seed=0)
+    monkeypatch.setattr("metarec_spark.transfer.teaching.MOST_EVENTS", 100)
+    sample = taught(tmp_path, served(ring(20, 1)), 1, SETTINGS, seed=0)
+    (tmp_path / "1.parquet").unlink()
+    first = taught(tmp_path, served(ring(20, 1)), 1, SETTINGS, seed=0)
+    equal = [
+        all(torch.equal(one, other) for one, other in zip(sample.parameters(), of.parameters(), strict=True))
+        for of in (first, whole)
+    ]
+    assert equal == [True, False]
 
 
 def served(sequences: list[list[int]]) -> Catalogue:
