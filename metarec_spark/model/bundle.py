@@ -29,7 +29,7 @@ from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.storage import write_json
 
-FORMAT = 4
+FORMAT, READABLE = 4, (3, 4)  # 3 has no weigher
 _WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
 
 
@@ -133,8 +133,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"model {folder}: no {_MANIFEST}; the folder is not a whole model: train again") from None
-    if manifest.get("format") != FORMAT:
-        raise DataError(f"model {folder}: format {manifest.get('format')}, this version reads {FORMAT}: train again")
+    if manifest.get("format") not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise DataError(f"model {folder}: format {manifest.get('format')}, this version reads {known}: train again")
     return manifest
 
 

@@ -66,8 +66,14 @@ def test_a_folder_without_a_manifest_is_no_model(tmp_path):
 def test_another_format_is_not_read(tmp_path):
     file = saved(tmp_path) / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
-    with pytest.raises(DataError, match="format 99, this version reads 4"):
+    with pytest.raises(DataError, match="format 99, this version reads 3 and 4"):
         bundle.load(tmp_path)
+
+
+def test_a_model_of_the_format_before_is_read(tmp_path):
+    file = saved(tmp_path) / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 3}))
+    assert bundle.load(tmp_path).weigher is None
 
 
 def test_the_folder_holds_numbers_and_text_and_nothing_pickled(tmp_path):
