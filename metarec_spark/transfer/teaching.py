@@ -15,9 +15,10 @@ from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.transformer import Contexts
 from metarec_spark.model.weigher import Signals, Weigher, alike
-from metarec_spark.scoring.ranking import places, seen_places
+from metarec_spark.scoring.ranking import places
 from metarec_spark.sections import Transitions
-from metarec_spark.training.loader import Shard, read
+from metarec_spark.training.loader import Shard, contexts, read
+from metarec_spark.training.validation import placed
 
 CUTS, MOST_PAIRS = 4, 1_000
 """Cuts of each other domain, and pairs asked in one."""
@@ -94,13 +95,11 @@ def teach(weigher: Weigher, lessons: Sequence[Lesson], passes: int, rate: float,
     for turn in range(passes):
         total = 0.0
         for lesson, rows in _batches(lessons, draw):
-            contexts = lesson.contexts.take(rows)
-            scores = weigher.scores(lesson.signals, contexts, lesson.domain)
-            row, seen = seen_places(lesson.items, contexts.item.numpy(), contexts.length.numpy())
-            target = torch.from_numpy(lesson.target)[rows]
-            other = seen != target.numpy()[row]
-            scores = scores.index_put((torch.from_numpy(row[other]), torch.from_numpy(seen[other])), torch.tensor(-torch.inf))
-            loss = torch.nn.functional.cross_entropy(scores, target)
+            known = lesson.contexts.take(rows)
+            scores = weigher.scores(lesson.signals, known, lesson.domain)
+            target, (row, seen) = placed(known, lesson.items[lesson.target[rows.numpy()]], lesson.items)
+            scores = scores.index_put((torch.from_numpy(row), torch.from_numpy(seen)), torch.tensor(-torch.inf))
+            loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(target))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -110,7 +109,7 @@ def teach(weigher: Weigher, lessons: Sequence[Lesson], passes: int, rate: float,
 
 
 def _batches(lessons: Sequence[Lesson], draw: np.random.Generator) -> Iterator[tuple[Lesson, torch.Tensor]]:
-    """All pairs once, lesson by lesson in random order, so that a lesson's batches share its items."""
+    """All pairs once, in batches of one lesson each, in random order."""
     parts = [
         (lesson, rows) for lesson in lessons for rows in torch.from_numpy(draw.permutation(len(lesson.target))).split(_USERS)
     ]
@@ -160,4 +159,4 @@ def _read(folder: Path) -> Contexts:
             log.info("a sample of people teaches: %d events of a longer log", events)
             break
     columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
-    return Contexts.packed([columns[name] for name in ARRAYS], columns[LENGTH])
+    return contexts(columns, np.arange(len(columns[LENGTH])))
