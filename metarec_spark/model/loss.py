@@ -71,7 +71,8 @@ def next_item_losses(
     contexts
         Sequences of at least one event.
     generator
-        Source of the sample.
+        Source of the sample: its state decides each domain's, whichever other domains there are. Ranks whose generators agree
+        draw the same items, so that together they touch hardly more rows than one of them.
     domains
         Domains whose events are targets; None: all.
 
@@ -83,7 +84,8 @@ def next_item_losses(
     is_input, is_target = position < length - 1, position > 0
     target_N, domain_N = contexts.item[is_target], contexts.domain[is_target]
     of = {d: domain_N == d for d in domain_N.unique().tolist() if domains is None or d in domains}
-    pools = {d: _pool(candidates, d, generator) for d in of}
+    seed = int(torch.randint(2**62, (), generator=generator))
+    pools = {d: _pool(candidates, d, seed) for d in of}
     rows = Rows(model, torch.cat([contexts.item, *pools.values()]).unique())
     inputs = contexts.where(is_input, contexts.length - 1)
     hidden_ND = model.hidden(inputs, rows.vectors_RD[rows.at(inputs.item)])
@@ -104,10 +106,11 @@ def next_item_losses(
     return Losses(torch.stack(sums), counts, (rows,))
 
 
-def _pool(candidates: Candidates, domain: int, generator: torch.Generator) -> Tensor:
+def _pool(candidates: Candidates, domain: int, seed: int) -> Tensor:
     items = candidates.of_domain[domain]
     if len(items) <= candidates.full:
         return items
+    generator = torch.Generator().manual_seed(seed + domain)
     return items[torch.randint(len(items), (candidates.negatives,), generator=generator)]
 
 

@@ -1,4 +1,4 @@
-"""Petastorm's home: read a snapshot's shard, row group by row group, and pack it into batches of so many events.
+"""Petastorm's home: read a snapshot's shard, row group by row group, and pack it into batches of so many events to predict.
 
 Petastorm's thread pool loses rows silently; only its process and dummy pools are used, and the rows read are reconciled with
 the snapshot's count by the caller.
@@ -90,23 +90,23 @@ def count_row_groups(folder: Path) -> int:
     return sum(pq.read_metadata(file).num_row_groups for file in sorted(folder.glob("*.parquet")))
 
 
-def cuts(lengths: np.ndarray, tokens: int) -> np.ndarray:
-    """Where to cut rows into batches of at most ``tokens`` events.
+def cuts(costs: np.ndarray, tokens: int) -> np.ndarray:
+    """Where to cut rows into batches that cost at most ``tokens``.
 
     Parameters
     ----------
-    lengths
+    costs
         [n] in the order of the rows.
     tokens
-        Most events in a batch; a longer single row is a batch of its own.
+        Most that a batch costs; a single row that costs more is a batch of its own.
 
     Returns
     -------
     [batches + 1] positions, from 0 to n.
     """
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(costs)
     found = [0]
-    while found[-1] < len(lengths):
+    while found[-1] < len(costs):
         start = found[-1]
         before = ends[start - 1] if start else 0
         found.append(max(start + 1, int(np.searchsorted(ends, before + tokens, side="right"))))
@@ -164,14 +164,17 @@ def _shuffled(shard: Shard, fields: list[str], tokens: int, seed: int) -> Iterat
 def _packs(
     group: dict[str, np.ndarray], tokens: int, random: np.random.Generator | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each domain, its rows by length and where to cut them; how many there are does not depend on ``random``."""
+    """For each domain, its rows by length and where to cut them; how many there are does not depend on ``random``.
+
+    A row costs the events that are predicted in it, all but its first: batches take equally long, and no rank waits for another.
+    """
     lengths = group[LENGTH]
     ties = np.zeros(len(lengths)) if random is None else random.random(len(lengths))
     newest = group[c.DOMAIN][np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
     for domain in np.unique(newest):
         rows = np.flatnonzero(newest == domain)
         order = rows[np.lexsort((ties[rows], lengths[rows]))]
-        yield order, cuts(lengths[order], tokens)
+        yield order, cuts(np.maximum(lengths[order] - 1, 0), tokens)
 
 
 def contexts(columns: dict[str, np.ndarray], rows: np.ndarray) -> Contexts:

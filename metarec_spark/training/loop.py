@@ -112,7 +112,7 @@ def fit(
         start = time.monotonic()
         seed = _seed(settings.seed, state.epoch, ranks.rank)
         torch.manual_seed(seed)
-        sampler = torch.Generator().manual_seed(seed)
+        sampler = torch.Generator().manual_seed(_seed(settings.seed, state.epoch))  # the same on every rank
         model.train()
         learnt = _still_learnt(state, settings, len(of_domain), targets)
         batches = loader.batches if settings.method == "joint" else partial(loader.episodes, epoch=state.epoch)

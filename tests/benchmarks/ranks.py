@@ -1,8 +1,9 @@
 """One rank of one thread against two, on one log: loss by epoch, sequences per second, rows read.
 
-Two ranks share a step's events (the same training), or take a whole step's each (half the steps).
+Two ranks share a step's events (the same training), or take a whole step's each (half the steps). All are run in turn, and
+in turn again, since a shared machine is not the same from minute to minute.
 
-python tests/benchmarks/ranks.py [--log ../shared/data/beauty] [--out warehouse/ranks] [--epochs 3] [--negatives 4096]
+python tests/benchmarks/ranks.py [--log ../shared/data/beauty] [--out warehouse/ranks] [--epochs 3] [--rounds 2] [--negatives 4096]
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, default=Path("../shared/data/beauty"))
     parser.add_argument("--out", type=Path, default=Path("warehouse/ranks"))
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--negatives", type=int, default=4096)
     options = parser.parse_args()
     if not (options.log / "events.parquet").exists():
@@ -42,11 +44,12 @@ def main() -> None:
         encoding="utf-8",
     )
     run("extract", file)
-    same = ("train.threads=1", "train.full_softmax=0", f"train.negatives={options.negatives}")
-    histories = {
-        (ranks, tokens): run("train", file, *same, f"train.processes={ranks}", f"train.batch_tokens={tokens}")
-        for ranks, tokens in ((1, 1024), (2, 1024), (2, 2048))
-    }
+    same = ("train.threads=1", "train.tune=false", "train.full_softmax=0", f"train.negatives={options.negatives}")
+    histories: dict[tuple[int, int], list[dict[str, float]]] = {}
+    for _ in range(options.rounds):
+        for ranks, tokens in ((1, 1024), (2, 1024), (2, 2048)):
+            how = (f"train.processes={ranks}", f"train.batch_tokens={tokens}")
+            histories.setdefault((ranks, tokens), []).extend(run("train", file, *same, *how))
     first = histories[1, 1024]
     print("| ranks | events a step | loss by epoch | sequences/s by epoch | ratio of medians | rows read by epoch |")
     print("|---|---|---|---|---|---|")

@@ -71,8 +71,9 @@ def test_a_domain_that_is_not_learnt_is_context_and_no_target():
 
 
 def sample(items: list[int], size: int, seed: int) -> list[int]:
-    """What the loss draws from a domain of ``items`` with this seed."""
-    return [items[at] for at in torch.randint(len(items), (size,), generator=torch.Generator().manual_seed(seed)).tolist()]
+    """What the loss draws from the first domain, of ``items``, with this seed."""
+    of_domain = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(seed)))
+    return [items[at] for at in torch.randint(len(items), (size,), generator=torch.Generator().manual_seed(of_domain)).tolist()]
 
 
 def of_last(made, sequence: list[int], items: list[int]) -> float:
@@ -95,6 +96,19 @@ def test_an_accidental_hit_is_masked_out():
     seed = next(seed for seed in range(1000) if sorted(sample([0, 2, 4, 6], 3, seed)) == [0, 4, 6])
     sampled = loss(made, [[3, 4]], negatives=3, seed=seed, of=of)
     assert sampled.item() == pytest.approx(of_last(made, [3, 4], [0, 4, 6]), rel=1e-5)
+
+
+def test_ranks_draw_the_same_items_whichever_domains_their_events_are_of():
+    of = catalogue(items=400)
+
+    def touched(sequences) -> set[int]:
+        found = losses(model(of), sequences, negatives=20, seed=7, of=of)
+        found.sums.sum().backward()
+        return set(found.touched()["item.weight"][0].tolist())
+
+    odd = touched([[1, 3]])
+    assert odd - {1, 3} == {item for item in touched([[2, 4], [1, 5]]) if item % 2} - {1, 5}
+    assert len(odd) > 15
 
 
 def tensors(bounded: bool, items: int = 30, users: int = 12) -> tuple[torch.Tensor, ...]:
