@@ -46,9 +46,9 @@ def main() -> None:
     run("extract", file)
     same = ("train.threads=1", "train.tune=false", "train.full_softmax=0", f"train.negatives={options.negatives}")
     histories: dict[tuple[int, int], list[dict[str, float]]] = {}
-    for _ in range(options.rounds):
+    for round_ in range(options.rounds):
         for ranks, tokens in ((1, 1024), (2, 1024), (2, 2048)):
-            how = (f"train.processes={ranks}", f"train.batch_tokens={tokens}")
+            how = (f"train.seed={round_}", f"train.processes={ranks}", f"train.batch_tokens={tokens}")
             histories.setdefault((ranks, tokens), []).extend(run("train", file, *same, *how))
     first = histories[1, 1024]
     print("| ranks | events a step | loss by epoch | sequences/s by epoch | ratio of medians | rows read by epoch |")
