@@ -178,7 +178,7 @@ class Train(Section):
     """Same seed, same data, one process: the same model file."""
     batch_tokens: Annotated[int, Field(ge=16)] = 1024
     """Events to predict in one step over all ranks: the same training, whatever the number of ranks."""
-    full_softmax: Annotated[int, Field(ge=0)] = 12_500
+    full_softmax: Annotated[int, Field(ge=0)] = 4_096
     """A domain with at most so many items is learnt by the full softmax."""
     negatives: Count = 4_096
     """Of a domain with more items, so many are drawn a step."""
