@@ -66,7 +66,8 @@ def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> i
         result.exit_code, error = failure.exit_code, str(failure)
     except Exception as failure:
         log.exception("%s of %s failed; the tables are as their last finished commits left them: run it again", name, ds)
-        result.exit_code, error = 1, f"{type(failure).__name__}: {failure}".splitlines()[0]
+        said = getattr(failure, "java_exception", failure)  # Py4J's own text only says which call failed
+        result.exit_code, error = 1, f"{type(failure).__name__}: {said}".splitlines()[0]
     seconds = round(time.monotonic() - start, 1)
     versions = (warehouse.versions_read, warehouse.versions_written) if warehouse else ({}, {})
     report(name, ds, result, seconds, *versions, error=error)

@@ -54,7 +54,7 @@ def generated(options: argparse.Namespace, taste: float) -> Path:
         sizes = {"--users": options.users, "--events": options.events, "--items": options.items}
         subprocess.run([*command, *(str(part) for pair in sizes.items() for part in pair)], stdout=subprocess.DEVNULL, check=True)
         pq.write_table(ds.dataset(log / "items", format="parquet").to_table(), log / "items.parquet")
-        pq.write_table(ds.dataset(log / "events", format="parquet").to_table(), log / "events.parquet")
+        pq.write_table(ds.dataset(log / "events", format="parquet").to_table(), log / "events.parquet", coerce_timestamps="us")
     return log
 
 
