@@ -18,7 +18,7 @@ demo: setup
 
 test: setup dist
 	$(RUN)/ruff check metarec_spark jobs tests
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(RUN)/ruff format metarec_spark jobs tests
