@@ -30,3 +30,8 @@ class ModelRejected(MetarecError):
 
 class TrainingError(MetarecError):
     """A training rank failed, or the rows that ranks read do not add up."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first. One of Py4J only says which call failed; the JVM's own, which it carries, says why."""
+    return next(iter(str(getattr(error, "java_exception", error)).splitlines()), "")

@@ -13,7 +13,7 @@ from datetime import date
 from pyspark.sql import SparkSession
 
 from metarec_spark.config import Config
-from metarec_spark.errors import MetarecError
+from metarec_spark.errors import MetarecError, first_line
 from metarec_spark.session import session
 from metarec_spark.tables import Commit, Warehouse
 
@@ -66,8 +66,7 @@ def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> i
         result.exit_code, error = failure.exit_code, str(failure)
     except Exception as failure:
         log.exception("%s of %s failed; the tables are as their last finished commits left them: run it again", name, ds)
-        said = getattr(failure, "java_exception", failure)  # Py4J's own text only says which call failed
-        result.exit_code, error = 1, f"{type(failure).__name__}: {said}".splitlines()[0]
+        result.exit_code, error = 1, f"{type(failure).__name__}: {first_line(failure)}"
     seconds = round(time.monotonic() - start, 1)
     versions = (warehouse.versions_read, warehouse.versions_written) if warehouse else ({}, {})
     report(name, ds, result, seconds, *versions, error=error)

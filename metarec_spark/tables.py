@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.contracts import Contract, conform, contract
-from metarec_spark.errors import ConfigError, DataError
+from metarec_spark.errors import ConfigError, DataError, first_line
 
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -72,9 +72,8 @@ class Warehouse:
             files.create(probe, True).close()
             files.delete(probe, False)
         except Exception as error:
-            reason = str(getattr(error, "java_exception", error)).splitlines()[0]
             raise ConfigError(
-                f"warehouse {self.root} cannot be written: {reason}. Set warehouse to a folder that this user may write"
+                f"warehouse {self.root} cannot be written: {first_line(error)}. Set warehouse to a folder that this user may write"
             ) from None
 
     def exists(self, name: str) -> bool:

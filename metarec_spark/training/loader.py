@@ -169,12 +169,13 @@ def _packs(
     A row costs the events that are predicted in it, all but its first: batches take equally long, and no rank waits for another.
     """
     lengths = group[LENGTH]
+    predicted = np.maximum(lengths - 1, 0)  # which is also where the newest event stands
     ties = np.zeros(len(lengths)) if random is None else random.random(len(lengths))
-    newest = group[c.DOMAIN][np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
+    newest = group[c.DOMAIN][np.arange(len(lengths)), predicted]
     for domain in np.unique(newest):
         rows = np.flatnonzero(newest == domain)
         order = rows[np.lexsort((ties[rows], lengths[rows]))]
-        yield order, cuts(np.maximum(lengths[order] - 1, 0), tokens)
+        yield order, cuts(predicted[order], tokens)
 
 
 def contexts(columns: dict[str, np.ndarray], rows: np.ndarray) -> Contexts:

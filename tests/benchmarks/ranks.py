@@ -1,7 +1,7 @@
 """One rank of one thread against two, on one log: loss by epoch, sequences per second, rows read.
 
 Two ranks share a step's events (the same training), or take a whole step's each (half the steps). All are run in turn, and
-in turn again, since a shared machine is not the same from minute to minute.
+in turn again with another seed, since a shared machine is not the same from minute to minute.
 
 python tests/benchmarks/ranks.py [--log ../shared/data/beauty] [--out warehouse/ranks] [--epochs 3] [--rounds 2] [--negatives 4096]
 """
@@ -46,9 +46,9 @@ def main() -> None:
     run("extract", file)
     same = ("train.threads=1", "train.tune=false", "train.full_softmax=0", f"train.negatives={options.negatives}")
     histories: dict[tuple[int, int], list[dict[str, float]]] = {}
-    for round_ in range(options.rounds):
+    for seed in range(options.rounds):
         for ranks, tokens in ((1, 1024), (2, 1024), (2, 2048)):
-            how = (f"train.seed={round_}", f"train.processes={ranks}", f"train.batch_tokens={tokens}")
+            how = (f"train.seed={seed}", f"train.processes={ranks}", f"train.batch_tokens={tokens}")
             histories.setdefault((ranks, tokens), []).extend(run("train", file, *same, *how))
     first = histories[1, 1024]
     print("| ranks | events a step | loss by epoch | sequences/s by epoch | ratio of medians | rows read by epoch |")
