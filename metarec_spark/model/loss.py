@@ -32,6 +32,12 @@ class Losses:
         """Mean over the events of all domains; 0 of none."""
         return self.sums.sum() / self.counts.sum().clamp(min=1)
 
+    @property
+    def of_tables(self) -> dict[str, Tensor]:
+        """For each table, the rows touched; known before their gradients are. A row may be named more than once."""
+        parts = [rows.of_tables for rows in self.rows]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
     def touched(self) -> dict[str, tuple[Tensor, Tensor]]:
         """For each table, the rows touched, each named once, and their gradients."""
         first, *others = [rows.touched() for rows in self.rows]
@@ -148,12 +154,14 @@ class SampledSoftmax(Function):
         users, items = (user_ND * scale).to(precision), item_MD.to(precision)
         of_user, of_item, of_target = torch.empty_like(user_ND), torch.zeros_like(item_MD), torch.empty_like(target_ND)
         total = user_ND.new_zeros(())
+        hit_row, hit_place = _places(target_N, item_M)
         for at in _blocks(len(user_ND), items):
             weight, own = users[at] @ items.T, target_ND[at]
+            hits = slice(*torch.searchsorted(hit_row, torch.tensor([at.start, at.stop])).tolist())
             target = scale * (user_ND[at] * own).sum(1, keepdim=True)
             top = _shift(weight, scale, bounded)
             top = top if bounded else torch.maximum(top, target)
-            weight.sub_(top).exp_().masked_fill_(target_N[at, None] == item_M, 0.0)
+            weight.sub_(top).exp_()[hit_row[hits] - at.start, hit_place[hits]] = 0.0
             of_own = (target - top).exp()
             mass = weight.sum(1, keepdim=True, dtype=user_ND.dtype) + of_own
             total += (mass.log() + top - target).sum()
@@ -168,6 +176,15 @@ class SampledSoftmax(Function):
     @staticmethod
     def backward(ctx, gradient):
         return *(part * gradient for part in ctx.saved_tensors), None, None, None, None, None
+
+
+def _places(target_N: Tensor, item_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows, ascending, and places of the targets that are among the items, each as often as it is there."""
+    ordered, order = item_M.sort()
+    first = torch.searchsorted(ordered, target_N)
+    count = torch.searchsorted(ordered, target_N, right=True) - first
+    row = torch.arange(len(target_N)).repeat_interleave(count)
+    return row, order[torch.arange(len(row)) + (first - (count.cumsum(0) - count))[row]]
 
 
 def _blocks(rows: int, items: Tensor) -> list[slice]:

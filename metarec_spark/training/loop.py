@@ -122,6 +122,7 @@ def fit(
         with progress:
             for step, (batch, weight) in enumerate(batches, state.epoch * steps):
                 losses = step_losses(model, batch, candidates, sampler, learnt, settings)
+                ranks.tell({name: rows for name, rows in losses.of_tables.items() if name in tables})
                 for parameter in optimizer.network:
                     parameter.grad = None
                 (weights(losses.sums, losses.counts) * (weight / settings.batch_tokens)).backward()
