@@ -72,9 +72,8 @@ class Warehouse:
             files.create(probe, True).close()
             files.delete(probe, False)
         except Exception as error:
-            raise ConfigError(
-                f"warehouse {self.root} cannot be written: {first_line(error)}. Set warehouse to a folder that this user may write"
-            ) from None
+            said = f"warehouse {self.root} cannot be written: {first_line(error)}"
+            raise ConfigError(f"{said}. Set warehouse to a folder that this user may write") from None
 
     def exists(self, name: str) -> bool:
         """Whether the table has been written."""

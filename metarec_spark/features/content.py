@@ -12,9 +12,9 @@ def content(items: DataFrame, information: DataFrame) -> DataFrame:
     """Rows of ``item_content``.
 
     Tokens are attributes, kept apart by domain because platforms use their own words for them, and lower-cased title words,
-    which mean the same everywhere. A token's weight is log(1 + items / items with it), scaled so that the squares of an item's
-    weights sum to 1: the scalar product of two items is then their cosine. A given vector that is not :func:`usable` is left
-    out.
+    which mean the same everywhere. A token's weight is log(1 + items / items with it), both counted in the item's domain, which
+    is thus described alike whatever other domains there are; scaled so that the squares of an item's weights sum to 1: the
+    scalar product of two items is then their cosine. A given vector that is not :func:`usable` is left out.
 
     Parameters
     ----------
@@ -29,11 +29,15 @@ def content(items: DataFrame, information: DataFrame) -> DataFrame:
     words = F.transform(F.filter(words, lambda w: w != ""), lambda w: F.concat(F.lit("w:"), w))
     tokens = F.array_sort(F.array_distinct(F.filter(F.concat(attribute, words), lambda t: t.isNotNull())))
     known = known.withColumn("tokens", tokens)
-    one = known.select(c.ITEM_IDX, F.explode("tokens").alias("token"))
-    total = items.agg(F.count("*").alias("total"))
-    idf = one.groupBy("token").agg(F.count("*").alias("n")).crossJoin(total)
-    idf = idf.select("token", F.log1p(F.col("total") / F.col("n")).alias("idf"))
-    weighted = one.join(idf, "token").groupBy(c.ITEM_IDX).agg(F.sort_array(F.collect_list(F.struct("token", "idf"))).alias("bag"))
+    one = known.select(c.ITEM_IDX, c.DOMAIN, F.explode("tokens").alias("token"))
+    total = items.groupBy(c.DOMAIN).agg(F.count("*").alias("total"))
+    idf = one.groupBy(c.DOMAIN, "token").agg(F.count("*").alias("n")).join(F.broadcast(total), c.DOMAIN)
+    idf = idf.select(c.DOMAIN, "token", F.log1p(F.col("total") / F.col("n")).alias("idf"))
+    weighted = (
+        one.join(idf, [c.DOMAIN, "token"])
+        .groupBy(c.ITEM_IDX)
+        .agg(F.sort_array(F.collect_list(F.struct("token", "idf"))).alias("bag"))
+    )
     norm = F.sqrt(F.aggregate("bag", F.lit(0.0), lambda sum_, t: sum_ + t["idf"] * t["idf"]))
     weights = F.transform("bag", lambda t: (t["idf"] / norm).cast("float"))
     weighted = weighted.select(c.ITEM_IDX, weights.alias("weights"))

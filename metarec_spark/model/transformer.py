@@ -187,9 +187,10 @@ class Rows:
         self.items_R = items_R
         """Indexes of the items, ascending, each once."""
         tokens_RA, weights_RA = model.tokens_IA[items_R], model.weights_IA[items_R]
-        if model.token.num_embeddings <= tokens_RA.numel():
-            self.tokens_T = torch.arange(model.token.num_embeddings)
-            place_RA = tokens_RA
+        if model.token.num_embeddings <= tokens_RA.numel():  # of a small vocabulary, marks are cheaper than an order
+            used = torch.zeros(model.token.num_embeddings, dtype=torch.bool)
+            used[tokens_RA.flatten()] = True
+            self.tokens_T, place_RA = used.nonzero().squeeze(1), (used.cumsum(0) - 1)[tokens_RA]
         else:
             self.tokens_T, place_RA = tokens_RA.unique(return_inverse=True)
         self.item_RD = model.item.weight.detach()[items_R].requires_grad_(torch.is_grad_enabled())
@@ -242,7 +243,7 @@ class Layout:
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask comes from uniform numbers, which a processor draws three times as fast as PyTorch's own Bernoulli ones."""
+    """Dropout by uniform numbers, which a processor draws three times as fast as the Bernoulli ones of PyTorch's own."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()

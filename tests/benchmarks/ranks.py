@@ -1,7 +1,8 @@
 """One rank of one thread against two, on one log: loss by epoch, sequences per second, rows read.
 
-Two ranks share a step's events (the same training), or take a whole step's each (half the steps). All are run in turn, and
-in turn again with another seed, since a shared machine is not the same from minute to minute.
+Two ranks share a step's events (the same training), or take as many each as one rank takes (half the steps), in small steps and
+in large ones. All are run in turn, and in turn again with another seed, since a shared machine is not the same from minute to
+minute.
 
 python tests/benchmarks/ranks.py [--log ../shared/data/beauty] [--out warehouse/ranks] [--epochs 3] [--rounds 2] [--negatives 4096]
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from metarec_spark.storage import file_uri
 
+CASES = ((1, 1024), (2, 1024), (2, 2048), (1, 4096), (2, 8192))
+"""Ranks, and events a step over all of them; a single rank is what those after it are held against."""
 DAY = "2014-07-23"
 
 
@@ -47,17 +50,18 @@ def main() -> None:
     same = ("train.threads=1", "train.tune=false", "train.full_softmax=0", f"train.negatives={options.negatives}")
     histories: dict[tuple[int, int], list[dict[str, float]]] = {}
     for seed in range(options.rounds):
-        for ranks, tokens in ((1, 1024), (2, 1024), (2, 2048)):
+        for ranks, tokens in CASES:
             how = (f"train.seed={seed}", f"train.processes={ranks}", f"train.batch_tokens={tokens}")
             histories.setdefault((ranks, tokens), []).extend(run("train", file, *same, *how))
-    first = histories[1, 1024]
-    print("| ranks | events a step | loss by epoch | sequences/s by epoch | ratio of medians | rows read by epoch |")
+    print("| ranks | events a step | loss by epoch | sequences/s by epoch | ratio to one rank | rows read by epoch |")
     print("|---|---|---|---|---|---|")
+    one: list[dict[str, float]] = []
     for (ranks, tokens), history in histories.items():
         losses = " ".join(f"{epoch['loss']:.3f}" for epoch in history)
         rows = " ".join(f"{epoch['sequences']:.0f}" for epoch in history)
         speeds = " ".join(f"{speed:.0f}" for speed in speeds_of(history))
-        ratio = statistics.median(speeds_of(history)) / statistics.median(speeds_of(first))
+        one = history if ranks == 1 else one
+        ratio = statistics.median(speeds_of(history)) / statistics.median(speeds_of(one))
         print(f"| {ranks} | {tokens} | {losses} | {speeds} | {ratio:.2f} | {rows} |")
 
 

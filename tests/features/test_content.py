@@ -37,8 +37,8 @@ def test_tokens_are_attributes_of_the_domain_and_words_of_the_title(rows: dict[i
     assert rows[2].tokens == ["a:news:red", "w:2", "w:élan"]
 
 
-def test_weights_are_inverse_document_frequencies_of_unit_length(rows: dict[int, Row]):
-    rare, common = log1p(9 / 1), log1p(9 / 2)
+def test_weights_are_inverse_document_frequencies_in_the_domain_of_unit_length(rows: dict[int, Row]):
+    rare, common = log1p(4 / 1), log1p(4 / 2)  # four items in the shop
     length = sqrt(2 * common**2 + rare**2)
     assert rows[0].weights == pytest.approx([common / length, rare / length, common / length], rel=1e-6)
     for row in rows.values():
@@ -47,7 +47,7 @@ def test_weights_are_inverse_document_frequencies_of_unit_length(rows: dict[int,
 
 def test_the_scalar_product_of_two_items_is_their_cosine(rows: dict[int, Row]):
     first, second = (dict(zip(rows[i].tokens, rows[i].weights, strict=True)) for i in (0, 1))
-    rare, common = log1p(9 / 1), log1p(9 / 2)
+    rare, common = log1p(4 / 1), log1p(4 / 2)  # four items in the shop
     # Shared: a:shop:red and w:shoe; each has one rare word of its own.
     cosine = 2 * common**2 / (2 * common**2 + rare**2)
     assert sum(weight * second.get(token, 0) for token, weight in first.items()) == pytest.approx(cosine, rel=1e-6)

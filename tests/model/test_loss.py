@@ -118,8 +118,10 @@ def tensors(bounded: bool, items: int = 30, users: int = 12) -> tuple[torch.Tens
     return *(part.requires_grad_() for part in made), torch.randint(items, (users,), generator=random)
 
 
+@pytest.mark.parametrize("block", [1, 2**20])
 @pytest.mark.parametrize("bounded", [True, False])
-def test_fused_gradients_are_autograds(bounded):
+def test_fused_gradients_are_autograds(bounded, block, monkeypatch):
+    monkeypatch.setattr(loss_module, "_BLOCK_BYTES", block)
     user, item, own, target = tensors(bounded)
     scale = 16.0 if bounded else 1.0
     expected = F.cross_entropy(scale * user @ item.T, target, reduction="sum")
@@ -128,16 +130,17 @@ def test_fused_gradients_are_autograds(bounded):
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(2 * found, (user, item)), wanted)
 
+    drawn = torch.cat([torch.arange(20).flip(0), torch.arange(10)])  # some items twice, some targets not at all
     logits = torch.cat(
         [
             scale * (user * own).sum(1, keepdim=True),
-            (scale * user @ item.T).masked_fill(target[:, None] == torch.arange(30), -torch.inf),
+            (scale * user @ item.T).masked_fill(target[:, None] == drawn, -torch.inf),
         ],
         1,
     )
     expected = F.cross_entropy(logits, torch.zeros_like(target), reduction="sum")
     wanted = torch.autograd.grad(2 * expected, (user, item, own))
-    found = SampledSoftmax.apply(user, item, own, target, torch.arange(30), scale, bounded, torch.float64)
+    found = SampledSoftmax.apply(user, item, own, target, drawn, scale, bounded, torch.float64)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(2 * found, (user, item, own)), wanted)
 

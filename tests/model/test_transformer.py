@@ -7,7 +7,7 @@ import pytest
 import torch
 from model.factories import catalogue, contexts, model
 
-from metarec_spark.model.transformer import Contexts, Rows
+from metarec_spark.model.transformer import Contexts, Dropout, Rows
 
 SEQUENCE = [3, 8, 1, 12, 7]
 
@@ -105,6 +105,7 @@ def test_gradients_reach_the_touched_rows_and_no_others(tokens):
     places, of_token = touched["token.weight"]
     used = {int(t) for t in made.tokens_IA[[2, 5]].unique() if t}
     assert {int(place) for place, g in zip(places, of_token, strict=True) if g.abs().sum() > 0} == used
+    assert set(places.tolist()) - {0} == used
 
 
 NO_TOKENS = {"tokens": []}
@@ -165,3 +166,11 @@ def test_an_item_that_was_never_trained_is_its_content_alone(content):
     torch.testing.assert_close(made.catalogue_vectors(), made.directed(expected))
     bare = model(catalogue(**NO_TOKENS))
     torch.testing.assert_close(bare.catalogue_vectors(), bare.directed(bare.item.weight))
+
+
+def test_dropout_keeps_a_share_and_the_mean():
+    torch.manual_seed(0)
+    dropped = Dropout(0.4)(torch.ones(1000, 100))
+    assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.6)]
+    assert dropped.mean().item() == pytest.approx(1, abs=0.02)
+    assert torch.equal(Dropout(0.4).eval()(torch.ones(3)), torch.ones(3))
