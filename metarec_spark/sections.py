@@ -130,6 +130,8 @@ class Model(Section):
     """Transformer blocks."""
     heads: Count = 1
     """Attention heads; divides dim."""
+    state: Literal["attention", "recurrent"] = "attention"
+    """How a user's state follows from the events. attention: over all of them. recurrent: by a learnt rule, event by event."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Dropout on the input and on the branches of each block."""
     scale: Annotated[float, Field(gt=0)] = 16.0
@@ -139,6 +141,9 @@ class Model(Section):
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that a step sees an item without its id embedding, by its content alone; items without content keep theirs.
     It prepares content for items that have no events yet."""
+    generator: Annotated[int, Field(ge=0)] = 0
+    """Hidden width of a network that makes an item's start embedding from its content; id_dropout is what teaches it. 0: the
+    content as it is."""
     time_gaps: bool = True
     """Whether the model sees the time between events."""
     adapter: Annotated[int, Field(ge=0)] = 8
@@ -188,6 +193,8 @@ class Train(Section):
     """λ of the objective: every event counts the same, every domain counts the same, or learned by uncertainty."""
     spectral_start: bool = True
     """Start item embeddings from the spectrum of the transitions instead of from noise alone."""
+    token_start: bool = False
+    """Start token embeddings from the spectrum of items × tokens, of all domains and of items without events too."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     """Peak of the learning rate: 5 % linear warm-up, then linear decay to 5 %."""
     tune: bool = True

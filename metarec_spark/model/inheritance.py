@@ -46,6 +46,9 @@ def lend_parameters(base: Bundle, model: NextItemModel, manifest: dict[str, Any]
     for part in ("domain.weight", "query.weight", "adapter_in", "adapter_out"):
         for place, name in enumerate(manifest["domains"]):
             mine[part][place] = known[part][base.domains.index(name)] if name in base.domains else known[part].mean(0)
+    for part in ("generator_in", "generator_out"):
+        if part in mine:
+            mine[part].copy_(known[part])
     if "projection" in mine and manifest["vector_widths"] == base.manifest["vector_widths"]:
         mine["projection"].copy_(known["projection"])
     for part, value in mine.items():

@@ -1,9 +1,10 @@
-"""A start for item embeddings: the spectrum of who follows whom."""
+"""A start for embeddings: of items, the spectrum of who follows whom; of tokens, that of which items have them."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from metarec_spark.model.catalogue import Catalogue
 
@@ -28,10 +29,37 @@ def spectral_start(catalogue: Catalogue, noise: np.ndarray, seed: int) -> np.nda
     start = noise.copy()
     for domain, items in enumerate(catalogue.of_domain):
         embedding = _strongest(_adjacency(catalogue, domain), noise.shape[1], np.random.default_rng([seed, domain]))
-        norm = np.linalg.norm(embedding, axis=1)
-        known = norm > 1e-6
-        start[items[known]] = embedding[known] * (LENGTH / norm[known, None]) + NOISE * noise[items[known]]
+        start[items] = _started(embedding, noise[items])
     return start
+
+
+def token_start(catalogue: Catalogue, noise: np.ndarray, seed: int) -> np.ndarray:
+    """Embeddings, [V, D] float32: tokens that the same items have lie close.
+
+    As :func:`spectral_start`, of the scalar products of the tokens' weights over all items, each token's scaled to length 1.
+    Items count whether anybody had an event with them or not: what a new domain's items say shapes what all domains share.
+
+    Parameters
+    ----------
+    noise
+        [V, D] float32 usual random start.
+    seed
+        Of the random projection.
+    """
+    size, width = catalogue.tokens.shape
+    entries = catalogue.weights.ravel(), (np.repeat(np.arange(size), width), catalogue.tokens.ravel())
+    weights = sparse.csr_matrix(entries, (size, len(noise)))
+    length = np.sqrt(np.asarray(weights.multiply(weights).sum(0)).ravel())
+    weights = (weights @ sparse.diags(np.where(length > 0, 1 / np.maximum(length, 1e-12), 0.0))).tocsr().astype(np.float32)
+    shared = aslinearoperator(weights.T) @ aslinearoperator(weights)
+    return _started(_strongest(shared, noise.shape[1], np.random.default_rng([seed])), noise)
+
+
+def _started(embedding: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Each row brought to ``LENGTH``, with ``NOISE`` times the noise; where there is nothing, the noise alone."""
+    norm = np.linalg.norm(embedding, axis=1, keepdims=True)
+    known = norm > 1e-6
+    return np.where(known, embedding * (LENGTH / np.where(known, norm, 1.0)) + NOISE * noise, noise).astype(np.float32)
 
 
 def _adjacency(catalogue: Catalogue, domain: int) -> sparse.csr_matrix:
@@ -44,7 +72,7 @@ def _adjacency(catalogue: Catalogue, domain: int) -> sparse.csr_matrix:
     return (scale @ both @ scale).tocsr().astype(np.float32)
 
 
-def _strongest(matrix: sparse.csr_matrix, dim: int, random: np.random.Generator) -> np.ndarray:
+def _strongest(matrix: sparse.csr_matrix | LinearOperator, dim: int, random: np.random.Generator) -> np.ndarray:
     """Eigenvectors of a symmetric matrix times the roots of their eigenvalues, [I, dim], by randomised subspace iteration
     (Halko, Martinsson & Tropp, 2011); columns without a positive eigenvalue are 0."""
     size = matrix.shape[0]

@@ -74,10 +74,10 @@ class Shape:
 class NextItemModel(nn.Module):
     """Scores the next item of a domain by scale · cosine(user vector, item vector).
 
-    An item's vector is its id embedding plus the weighted sum of its tokens' embeddings plus the projection of its given
-    vector; tokens and projection are shared by all domains. The same vectors are the input (without normalisation) and the
-    output. A user's vector for a domain is the last hidden state plus the domain's adapter: a
-    query, and a low-rank map that starts at zero. Positions count from the start of the sequence.
+    An item's vector is its id embedding plus its content: the weighted sum of its tokens' embeddings plus the projection of its
+    given vector, and what a generator, where there is one, makes of both. All domains share the content's parameters. The same
+    vectors are the input (without normalisation) and the output. A user's vector for a domain is the last hidden state plus the
+    domain's adapter: a query, and a low-rank map that starts at zero. Positions count from the start of the sequence.
     """
 
     def __init__(self, settings: Model, shape: Shape, catalogue: Catalogue) -> None:
@@ -93,11 +93,16 @@ class NextItemModel(nn.Module):
         self.event_type = nn.Embedding(shape.event_types + 1, dim)
         self.gap = nn.Embedding(shape.gaps, dim)
         self.dropout = Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(Block(dim, settings.heads, settings.dropout) for _ in range(settings.blocks))
+        block = {"attention": Block, "recurrent": RecurrentBlock}[settings.state]
+        self.blocks = nn.ModuleList(block(dim, settings.heads, settings.dropout) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Embedding(shape.domains, dim)
         self.adapter_in = nn.Parameter(torch.empty(shape.domains, dim, settings.adapter))
         self.adapter_out = nn.Parameter(torch.zeros(shape.domains, settings.adapter, dim))
+        self.generator_in, self.generator_out = None, None
+        if settings.generator:
+            self.generator_in = nn.Parameter(torch.randn(dim, settings.generator) * dim**-0.5)
+            self.generator_out = nn.Parameter(torch.zeros(settings.generator, dim))
         self.register_buffer("tokens_IA", torch.as_tensor(catalogue.tokens, dtype=torch.int64), persistent=False)
         self.register_buffer("weights_IA", torch.as_tensor(catalogue.weights), persistent=False)
         self.register_buffer("given_IW", torch.as_tensor(catalogue.vectors), persistent=False)
@@ -198,6 +203,8 @@ class Rows:
         content_RD = F.embedding_bag(place_RA, self.token_TD, per_sample_weights=weights_RA.to(self.token_TD.dtype), mode="sum")
         if model.projection is not None:
             content_RD = content_RD + model.given_IW[items_R] @ model.projection
+        if model.generator_in is not None:
+            content_RD = content_RD + F.gelu(content_RD @ model.generator_in) @ model.generator_out
         alone_R = model.content_alone(items_R)
         id_RD = self.item_RD.masked_fill(alone_R[:, None], 0.0) if alone_R.any() else self.item_RD
         self.vectors_RD = id_RD + content_RD
@@ -263,18 +270,40 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self._make_mixer(dim)
         self.out = nn.Linear(dim, dim)
         self.feed_norm = nn.LayerNorm(dim)
         self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.dropout = Dropout(dropout)
 
+    def _make_mixer(self, dim: int) -> None:
+        self.qkv = nn.Linear(dim, 3 * dim)
+
     def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
-        B, L = layout.place_BL.shape
-        D = x_ND.shape[1]
-        qkv_BL = self.qkv(self.attention_norm(x_ND))[layout.place_BL].view(B, L, 3, self.heads, D // self.heads)
-        # Padding stands at the end, where no event before it can look: the causal mask is all that is needed.
-        mixed_BHLD = F.scaled_dot_product_attention(*qkv_BL.permute(2, 0, 3, 1, 4), is_causal=True)
-        mixed_ND = mixed_BHLD.transpose(1, 2).reshape(B, L, D)[layout.counts_BL]
+        mixed_ND = self.mixed(self.attention_norm(x_ND), layout)
         x_ND = x_ND + self.dropout(self.out(mixed_ND))
         return x_ND + self.dropout(self.feed(self.feed_norm(x_ND)))
+
+    def mixed(self, x_ND: Tensor, layout: Layout) -> Tensor:
+        """What each event takes from those before it in its sequence, [N, D]."""
+        B, L = layout.place_BL.shape
+        D = x_ND.shape[1]
+        qkv_BL = self.qkv(x_ND)[layout.place_BL].view(B, L, 3, self.heads, D // self.heads)
+        # Padding stands at the end, where no event before it can look: the causal mask is all that is needed.
+        mixed_BHLD = F.scaled_dot_product_attention(*qkv_BL.permute(2, 0, 3, 1, 4), is_causal=True)
+        return mixed_BHLD.transpose(1, 2).reshape(B, L, D)[layout.counts_BL]
+
+
+class RecurrentBlock(Block):
+    """The same with a learnt rule that updates the state event by event, a gated recurrent unit (Cho et al., 2014), in place of
+    attention; it has no heads."""
+
+    def _make_mixer(self, dim: int) -> None:
+        self.rule = nn.GRUCell(dim, dim)
+
+    def mixed(self, x_ND: Tensor, layout: Layout) -> Tensor:
+        state_BD, states = x_ND.new_zeros(len(layout.place_BL), x_ND.shape[1]), []
+        for x_BD in x_ND[layout.place_BL].unbind(1):
+            state_BD = self.rule(x_BD, state_BD)
+            states.append(state_BD)
+        return torch.stack(states, 1)[layout.counts_BL] if states else x_ND

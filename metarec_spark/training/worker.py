@@ -21,7 +21,7 @@ from metarec_spark import columns as c
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
 from metarec_spark.model.inheritance import lend_parameters
-from metarec_spark.model.spectrum import spectral_start
+from metarec_spark.model.spectrum import spectral_start, token_start
 from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Model, Train
 from metarec_spark.training import snapshot
@@ -50,6 +50,8 @@ def train(spec_path: Path, ranks: Ranks) -> None:
             model.item.weight.data = torch.from_numpy(
                 spectral_start(catalogue, model.item.weight.detach().numpy(), settings.seed)
             )
+        if settings.token_start and not spec.get("start"):
+            model.token.weight.data = torch.from_numpy(token_start(catalogue, model.token.weight.detach().numpy(), settings.seed))
     validation = folder / c.VALIDATION, ranks.rank, ranks.size, settings.reader_pool
     state = fit(
         model,

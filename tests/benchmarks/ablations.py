@@ -18,9 +18,13 @@ VARIANTS = {
     "without time gaps": ["--set", "model.time_gaps=false"],
     "without the spectral start": ["--set", "train.spectral_start=false"],
     "scalar product instead of cosine": ["--set", "model.cosine=false"],
-    "sampled softmax, 4096 negatives": ["--set", "train.full_softmax=0", "--set", "train.negatives=4096"],
+    "full softmax": ["--set", "train.full_softmax=20000"],
     "without the domain's adapter": ["--set", "model.adapter=0"],
     "width 64": ["--set", "model.dim=64"],
+    "recurrent state": ["--set", "model.state=recurrent"],
+    "tokens start from their spectrum": ["--set", "train.token_start=true"],
+    "id dropout .1": ["--set", "model.id_dropout=0.1"],
+    "id dropout .1, generator of 128": ["--set", "model.id_dropout=0.1", "--set", "model.generator=128"],
 }
 
 

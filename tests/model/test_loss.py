@@ -151,8 +151,11 @@ def test_bfloat16_is_the_same_within_its_precision():
     torch.testing.assert_close(FullSoftmax.apply(user, item, target, 16.0, True, torch.bfloat16), exact, rtol=2e-2, atol=0)
 
 
-def test_gradients_are_those_of_finite_differences():
-    made = model(blocks=2).double()
+@pytest.mark.parametrize("more", [{}, {"state": "recurrent", "generator": 3}])
+def test_gradients_are_those_of_finite_differences(more):
+    made = model(blocks=2, **more).double()
+    if made.generator_out is not None:
+        torch.nn.init.normal_(made.generator_out)
     torch.nn.init.normal_(made.adapter_out)
     found = losses(made, precision=torch.float64)
     found.sums.sum().backward()

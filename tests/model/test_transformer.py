@@ -7,7 +7,7 @@ import pytest
 import torch
 from model.factories import catalogue, contexts, model
 
-from metarec_spark.model.transformer import Contexts, Dropout, Rows
+from metarec_spark.model.transformer import Contexts, Dropout, Layout, RecurrentBlock, Rows
 
 SEQUENCE = [3, 8, 1, 12, 7]
 
@@ -21,19 +21,21 @@ def users(made, sequences, domain: int) -> torch.Tensor:
     return made.user_vectors(made.encode(contexts(sequences)), domain)
 
 
+@pytest.mark.parametrize("state", ["attention", "recurrent"])
 @pytest.mark.parametrize("field", ["item", "domain", "event_type", "gap"])
-def test_a_later_event_does_not_change_earlier_states(field):
+def test_a_later_event_does_not_change_earlier_states(field, state):
     given = contexts([SEQUENCE])
     changed = {name: getattr(given, name).clone() for name in ("item", "domain", "event_type", "gap")}
     changed[field][3] = 1 - changed[field][3].clamp(max=1)
-    before, after = (states(model(blocks=2, heads=2), c) for c in (given, Contexts(**changed, length=given.length)))
+    before, after = (states(model(blocks=2, heads=2, state=state), c) for c in (given, Contexts(**changed, length=given.length)))
     torch.testing.assert_close(before[:3], after[:3], rtol=0, atol=0)
     assert not torch.allclose(before[3], after[3])
     assert not torch.allclose(before[4], after[4])
 
 
-def test_a_sequences_state_does_not_depend_on_the_others_in_the_pack():
-    made, sequences = model(blocks=2), [[2], SEQUENCE, [4, 5, 6]]
+@pytest.mark.parametrize("state", ["attention", "recurrent"])
+def test_a_sequences_state_does_not_depend_on_the_others_in_the_pack(state):
+    made, sequences = model(blocks=2, state=state), [[2], SEQUENCE, [4, 5, 6]]
     together = made.encode(contexts(sequences))
     torch.testing.assert_close(together, torch.cat([made.encode(contexts([one])) for one in sequences]))
 
@@ -41,6 +43,15 @@ def test_a_sequences_state_does_not_depend_on_the_others_in_the_pack():
 def test_the_state_after_the_last_event_is_the_encoding():
     made, given = model(blocks=2), contexts([[2], SEQUENCE])
     torch.testing.assert_close(made.encode(given), states(made, given)[[0, 5]])
+
+
+def test_the_recurrent_rule_is_a_gated_recurrent_unit():
+    block, of = RecurrentBlock(8, 1, 0.0), torch.nn.GRU(8, 8, batch_first=True)
+    of.load_state_dict({f"{name}_l0": value for name, value in block.rule.state_dict().items()})
+    x_ND, lengths = torch.randn(9, 8), [3, 1, 5]
+    expected = torch.cat([of(part[None])[0][0] for part in x_ND.split(lengths)])
+    torch.testing.assert_close(block.mixed(x_ND, Layout.of(torch.tensor(lengths))), expected)
+    assert block.mixed(x_ND[:0], Layout.of(torch.tensor([], dtype=torch.int64))).shape == (0, 8)
 
 
 def test_packed_sequences_are_taken_out_whole_and_in_the_order_asked_for():
@@ -135,6 +146,24 @@ def test_the_projection_learns_from_the_touched_items_alone():
     rows = Rows(made, torch.tensor([2, 5]))
     rows.vectors_RD.sum().backward()
     torch.testing.assert_close(made.projection.grad, torch.from_numpy(vectors[[2]]).float().T.expand(3, 8))
+
+
+def test_a_generator_starts_at_the_content_and_learns_from_items_that_have_some():
+    of = catalogue(tokens=[(1, 5, 0.5), (2, 5, 0.5)])
+    made = model(of, generator=6)
+    torch.testing.assert_close(Rows(made, torch.arange(20)).vectors_RD, plain_vectors(made))
+    torch.nn.init.normal_(made.generator_out)
+    rows = Rows(made, torch.arange(20))
+    moved = (rows.vectors_RD - plain_vectors(made)).abs().sum(1)
+    assert moved.detach().nonzero().flatten().tolist() == [1, 2]
+    rows.vectors_RD.sum().backward()
+    assert made.generator_in.grad.abs().sum() > 0 and made.generator_out.grad.abs().sum() > 0
+
+
+def plain_vectors(made) -> torch.Tensor:
+    """Id embeddings, but for the item without an event, and the sum of tokens."""
+    ids = torch.cat([torch.zeros(1, 8) if made.has_content_I[0] else made.item.weight[:1], made.item.weight[1:]])
+    return ids + (made.weights_IA[..., None] * made.token(made.tokens_IA)).sum(1)
 
 
 def test_id_dropout_leaves_the_ids_of_some_items_with_content_out_of_a_step():

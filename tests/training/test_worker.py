@@ -39,6 +39,16 @@ def test_the_same_seed_gives_the_same_file(tmp_path, given):
     assert (without.item_vectors != bundle.load(files[0]).item_vectors).any()
 
 
+@pytest.mark.parametrize("method", ["joint", "reptile", "fomaml"])
+def test_a_recurrent_model_with_a_generator_and_token_start_is_trained_and_read_back(tmp_path, method):
+    more = settings(epochs=2, token_start=True, method=method)
+    train(spec(tmp_path, more, model={"state": "recurrent", "generator": 4, "id_dropout": 0.3}), Alone())
+    found = bundle.load(tmp_path / "model")
+    losses = [epoch["loss"] for epoch in found.manifest["metrics"]["history"]]
+    assert losses[1] < losses[0] and found.model.generator_out.abs().sum() > 0
+    assert np.isfinite(found.item_vectors).all()
+
+
 def test_what_a_domain_inherits_is_its_result_without_validation_and_another_takes_the_configuration(tmp_path):
     file = spec(tmp_path, settings(epochs=1), inherited={"books": FOUND})
     for part in (tmp_path / "snapshot" / "validation").iterdir():
