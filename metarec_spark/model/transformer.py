@@ -191,16 +191,19 @@ class Rows:
     def __init__(self, model: NextItemModel, items_R: Tensor) -> None:
         self.items_R = items_R
         """Indexes of the items, ascending, each once."""
-        tokens_RA, weights_RA = model.tokens_IA[items_R], model.weights_IA[items_R]
-        if model.token.num_embeddings <= tokens_RA.numel():  # of a small vocabulary, marks are cheaper than an order
+        weights_RA = model.weights_IA[items_R]
+        has_RA = weights_RA > 0
+        token_N, first_R = model.tokens_IA[items_R][has_RA], has_RA.sum(1).cumsum(0) - has_RA.sum(1)
+        if model.token.num_embeddings <= token_N.numel():  # of a small vocabulary, marks are cheaper than an order
             used = torch.zeros(model.token.num_embeddings, dtype=torch.bool)
-            used[tokens_RA.flatten()] = True
-            self.tokens_T, place_RA = used.nonzero().squeeze(1), (used.cumsum(0) - 1)[tokens_RA]
+            used[token_N] = True
+            self.tokens_T, place_N = used.nonzero().squeeze(1), (used.cumsum(0) - 1)[token_N]
         else:
-            self.tokens_T, place_RA = tokens_RA.unique(return_inverse=True)
+            self.tokens_T, place_N = token_N.unique(return_inverse=True)
         self.item_RD = model.item.weight.detach()[items_R].requires_grad_(torch.is_grad_enabled())
         self.token_TD = model.token.weight.detach()[self.tokens_T].requires_grad_(torch.is_grad_enabled())
-        content_RD = F.embedding_bag(place_RA, self.token_TD, per_sample_weights=weights_RA.to(self.token_TD.dtype), mode="sum")
+        weights_N = weights_RA[has_RA].to(self.token_TD.dtype)
+        content_RD = F.embedding_bag(place_N, self.token_TD, first_R, per_sample_weights=weights_N, mode="sum")
         if model.projection is not None:
             content_RD = content_RD + model.given_IW[items_R] @ model.projection
         if model.generator_in is not None:

@@ -89,13 +89,13 @@ class Signals:
         return cls([follows, precedes, *alike, *hops], popularity.astype(np.float32))
 
     @classmethod
-    def of_catalogue(cls, catalogue: Catalogue, domain: int) -> Signals:
-        """From all training events."""
+    def of_catalogue(cls, catalogue: Catalogue, domain: int, likeness: list[sparse.csr_matrix] | None = None) -> Signals:
+        """From all training events; ``likeness`` is what :func:`alike` gives, where it was made before."""
         part, (row, place, into) = catalogue.successors, transfer.links(catalogue, domain)
         items = catalogue.of_domain[domain]
         shape = catalogue.size, len(items)
         links = [sparse.csr_matrix((of[into], (row, place)), shape) for of in (part.forward, part.backward)]
-        return cls.of(*links, alike(catalogue, domain), catalogue.events, items)
+        return cls.of(*links, likeness or alike(catalogue, domain), catalogue.events, items)
 
     def features(self, contexts: Contexts, domain: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows, places and features [n, C] of the items that any signal of a user touches; C is SIGNALS · len(DECAYS)."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from metarec_spark import columns as c
 from metarec_spark.model import bundle
@@ -16,7 +18,7 @@ from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.model.weigher import Signals, blocks
+from metarec_spark.model.weigher import Signals, alike, blocks
 from metarec_spark.scoring.ranking import hide, places, ranks
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.training.distributed import Alone
@@ -30,37 +32,77 @@ from metarec_spark.transfer.teaching import taught
 WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
 
 
-def without_base(folder: Path, model_folder: Path, manifest: dict[str, Any], lending: Lending) -> None:
+class Snapshot:
+    """What candidates of one kind learn, and the target's pairs; what is made of it is made once, and stays in memory."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], domain: str) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.target = manifest["domains"].index(domain)
+        """Position of the target among the domains."""
+        self._alike: dict[int, list[sparse.csr_matrix]] = {}
+        self._held: dict[str, Held] = {}
+
+    @cached_property
+    def items(self) -> tuple[Catalogue, Any]:
+        """The catalogue, and the items' external ids."""
+        return read_catalogue(self.folder, self.manifest)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is known of the items."""
+        return self.items[0]
+
+    def alike(self, domain: int) -> list[sparse.csr_matrix]:
+        """Which items are alike; see :func:`metarec_spark.model.weigher.alike`."""
+        if domain not in self._alike:
+            self._alike[domain] = alike(self.catalogue, domain)
+        return self._alike[domain]
+
+    @cached_property
+    def signals(self) -> Signals:
+        """What a weigher weighs in the target."""
+        return Signals.of_catalogue(self.catalogue, self.target, self.alike(self.target))
+
+    def held(self, split: str) -> Held:
+        """The target's pairs of a split, those without context among them."""
+        if split not in self._held:
+            parts = held_out(Shard(self.folder / split, 0, 1, "dummy"), empty=True)
+            (self._held[split],) = [part for part in parts if part.domain == self.target]
+        return self._held[split]
+
+
+def without_base(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: Lending) -> None:
     """Save a model that has no f: transitions and content serve alone, weighed as validation found best.
 
     Parameters
     ----------
-    folder
-        Snapshot.
     lending
         Start of the search.
     """
     manifest = _without_base(manifest)
-    model, catalogue, item_ids = _nothing(folder, manifest)
+    catalogue, item_ids = of.items
+    model = _nothing(manifest, catalogue)
     start = [Tuned(lending, WITHOUT_BASE)] * len(manifest["domains"])
-    tuned = tune(model, catalogue, held_pairs(folder), start, Alone(), fusions=[WITHOUT_BASE])
+    held = of.held(c.VALIDATION)
+    known = held.take(np.flatnonzero(held.contexts.length.numpy()))
+    tuned = tune(model, catalogue, [known], start, Alone(), fusions=[WITHOUT_BASE])
     of_domain = dict(zip(manifest["domains"], tuned, strict=True))
     said = {name: {"lending": t.lending.model_dump(), "fusion": WITHOUT_BASE.model_dump()} for name, t in of_domain.items()}
     metrics = {"epochs": 0, "history": [], "validation": {name: {"transfer": t.transfer} for name, t in of_domain.items()}}
-    bundle.save(model_folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
+    bundle.save(folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
 
 
-def weighed(folder: Path, model_folder: Path, manifest: dict[str, Any], domain: str, lending: Lending, seed: int) -> None:
+def weighed(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: Lending, seed: int) -> None:
     """Save a model that has no f and whose g is weighed by a network, which all other domains of the snapshot taught and then
     its own events. No validation pair is looked at."""
     manifest = _without_base(manifest)
-    model, catalogue, item_ids = _nothing(folder, manifest)
-    target, settings = manifest["domains"].index(domain), Transitions.model_validate(manifest["transitions"])
-    weigher = taught(folder / SEQUENCES, catalogue, target, settings, seed)
+    catalogue, item_ids = of.items
+    settings = Transitions.model_validate(manifest["transitions"])
+    weigher = taught(of.folder / SEQUENCES, catalogue, of.target, settings, seed, of.alike)
     said = {"lending": lending.model_dump(), "fusion": WITHOUT_BASE.model_dump()}
     metrics = {"epochs": 0, "history": [], "validation": {}}
     manifest |= {"tuned": dict.fromkeys(manifest["domains"], said), "metrics": metrics}
-    bundle.save(model_folder, manifest, model, catalogue, item_ids, weigher)
+    bundle.save(folder, manifest, _nothing(manifest, catalogue), catalogue, item_ids, weigher)
 
 
 def _without_base(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -68,24 +110,18 @@ def _without_base(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**manifest, "model": {**manifest["model"], "dim": 2, "heads": 1, "adapter": 0}}
 
 
-def _nothing(folder: Path, manifest: dict[str, Any]) -> tuple[NextItemModel, Catalogue, Any]:
-    catalogue, item_ids = read_catalogue(folder, manifest)
+def _nothing(manifest: dict[str, Any], catalogue: Catalogue) -> NextItemModel:
     torch.manual_seed(0)
-    return NextItemModel(Model.model_validate(manifest["model"]), bundle.shape(manifest), catalogue), catalogue, item_ids
+    return NextItemModel(Model.model_validate(manifest["model"]), bundle.shape(manifest), catalogue)
 
 
-def held_pairs(folder: Path, split: str = c.VALIDATION, *, empty: bool = False) -> list[Held]:
-    """All pairs of a snapshot's split."""
-    return held_out(Shard(folder / split, 0, 1, "dummy"), empty=empty)
-
-
-def gains(folder: Path, model_folder: Path, domain: str, lending: Lending, base: bool) -> np.ndarray:
-    """NDCG@10 of each of a domain's validation pairs, [pairs] in the order of their numbers; settings are found on the other half
-    of the pairs. Those without context are ranked by popularity, as they are served.
+def gains(of: Snapshot, made: Bundle, lending: Lending, base: bool) -> np.ndarray:
+    """NDCG@10 of each of the target's validation pairs, [pairs] in the order of their numbers; settings are found on the other
+    half of the pairs. Those without context are ranked by popularity, as they are served.
 
     Parameters
     ----------
-    folder
+    of
         The snapshot that the model was trained on.
     lending
         Start of the search.
@@ -93,43 +129,30 @@ def gains(folder: Path, model_folder: Path, domain: str, lending: Lending, base:
         Whether there is an f.
     """
     fusions = FUSIONS if base else [WITHOUT_BASE]
-
-    def ranked(made: Bundle, held: Held) -> np.ndarray:
-        if made.weigher:
-            return _gains_of_weigher(made, held)
-        return cross_fitted(made.model, made.catalogue, held, lending, fusions)
-
-    return _gains(folder, model_folder, domain, c.VALIDATION, ranked)
+    return _gains(of, made, c.VALIDATION, lambda held: cross_fitted(made.model, of.catalogue, held, lending, fusions))
 
 
-def test_gains(folder: Path, model_folder: Path, domain: str) -> np.ndarray:
+def test_gains(of: Snapshot, made: Bundle) -> np.ndarray:
     """The same of its test pairs, with the settings that the model holds."""
+    lending, fusion = made.lending[of.target], made.fusion[of.target]
+    return _gains(of, made, c.TEST, lambda held: gains_of(made.model, of.catalogue, held, lending, fusion))
 
-    def ranked(made: Bundle, held: Held) -> np.ndarray:
-        if made.weigher:
-            return _gains_of_weigher(made, held)
-        place = made.domains.index(domain)
-        return gains_of(made.model, made.catalogue, held, made.lending[place], made.fusion[place])
 
-    return _gains(folder, model_folder, domain, c.TEST, ranked)
+def _gains(of: Snapshot, made: Bundle, split: str, ranked: Callable[[Held], np.ndarray]) -> np.ndarray:
+    held = of.held(split)
+    found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
+    with_context = held.take(np.flatnonzero(known))
+    found[known] = _gains_of_weigher(of, made, with_context) if made.weigher else ranked(with_context)
+    items, target = of.catalogue.of_domain[of.target], held.target[~known]
+    popularity = torch.from_numpy(of.catalogue.events[items]).expand(len(target), -1)
+    found[~known] = gain(ranks(popularity, places(items, target)))
+    return found[np.argsort(held.pair)]
 
 
 @torch.inference_mode()
-def _gains_of_weigher(made: Bundle, held: Held) -> np.ndarray:
-    signals, items = Signals.of_catalogue(made.catalogue, held.domain), made.catalogue.of_domain[held.domain]
-    found = []
-    for rows, contexts in blocks(held.contexts, signals):
+def _gains_of_weigher(of: Snapshot, made: Bundle, held: Held) -> np.ndarray:
+    items, found = of.catalogue.of_domain[of.target], []
+    for rows, contexts in blocks(held.contexts, of.signals):
         place, seen = placed(contexts, held.target[rows.numpy()], items)
-        found.append(gain(ranks(hide(made.weigher.scores(signals, contexts, held.domain), seen), place)))
+        found.append(gain(ranks(hide(made.weigher.scores(of.signals, contexts, of.target), seen), place)))
     return np.concatenate(found)
-
-
-def _gains(folder: Path, model_folder: Path, domain: str, split: str, ranked: Callable[[Bundle, Held], np.ndarray]) -> np.ndarray:
-    made = bundle.load(model_folder)
-    (held,) = [part for part in held_pairs(folder, split, empty=True) if part.domain == made.domains.index(domain)]
-    found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
-    found[known] = ranked(made, held.take(np.flatnonzero(known)))
-    items, target = made.catalogue.of_domain[held.domain], held.target[~known]
-    popularity = torch.from_numpy(made.catalogue.events[items]).expand(len(target), -1)
-    found[~known] = gain(ranks(popularity, places(items, target)))
-    return found[np.argsort(held.pair)]

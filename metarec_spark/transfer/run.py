@@ -30,6 +30,7 @@ from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
 from metarec_spark.training.run import PINNED, about, enter, known_names, threads
 from metarec_spark.transfer import candidates, guard, people, predictor
+from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.modes import ALL, MODES, Mode
 from metarec_spark.transfer.predictor import Trial
 from metarec_spark.transfer.statistics import statistics
@@ -152,11 +153,11 @@ class _Task:
         """Folder of everything that is made on the way."""
         return local_path(self.job.warehouse.path(f"_training/adapt-{self.run}"))
 
-    def snapshot(self, learns: str) -> tuple[Path, dict[str, Any]]:
-        """Folder and manifest of the events that a kind of candidate learns; written once."""
+    def snapshot(self, learns: str) -> Snapshot:
+        """The events that a kind of candidate learns; written once."""
         folder, done = self.work / learns, self.work / f"{learns}.json"
         if done.exists():
-            return folder, read_json(done)
+            return Snapshot(folder, read_json(done), self.domain)
         adapt, job = self.job.config.adapt, self.job
         mine = self.users.where(people.of_domain(self.users, self.domain))
         known = {**self.known, "domains": [self.domain]} if learns == "own" else self.known
@@ -179,7 +180,7 @@ class _Task:
         manifest |= {"serves": [self.domain], "learnt_events": int(events)}
         write_json(done, manifest)
         log.info("snapshot %s: %d sequences, %d events", learns, rows, events)
-        return folder, manifest
+        return Snapshot(folder, manifest, self.domain)
 
 
 class _Tried:
@@ -191,6 +192,7 @@ class _Tried:
         self.test: dict[tuple[str, float, int], np.ndarray] = {}
         """Of test pairs, for the record: nothing is chosen by them."""
         self.seconds: dict[tuple[str, float, int], float] = {}
+        self.snapshots: dict[str, Snapshot] = {}
         self.base = bundle.read_manifest(local_path(task.base["path"]))
         of_base = [Lending.model_validate(tuned["lending"]) for tuned in self.base["tuned"].values()]
         self.lent = Lending(
@@ -204,26 +206,29 @@ class _Tried:
         """Train a candidate with a share of the budget, unless a run before did, and rank the validation pairs with it."""
         start = time.monotonic()
         job, key = self.task.job, (mode.name, share, seed)
-        folder, manifest = self.task.snapshot(mode.learns)
+        if mode.learns not in self.snapshots:
+            self.snapshots[mode.learns] = self.task.snapshot(mode.learns)
+        of = self.snapshots[mode.learns]
         lending = Lending.by(job.config.transitions) if mode.plain else self.lent
         made = self._folder(*key)
         if not (made / "manifest.json").exists():
-            manifest = {**manifest, "mode": mode.name, "model_id": self._model_id(*key)}
+            manifest = {**of.manifest, "mode": mode.name, "model_id": self._model_id(*key)}
             if mode.taught:
-                candidates.weighed(folder, made, manifest, self.task.domain, lending, seed)
+                candidates.weighed(of, made, manifest, lending, seed)
             elif mode.start:
-                self._train(mode, share, seed, folder, made, manifest, lending)
+                self._train(mode, share, seed, of, made, manifest, lending)
             else:
-                candidates.without_base(folder, made, manifest, lending)
-        self.gains[key] = candidates.gains(folder, made, self.task.domain, lending, mode.start is not None)
-        self.test[key] = candidates.test_gains(folder, made, self.task.domain)
+                candidates.without_base(of, made, manifest, lending)
+        found = bundle.load(made)
+        self.gains[key] = candidates.gains(of, found, lending, mode.start is not None)
+        self.test[key] = candidates.test_gains(of, found)
         self.seconds[key] = time.monotonic() - start
         log.info(
             "%s, %.0f %% of the training, seed %d: validation NDCG@10 %.4f", mode.name, 100 * share, seed, self.gains[key].mean()
         )
 
     def _train(
-        self, mode: Mode, share: float, seed: int, folder: Path, made: Path, manifest: dict[str, Any], lending: Lending
+        self, mode: Mode, share: float, seed: int, of: Snapshot, made: Path, manifest: dict[str, Any], lending: Lending
     ) -> None:
         config, base = self.task.job.config, local_path(self.task.base["path"])
         epochs = int(np.clip(config.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
@@ -231,13 +236,12 @@ class _Tried:
         if mode.start != "random":
             manifest = {**manifest, "model": self.base["model"]}
         manifest |= {"train": train.model_dump(mode="json"), "transitions": manifest["transitions"] | lending.model_dump()}
-        target = manifest["domains"].index(self.task.domain)
         spec = {
-            "snapshot": str(folder),
+            "snapshot": str(of.folder),
             "model": str(made),
             "start": None if mode.start == "random" else str(base),
             "trained": mode.trained,
-            "targets": None if mode.learns in ("uniform", "weighted") else [target],
+            "targets": None if mode.learns in ("uniform", "weighted") else [of.target],
             "train": manifest["train"],
             "threads": threads(self.task.job),
             "manifest": manifest,

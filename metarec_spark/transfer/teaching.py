@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,14 @@ def _batches(lessons: Sequence[Lesson], draw: np.random.Generator) -> Iterator[t
         yield parts[at]
 
 
-def taught(folder: Path, catalogue: Catalogue, target: int, settings: Transitions, seed: int) -> Weigher:
+def taught(
+    folder: Path,
+    catalogue: Catalogue,
+    target: int,
+    settings: Transitions,
+    seed: int,
+    likeness: Callable[[int], list[sparse.csr_matrix]] | None = None,
+) -> Weigher:
     """A weigher for one domain of a snapshot: taught by the other domains where there are any, then by the domain itself.
 
     Parameters
@@ -127,7 +135,10 @@ def taught(folder: Path, catalogue: Catalogue, target: int, settings: Transition
         groups are left out.
     target
         Position of the domain. Of every other domain, ``CUTS`` cuts with as many people as it has are posed as new.
+    likeness
+        What :func:`metarec_spark.model.weigher.alike` gives for a domain; None: it is made here.
     """
+    likeness = likeness or partial(alike, catalogue)
     draw = np.random.default_rng(seed)
     torch.manual_seed(seed)
     sequences = _read(folder)
@@ -136,16 +147,16 @@ def taught(folder: Path, catalogue: Catalogue, target: int, settings: Transition
     others = [domain for domain, of in enumerate(people) if domain != target and len(of)]
     lessons = []
     for domain in others:
-        likeness = alike(catalogue, domain)
+        known = likeness(domain)
         for _ in range(CUTS):
             cut = np.sort(draw.permutation(people[domain])[: max(len(people[target]), 1)])
             part = sequences.take(torch.from_numpy(cut))
-            lessons.append(Lesson.of(part, catalogue, domain, likeness, settings, MOST_PAIRS, draw))
+            lessons.append(Lesson.of(part, catalogue, domain, known, settings, MOST_PAIRS, draw))
     if lessons:
         teach(weigher, lessons, 3, 3e-3, draw)
     if len(people[target]):
         mine = sequences.take(torch.from_numpy(people[target]))
-        own = Lesson.of(mine, catalogue, target, alike(catalogue, target), settings, 6 * MOST_PAIRS, draw)
+        own = Lesson.of(mine, catalogue, target, likeness(target), settings, 6 * MOST_PAIRS, draw)
         teach(weigher, [own], 2 if lessons else 4, 1e-3 if lessons else 3e-3, draw)
     return weigher.eval()
 
