@@ -124,13 +124,14 @@ class Warehouse:
         rows = rows.withColumn("_change_type", F.when(kind.isin("insert", "update_postimage"), "insert").otherwise("delete"))
         return rows.drop("_commit_version", "_commit_timestamp")
 
-    def last_commit(self, name: str, job: str) -> dict | None:
-        """What the newest commit of a job to a table said of itself; None where there is none in the history."""
+    def last_commit(self, name: str, job: str | None = None) -> dict | None:
+        """What the newest commit of a job to a table said of itself, or the newest of all that name their settings; None where
+        there is none in the history."""
         if not self.exists(name):
             return None
         for row in self._table(name).history().select("userMetadata").where("userMetadata IS NOT NULL").toLocalIterator():
             said = json.loads(row[0])
-            if said.get("job") == job:
+            if said.get("job") == job if job else "settings" in said:
                 return said
         return None
 

@@ -145,6 +145,7 @@ def test_a_commit_says_who_wrote_from_what(spark: SparkSession, warehouse: Wareh
     }
     assert warehouse.last_commit("items", "train") == {"job": "train", "ds": "2024-01-11", "inputs": {}, "model_id": "m"}
     assert warehouse.last_commit("items", "evaluate") is None
+    assert warehouse.last_commit("items") == warehouse.last_commit("items", "extract"), "the newest that names its settings"
 
 
 def test_versions_that_were_read_and_written_are_kept(spark: SparkSession, warehouse: Warehouse):

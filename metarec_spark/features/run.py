@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
+from metarec_spark.contracts import conform
 from metarec_spark.errors import DataError
 from metarec_spark.features import cleaning, sources
 from metarec_spark.features.content import content, usable
@@ -77,6 +78,28 @@ def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features
         events, items = job.warehouse.read(c.EVENTS, versions[c.EVENTS]), job.warehouse.read(c.ITEMS, versions[c.ITEMS])
         rows = as_of(rows, newer, events, items, ds, features.max_length)
     return rows.where(F.col("events") >= features.min_user_events)
+
+
+def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int]) -> DataFrame:
+    """Rows of ``item_transitions`` that count nothing but what may be trained on.
+
+    Those of the table, at its pinned version, where it was made from the pinned sequences by this split and day; otherwise,
+    as when an older day is run again or the split was changed after the extract, they are counted anew.
+
+    Parameters
+    ----------
+    labelled
+        Rows of :func:`metarec_spark.features.split.held_out` over those of :func:`users_as_of`.
+    """
+    inputs = {name: versions[name] for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
+    said = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
+    stored = said and (said["inputs"], said["settings"]) == (inputs, _transitions_settings(job))
+    if stored and newer_than(job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES]), job.ds).isEmpty():
+        return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
+    log.info("item_transitions is of another split, day or version: transitions are counted anew for this model")
+    tokens = job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT])
+    rows = transitions(train_part(labelled), tokens, job.config.transitions)
+    return conform(rows, c.ITEM_TRANSITIONS).persist(StorageLevel.DISK_ONLY)  # several snapshots may be written from it
 
 
 def _first_day(job: Job) -> date:
@@ -180,9 +203,7 @@ def _sequences(job: Job, events_version: int) -> None:
 def _transitions(job: Job) -> None:
     warehouse, config = job.warehouse, job.config
     inputs = {name: warehouse.version(name) for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
-    # A temporal split moves with the day; the others do not.
-    moving = job.ds.isoformat() if config.split.protocol == "temporal" else None
-    settings = _fingerprint(config.transitions, config.split, config.features.min_user_events, moving)
+    settings = _transitions_settings(job)
     said = warehouse.last_commit(c.ITEM_TRANSITIONS, job.name)
     if said and said["inputs"] == inputs and said.get("settings") == settings:
         return
@@ -190,6 +211,13 @@ def _transitions(job: Job) -> None:
     tokens = warehouse.read(c.ITEM_CONTENT, inputs[c.ITEM_CONTENT])
     rows = transitions(train_part(held_out(users, config.split, job.ds)), tokens, config.transitions)
     warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs=inputs, settings=settings))
+
+
+def _transitions_settings(job: Job) -> str:
+    config = job.config
+    # A temporal split moves with the day; the others do not.
+    moving = job.ds.isoformat() if config.split.protocol == "temporal" else None
+    return _fingerprint(config.transitions, config.split, config.features.min_user_events, moving)
 
 
 def _content(job: Job, information: DataFrame | None) -> None:

@@ -94,19 +94,19 @@ def next_item_losses(
     pools = {d: _pool(candidates, d, seed) for d in of}
     rows = Rows(model, torch.cat([contexts.item, *pools.values()]).unique())
     inputs = contexts.where(is_input, contexts.length - 1)
-    hidden_ND = model.hidden(inputs, rows.vectors_RD[rows.at(inputs.item)])
+    hidden_ND = model.hidden(inputs, rows.of(inputs.item))
     size = len(candidates.of_domain)
     # Without any target there is a gradient all the same, of zeros: every step of a rank has one to add to the others'.
     nothing = hidden_ND.new_zeros(()) if of else 0.0 * rows.vectors_RD.sum()
     sums, counts = [nothing] * size, torch.zeros(size)
     for d, events in of.items():
         user_ND, target_d = model.user_vectors(hidden_ND[events], d), target_N[events]
-        pool_MD = model.directed(rows.vectors_RD[rows.at(pools[d])])
+        pool_MD = model.directed(rows.of(pools[d]))
         how = (model.scale, model.cosine, candidates.precision)
         if pools[d] is candidates.of_domain[d]:
             sums[d] = FullSoftmax.apply(user_ND, pool_MD, torch.searchsorted(pools[d], target_d), *how)
         else:
-            target_ND = model.directed(rows.vectors_RD[rows.at(target_d)])
+            target_ND = model.directed(rows.of(target_d))
             sums[d] = SampledSoftmax.apply(user_ND, pool_MD, target_ND, target_d, pools[d], *how)
         counts[d] = len(target_d)
     return Losses(torch.stack(sums), counts, (rows,))

@@ -171,7 +171,7 @@ class NextItemModel(nn.Module):
         filled = contexts.length > 0
         if filled.any():
             rows = Rows(self, contexts.item.unique())
-            hidden_ND = self.hidden(contexts, rows.vectors_RD[rows.at(contexts.item)])
+            hidden_ND = self.hidden(contexts, rows.of(contexts.item))
             last_BD[filled] = hidden_ND[(contexts.starts + contexts.length - 1)[filled]]
         return last_BD
 
@@ -213,9 +213,10 @@ class Rows:
         self.vectors_RD = id_RD + content_RD
         """[R, D] vectors of the items, not normalised."""
 
-    def at(self, item_N: Tensor) -> Tensor:
-        """Places of items in ``items_R``, [N]."""
-        return torch.searchsorted(self.items_R, item_N)
+    def of(self, item_N: Tensor) -> Tensor:
+        """Vectors of items, [N, D], not normalised."""
+        # By index_select: its gradient adds up in one order, where that of [] adds in whatever order threads come.
+        return self.vectors_RD.index_select(0, torch.searchsorted(self.items_R, item_N))
 
     @property
     def of_tables(self) -> dict[str, Tensor]:

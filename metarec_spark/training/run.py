@@ -19,7 +19,7 @@ from metarec_spark import columns as c
 from metarec_spark.config import Config
 from metarec_spark.errors import DataError
 from metarec_spark.features.encoding import GAP_BUCKETS
-from metarec_spark.features.run import users_as_of
+from metarec_spark.features.run import transitions_as_of, users_as_of
 from metarec_spark.features.split import held_out
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
@@ -114,9 +114,10 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
     if done.exists():
         return read_json(done)
     config, folder = job.config, work / "snapshot"
-    tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)}
+    tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT)}
     users = users_as_of(job, job.ds, versions, config.features)
     labelled = held_out(users, config.split, job.ds)
+    tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions)
     known = known_names(users, tables[c.ITEMS], config)
     rows = snapshot.write(folder, labelled, labelled, tables, known, known["domains"], config.train)
     manifest = about(job, model_id, versions, known, rows)

@@ -162,7 +162,8 @@ def held_pairs(
 def spread(rows: DataFrame, files: int) -> DataFrame:
     """Deal rows to files by a hash of the user, in a fixed order: the same rows give the same files."""
     by_user = F.xxhash64(c.USER_ID)
-    return rows.repartition(files, by_user).sortWithinPartitions(by_user, c.USER_ID, encoding.LENGTH).drop(c.USER_ID)
+    order = [by_user, c.USER_ID, encoding.LENGTH, *(name for name in ("target_domain",) if name in rows.columns)]
+    return rows.repartition(files, by_user).sortWithinPartitions(*order).drop(c.USER_ID)
 
 
 def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str]) -> DataFrame:

@@ -225,4 +225,4 @@ class _Pairs:
 
 def thinned(part: Held, most: int) -> Held:
     """At most so many of the pairs, evenly."""
-    return part.take(np.arange(0, len(part.target), -(-len(part.target) // most)))
+    return part.take(np.arange(0, len(part.target), max(1, -(-len(part.target) // most))))

@@ -67,15 +67,17 @@ def train(spec_path: Path, ranks: Ranks) -> None:
     )
     held = held_out(Shard(*validation)) if settings.tune else []
     tuned = tune(model, catalogue, held, starts(spec["manifest"]), ranks)
+    (cpu_seconds,) = ranks.sum([time.process_time() - cpu])
     if ranks.rank == 0:
+        kept = state.history[(state.kept_epoch or state.epoch) - 1]
         metrics = {
             "epochs": state.epoch,
             "kept_epoch": state.kept_epoch or state.epoch,
-            "validation_ndcg@10": state.best if state.best >= 0 else None,
-            "loss": state.history[-1]["loss"],
+            "validation_ndcg@10": kept["validation_ndcg@10"],
+            "loss": kept["loss"],
             "seconds": round(sum(epoch["seconds"] for epoch in state.history), 1),
             "wall_seconds": round(time.monotonic() - start, 1),
-            "cpu_seconds": round(time.process_time() - cpu, 1),
+            "cpu_seconds": round(cpu_seconds, 1),
             "history": state.history,
         }
         of_domain = dict(zip(spec["manifest"]["domains"], tuned, strict=True))

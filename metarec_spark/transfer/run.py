@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from metarec_spark import __version__
 from metarec_spark import columns as c
 from metarec_spark.errors import ConfigError, DataError
-from metarec_spark.features.run import users_as_of
+from metarec_spark.features.run import transitions_as_of, users_as_of
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
@@ -124,12 +124,13 @@ class _Task:
             raise ConfigError("split.protocol = none: adapt chooses on held-out events; set it to leave_one_out or temporal")
         base = newest_approved(job)
         versions = {name: job.warehouse.version(name) for name in PINNED}
-        tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)}
+        tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT)}
         users = users_as_of(job, job.ds, versions, config.features)
         known = known_names(users, tables[c.ITEMS], config)
         if domain not in known["domains"]:
             raise DataError(f"domain {domain!r} has no item; known are {', '.join(known['domains'])}: extract its log first")
         labelled = held_out(users, config.split, job.ds)
+        tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions)
         held = F.exists("targets", lambda t: (t["domain"] == domain) & (t["split"] == c.VALIDATION))
         pairs = labelled.where(held).count()
         if pairs < _FEWEST_PAIRS:

@@ -14,7 +14,7 @@ SEQUENCE = [3, 8, 1, 12, 7]
 
 def states(made, given: Contexts) -> torch.Tensor:
     rows = Rows(made, given.item.unique())
-    return made.hidden(given, rows.vectors_RD[rows.at(given.item)])
+    return made.hidden(given, rows.of(given.item))
 
 
 def users(made, sequences, domain: int) -> torch.Tensor:
@@ -203,3 +203,14 @@ def test_dropout_keeps_a_share_and_the_mean():
     assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.6)]
     assert dropped.mean().item() == pytest.approx(1, abs=0.02)
     assert torch.equal(Dropout(0.4).eval()(torch.ones(3)), torch.ones(3))
+
+
+def test_two_threads_add_the_gradients_of_an_item_in_one_order():
+    rows, threads = Rows(model(catalogue(items=500), dim=128), torch.arange(500)), torch.get_num_threads()
+    asked, weights = torch.randint(500, (5000,), generator=torch.Generator().manual_seed(0)), torch.randn(5000, 128)
+    torch.set_num_threads(2)
+    try:
+        found = [torch.autograd.grad((rows.of(asked) * weights).sum(), rows.item_RD, retain_graph=True)[0] for _ in range(30)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found)

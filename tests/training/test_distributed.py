@@ -50,6 +50,17 @@ def test_two_ranks_take_the_steps_of_one(tmp_path, undisturbed):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_ranks_that_touch_different_items_and_a_sample_take_the_steps_of_one(tmp_path):
+    walks, how = [[0, 2, 4], [10, 12, 14]], ONE_STEP | {"full_softmax": 0, "negatives": 4}
+    two = trained(spec(tmp_path / "two", settings(**how), sequences=walks, files=2), 2)
+    one = trained(spec(tmp_path / "one", settings(**how), sequences=walks, files=1), 1)
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(two.model.state_dict()[name], value, rtol=0, atol=1e-3)
+    start = trained(spec(tmp_path / "start", settings(**how | {"learning_rate": 1e-9}), sequences=walks, files=1), 1)
+    moved = (one.model.item.weight - start.model.item.weight).abs().sum(1) > 1e-3
+    assert moved[[0, 2, 4, 10, 12, 14]].all() and not moved.all()
+
+
 @pytest.mark.parametrize("method", ["reptile", "fomaml"])
 def test_two_ranks_with_the_same_episode_take_the_steps_of_one(tmp_path, method):
     one = trained(spec(tmp_path / "one", settings(batch_tokens=512, epochs=4, method=method), sequences=WALKS, files=1), 1)

@@ -11,6 +11,7 @@ import pytest
 from training.warehouses import DAY, NEXT, WAREHOUSE, copied, job_at, rows_of, stages
 
 from metarec_spark.errors import DataError
+from metarec_spark.features.run import extract
 from metarec_spark.model import bundle
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.storage import local_path
@@ -59,6 +60,32 @@ def test_meta_training_reads_a_row_for_each_user_and_domain(spark, extracted):
     # 15 of the 31 have films too; 8 of those have trained on one book alone, their first event.
     assert result.rows_in == history[0]["sequences"] == 31 + 15 - 8
     assert all(history[0]["loss_of"])
+
+
+def lent(job, model_id: str) -> dict[str, list]:
+    """What a model knows of who follows whom."""
+    (path,) = (row["path"] for row in models(job) if row["model_id"] == model_id)
+    part = bundle.load(local_path(path)).catalogue.successors
+    return {name: getattr(part, name).tolist() for name in ("indptr", "indices", "forward", "backward")}
+
+
+def test_transitions_count_no_held_out_event_whatever_split_the_table_was_made_by(spark, extracted):
+    job = job_at(spark, extracted, "train", train={"epochs": 1})
+    expected = lent(job, train(job).model_id)
+    extract(job_at(spark, extracted, "extract", split={"protocol": "none"}))
+    everything = job_at(spark, extracted, "train", split={"protocol": "none"}, train={"epochs": 1})
+    assert sum(lent(everything, train(everything).model_id)["forward"]) > sum(expected["forward"])
+    again = job_at(spark, extracted, "train", train={"epochs": 1, "seed": 1})
+    assert lent(again, train(again).model_id) == expected
+
+
+def test_an_older_day_that_is_run_again_counts_no_later_event(spark, tmp_path, tmp_path_factory):
+    folder = copied(stages(spark, tmp_path_factory).evaluated, tmp_path)  # extract of the next day was run
+    job = job_at(spark, folder, "train", train={"epochs": 1})
+    (before,) = models(job)
+    later, known = (lent(job, model_id) for model_id in (train(job).model_id, before["model_id"]))
+    size = len(known["indptr"])
+    assert later["indptr"][:size] == known["indptr"] and later["forward"] == known["forward"]
 
 
 def test_a_model_file_without_its_row_is_entered(spark, extracted, tmp_path_factory):

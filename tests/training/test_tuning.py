@@ -9,7 +9,7 @@ from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held
-from metarec_spark.training.tuning import FUSIONS, GRID, Tuned, _climb, _fusion, settled, tune
+from metarec_spark.training.tuning import FUSIONS, GRID, Tuned, _climb, _fusion, cross_fitted, settled, thinned, tune
 
 START = [Tuned(Lending(**PLAIN), Fusion(transfer=weight)) for weight in (4.0, 6.0)]
 
@@ -72,3 +72,10 @@ def test_settings_are_handed_on_where_they_were_found_on_validation_events_or_in
     assert settled(manifest) == {name: tuned[name] for name in ("measured", "inherited", "both")}
     del manifest["inherited"]
     assert settled(manifest) == {name: tuned[name] for name in ("measured", "both")}, "as models before had it"
+
+
+def test_a_half_without_pairs_is_no_error():
+    one = held(0, [[0, 2]])
+    gains = cross_fitted(model(), catalogue(transitions=chain()), one, Lending(**PLAIN), FUSIONS)
+    assert gains.shape == (1,) and 0 <= gains[0] <= 1
+    assert len(thinned(one.take(np.array([], np.int64)), 5).target) == 0

@@ -9,6 +9,7 @@ from training.factories import settings, spec
 
 from metarec_spark.model import bundle
 from metarec_spark.model.fusion import Fusion
+from metarec_spark.training import loop
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.tuning import settled
 from metarec_spark.training.worker import train
@@ -37,6 +38,20 @@ def test_the_same_seed_gives_the_same_file(tmp_path, given):
     assert files[0].joinpath("model.safetensors").read_bytes() == files[1].joinpath("model.safetensors").read_bytes()
     without = trained(tmp_path / "three", given=given, model={"dropout": 0.2})
     assert (without.item_vectors != bundle.load(files[0]).item_vectors).any()
+
+
+def test_the_metrics_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
+    def fitted(*args, **how):
+        state = loop.fit(*args, **how)
+        state.best, state.kept_epoch = 0.99, 1
+        return state
+
+    monkeypatch.setattr("metarec_spark.training.worker.fit", fitted)
+    train(spec(tmp_path, settings(epochs=2)), Alone())
+    metrics = bundle.read_manifest(tmp_path / "model")["metrics"]
+    kept = metrics["history"][0]
+    assert (metrics["kept_epoch"], metrics["loss"]) == (1, kept["loss"])
+    assert metrics["validation_ndcg@10"] == kept["validation_ndcg@10"] < 0.99
 
 
 @pytest.mark.parametrize("method", ["joint", "reptile", "fomaml"])
