@@ -71,13 +71,14 @@ def benchmark(options: Options) -> int:
     """
     start = time.monotonic()
     settings = {name: _configuration(name, logs, options) for name, logs in options.runs.items()}
+    fingerprints = {name: _fingerprint(made, options.runs[name]) for name, made in settings.items()}
     rows = list(_read(options.out))
     for name, made in settings.items():
         day = max(_last_day(path) for path in options.runs[name])
         extracted = False
         for seed in range(options.seeds):
             seeded = made.model_copy(update={"train": made.train.model_copy(update={"seed": seed})})
-            key = {"run": name, "seed": str(seed), "settings": _fingerprint(made)}
+            key = {"run": name, "seed": str(seed), "settings": fingerprints[name]}
             if any(all(row[part] == key[part] for part in _KEY) for row in rows):
                 continue
             if not extracted and (code := _stage("extract", name, made, day, extract)[0]):
@@ -93,7 +94,7 @@ def benchmark(options: Options) -> int:
             _write(rows, options.out)
     Console(stderr=True).print((options.out / "benchmark.md").read_text())
     seconds = round(time.monotonic() - start, 1)
-    mine = {(name, _fingerprint(made)) for name, made in settings.items()}
+    mine = set(fingerprints.items())
     asked = [row for row in rows if (row["run"], row["settings"]) in mine]
     job.report("benchmark", None, Result(rows_out=len(asked), details={"results": asked}), seconds, {}, {})
     return 0
@@ -115,10 +116,12 @@ def _configuration(name: str, logs: list[Path], options: Options) -> Config:
     return config.parse(config.overridden(raw, list(options.overrides)), where=f"benchmark of {name}")
 
 
-def _fingerprint(made: Config) -> str:
-    """Of all settings but the seed, and of the code's version."""
+def _fingerprint(made: Config, logs: list[Path]) -> str:
+    """Of all settings but the seed, of the logs, and of the code's version."""
+    files = [file for log in logs for file in (log / "events.parquet", log / "items.parquet") if file.exists()]
+    of_logs = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     shown = made.model_dump_json(exclude={"warehouse": True, "sources": True, "items": True, "spark": True, "train": {"seed"}})
-    said = shown + __version__
+    said = f"{shown} {of_logs} {__version__}"
     return hashlib.sha256(said.encode()).hexdigest()[:8]
 
 
@@ -169,9 +172,11 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         groups.setdefault((row["domain"], row["run"], row["settings"], row["scorer"]), []).append(row)
     lines = ["| log | run | scorer | NDCG@10 | HR@10 | CPU-s to train and tune |", "|---|---|---|---|---|---|"]
+    made = {run: list(dict.fromkeys(row["settings"] for row in rows if row["run"] == run)) for run in {r["run"] for r in rows}}
     for domain in dict.fromkeys(row["domain"] for row in rows):
-        for (of, run, _, scorer), found in groups.items():
+        for (of, run, settings, scorer), found in groups.items():
             if of == domain:
+                run = run if len(made[run]) == 1 else f"{run} ({settings})"
                 cost = _spread(found, "cpu_seconds", 0) if scorer == c.MODEL else ""
                 values = f"{_spread(found, 'ndcg@10', 4)} | {_spread(found, 'hit_rate@10', 4)}"
                 lines.append(f"| {domain} | {run} | {scorer} | {values} | {cost} |")

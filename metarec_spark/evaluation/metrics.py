@@ -52,15 +52,19 @@ def aggregate(ranks: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -
     rank = F.col("rank")
     means = {f"{name}@{k}": F.avg(of(rank, k)) for name, of in AT_K.items() for k in cutoffs}
     means |= {"auc@0": F.avg(auc(rank, F.col("candidates"))), "accuracy@0": F.avg(_hit(rank, 1)), "loss@0": F.avg("loss")}
-    means |= {f"coverage@{k}": _coverage(k, catalogue) for k in cutoffs}
     wide = rows.groupBy(*KEY).agg(F.count("*").alias("users"), *[mean.alias(name) for name, mean in means.items()])
-    values = F.map_from_arrays(F.array(*[F.lit(name) for name in means]), F.array(*[F.col(f"`{name}`") for name in means]))
+    wide = wide.join(_coverage(rows, catalogue, cutoffs), list(KEY), "left")
+    names = [*means, *(f"coverage@{k}" for k in cutoffs)]
+    values = F.map_from_arrays(F.array(*[F.lit(name) for name in names]), F.array(*[F.col(f"`{name}`") for name in names]))
     long = wide.select(*KEY, "users", F.explode(values).alias("name", "value")).where(F.col("value").isNotNull())
     parts = F.split("name", "@")
     return long.select(*KEY, parts[0].alias("metric"), parts[1].cast("int").alias("k"), "value", "users")
 
 
-def _coverage(k: int, catalogue: dict[str, int]) -> Column:
-    """Share of the domain's catalogue that stands in any list of length k."""
-    size = F.element_at(F.create_map(*[F.lit(part) for pair in catalogue.items() for part in pair]), F.first("domain"))
-    return F.size(F.array_distinct(F.flatten(F.collect_set(F.slice("top", 1, k))))) / size
+def _coverage(rows: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -> DataFrame:
+    """Share of the domain's catalogue that stands in any list of length k: a row a key, a column ``coverage@k`` each."""
+    placed = rows.select(*KEY, F.posexplode(F.slice("top", 1, max(cutoffs))).alias("place", "item"))
+    best = placed.groupBy(*KEY, "item").agg(F.min("place").alias("place"))
+    size = F.element_at(F.create_map(*[F.lit(part) for pair in catalogue.items() for part in pair]), F.col("domain"))
+    covered = [(F.count_if(F.col("place") < k) / size).alias(f"coverage@{k}") for k in cutoffs]
+    return best.groupBy(*KEY).agg(*covered)

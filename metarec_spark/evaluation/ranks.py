@@ -13,7 +13,7 @@ from metarec_spark import columns as c
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transformer import Contexts
 from metarec_spark.scoring.batch import contexts_of, scorer_of
-from metarec_spark.scoring.ranking import hide, places, ranks, seen_places
+from metarec_spark.scoring.ranking import block_rows, hide, places, ranks, seen_places
 from metarec_spark.scoring.topn import select
 
 SCHEMA = (
@@ -31,7 +31,7 @@ _ARROW = pa.schema(
         *[("top", pa.list_(pa.int32())), ("top_scores", pa.list_(pa.float32()))],
     ]
 )
-_BLOCK = 256
+_MOST_ROWS = 256
 _HISTORY = 8
 
 
@@ -60,10 +60,12 @@ def rank(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBat
         domain = batch["target_position"].to_numpy()
         order = np.argsort(domain, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(domain[order])) + 1):
-            for start in range(0, len(rows), _BLOCK):
-                part = batch.take(pa.array(rows[start : start + _BLOCK]))
-                if part.num_rows:
-                    yield from _rank_block(scorer, part, int(domain[rows[0]]), task)
+            if not len(rows):
+                continue
+            of = int(domain[rows[0]])
+            size = block_rows(len(scorer.catalogue.of_domain[of]), _MOST_ROWS)
+            for start in range(0, len(rows), size):
+                yield from _rank_block(scorer, batch.take(pa.array(rows[start : start + size])), of, task)
 
 
 def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) -> Iterator[pa.RecordBatch]:

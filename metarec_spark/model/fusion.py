@@ -1,6 +1,8 @@
 """h, the fusion of base model f and transfer model g, and the objective that trains both.
 
-h = activation(θ-part + φ-part) and L_h = Σ_i λ_i L_i(f) + Σ_i μ_i M_i(g), i running over the domains.
+h = activation(θ-part + φ-part) and L_h = Σ_i λ_i L_i(f) + Σ_i μ_i M_i(g), i running over the domains. θ is in the L_i alone and
+φ in the M_i alone, so the two sums are lowered apart: the first by gradients, through :func:`objective`; the second, whose few
+parameters enter by counts and powers, by a search on validation events (training/tuning.py), on which μ has no influence.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def lend_parameters(base: Bundle, model: NextItemModel, manifest: dict[str, Any]
 
     Notes
     -----
-    Both must have the same width, blocks and heads.
+    Both must have the same width, blocks, heads, kind of state, adapter and generator.
     """
     known, mine = base.model.state_dict(), model.state_dict()
     items = min(len(known["item.weight"]), len(mine["item.weight"]))

@@ -10,8 +10,15 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+BLOCK_BYTES = 64 * 2**20
+"""Of a block of float32 scores, at most, unless one user's alone are more."""
 Seen = tuple[np.ndarray, np.ndarray]
 """Rows of users, and places of items in them, that are no candidates."""
+
+
+def block_rows(items: int, most: int) -> int:
+    """Users, at most ``most``, whose scores of so many items fit into ``BLOCK_BYTES``."""
+    return int(np.clip(BLOCK_BYTES // (4 * max(1, items)), 1, most))
 
 
 def places(items: np.ndarray, wanted: np.ndarray) -> np.ndarray:

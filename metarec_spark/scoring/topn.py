@@ -1,6 +1,6 @@
 """The exact top-N: a blocked matrix product and a selection. No Spark, no model.
 
-A users × items matrix never exists: one block of scores does, of at most ``BLOCK_BYTES``.
+A users × items matrix never exists: one block of scores does; see :func:`metarec_spark.scoring.ranking.block_rows`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from metarec_spark.scoring.ranking import Seen, hide
+from metarec_spark.scoring.ranking import Seen, block_rows, hide
 
-BLOCK_BYTES = 64 * 2**20
 MOST_ROWS = 512
 
 
@@ -50,11 +49,11 @@ def top_n(
     Notes
     -----
     Every block has the same number of rows, padded with zeros, so that a user's scores do not depend on who shares the block.
-    Memory: BLOCK_BYTES for scores, and U × n for the result.
+    Memory: ``ranking.BLOCK_BYTES`` for scores, and U × n for the result.
     """
     if not all(np.isfinite(numbers).all() for numbers in (users, items, *([] if additions is None else [additions.data]))):
         raise ValueError("vectors and additions must be finite: got NaN or infinity")
-    rows = int(np.clip(BLOCK_BYTES // (4 * max(1, len(items))), 1, MOST_ROWS))
+    rows = block_rows(len(items), MOST_ROWS)
     index = np.full((len(users), n), -1, np.int64)
     score = np.full((len(users), n), -np.inf, np.float32)
     kept = min(n, len(items))

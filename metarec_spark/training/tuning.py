@@ -219,7 +219,8 @@ class _Pairs:
 
     def _base(self) -> Iterable[tuple[object, np.ndarray, Tensor]]:
         if self.few:
-            for (contexts, target), user_BD in zip(blocks(self.few), user_vectors(self.model, self.few), strict=True):
+            of, items = self.few, len(self.items)
+            for (contexts, target), user_BD in zip(blocks(of, items), user_vectors(self.model, of, items), strict=True):
                 yield contexts, target, self.model.scores(user_BD, self.vectors)
 
 

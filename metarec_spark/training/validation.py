@@ -10,23 +10,23 @@ from torch import Tensor
 
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.transformer import Contexts, NextItemModel
-from metarec_spark.scoring.ranking import Seen, hide, places, ranks, seen_places
+from metarec_spark.scoring.ranking import Seen, block_rows, hide, places, ranks, seen_places
 from metarec_spark.training.loader import Held
 
 CUTOFF = 10
-_BLOCK = 256
+_MOST_ROWS = 256
 
 
-def blocks(held: Held) -> Iterator[tuple[Contexts, np.ndarray]]:
-    """Contexts and targets in blocks; rows are in order of length."""
-    for rows in torch.arange(len(held.target)).split(_BLOCK):
+def blocks(held: Held, items: int) -> Iterator[tuple[Contexts, np.ndarray]]:
+    """Contexts and targets in blocks, for scores of so many items; rows are in order of length."""
+    for rows in torch.arange(len(held.target)).split(block_rows(items, _MOST_ROWS)):
         yield held.contexts.take(rows), held.target[rows.numpy()]
 
 
 @torch.no_grad()
-def user_vectors(model: NextItemModel, held: Held) -> list[Tensor]:
-    """f's user vectors, [B, D] for each block."""
-    return [model.user_vectors(model.encode(contexts), held.domain) for contexts, _ in blocks(held)]
+def user_vectors(model: NextItemModel, held: Held, items: int) -> list[Tensor]:
+    """f's user vectors, [B, D] for each of these blocks."""
+    return [model.user_vectors(model.encode(contexts), held.domain) for contexts, _ in blocks(held, items)]
 
 
 def placed(contexts: Contexts, target: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, Seen]:
@@ -51,7 +51,7 @@ def ndcg_of_base(model: NextItemModel, catalogue: Catalogue, held: list[Held]) -
     for part in held:
         items = catalogue.of_domain[part.domain]
         of_domain_DI = vectors_ID[torch.from_numpy(items)].T
-        for (contexts, target), user_BD in zip(blocks(part), user_vectors(model, part), strict=True):
+        for (contexts, target), user_BD in zip(blocks(part, len(items)), user_vectors(model, part, len(items)), strict=True):
             place, seen = placed(contexts, target, items)
             gains = gain(ranks(hide(user_BD @ of_domain_DI, seen), place))
             found[part.domain] += gains.sum(), (gains**2).sum(), len(target)

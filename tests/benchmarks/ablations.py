@@ -40,13 +40,10 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     print("| variant | f alone | g alone | h | HR@10 of h | CPU-s |")
     print("|---|---|---|---|---|---|")
-    seen: set[tuple[str, str]] = set()
     for name in options.only:
         command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, "--seeds", str(options.seeds)]
         ended = subprocess.run([*command, *VARIANTS[name]], stdout=subprocess.PIPE, text=True, check=True)
-        rows = json.loads(ended.stdout.splitlines()[-1])["results"]
-        mine = [row for row in rows if (row["run"], row["settings"]) not in seen]
-        seen |= {(row["run"], row["settings"]) for row in mine}
+        mine = json.loads(ended.stdout.splitlines()[-1])["results"]
         values = {
             scorer: statistics.mean(float(r["ndcg@10"]) for r in mine if r["scorer"] == scorer)
             for scorer in ("base", "transfer", "model")
