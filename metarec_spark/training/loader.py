@@ -91,7 +91,8 @@ def count_row_groups(folder: Path) -> int:
 
 
 def cuts(costs: np.ndarray, tokens: int) -> np.ndarray:
-    """Where to cut rows into batches that cost at most ``tokens``.
+    """Where to cut rows into batches that cost at most ``tokens``: as few as can be, and as even as so few can be, since ranks
+    wait for the one with the largest.
 
     Parameters
     ----------
@@ -105,11 +106,25 @@ def cuts(costs: np.ndarray, tokens: int) -> np.ndarray:
     [batches + 1] positions, from 0 to n.
     """
     ends = np.cumsum(costs)
+    found = _filled(ends, tokens)
+    low, high = 1, tokens
+    while low < high:
+        middle = (low + high) // 2
+        closer = _filled(ends, middle)
+        if len(closer) == len(found):
+            found, high = closer, middle
+        else:
+            low = middle + 1
+    return found
+
+
+def _filled(ends: np.ndarray, most: int) -> np.ndarray:
+    """Cuts that fill one batch after the other; ``ends`` are the costs' running sums."""
     found = [0]
-    while found[-1] < len(costs):
+    while found[-1] < len(ends):
         start = found[-1]
         before = ends[start - 1] if start else 0
-        found.append(max(start + 1, int(np.searchsorted(ends, before + tokens, side="right"))))
+        found.append(max(start + 1, int(np.searchsorted(ends, before + most, side="right"))))
     return np.array(found)
 
 

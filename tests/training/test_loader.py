@@ -38,18 +38,32 @@ def read_items(batches) -> list[tuple[int, ...]]:
 
 
 @given(SOME_LENGTHS, st.integers(1, 100))
-def test_cuts_cover_all_rows_within_the_budget_and_no_batch_could_take_the_next_row(lengths, tokens):
+def test_cuts_cover_all_rows_within_the_budget_in_as_few_and_as_even_batches_as_can_be(lengths, tokens):
     lengths = np.array(lengths, np.int32)
     bounds = loader.cuts(lengths, tokens)
     assert (bounds[0], bounds[-1]) == (0, len(lengths))
     assert (np.diff(bounds) > 0).all()
-    for start, end in itertools.pairwise(bounds):
-        assert end - start == 1 or lengths[start:end].sum() <= tokens
-        assert end == len(lengths) or lengths[start : end + 1].sum() > tokens
+    sums = [lengths[start:end].sum() for start, end in itertools.pairwise(bounds) if end - start > 1]
+    assert all(total <= tokens for total in sums)
+    assert len(bounds) - 1 == filled(lengths, tokens)
+    if sums and max(sums) > 1:
+        assert filled(lengths, max(sums) - 1) > len(bounds) - 1, "a smaller largest batch needs more of them"
+
+
+def filled(lengths, most: int) -> int:
+    """How many batches it takes to fill one after the other."""
+    batches, room = 0, -1
+    for length in lengths:
+        if batches and length <= room:
+            room -= length
+        else:
+            batches, room = batches + 1, most - length
+    return batches
 
 
 def test_cuts_by_hand():
     assert loader.cuts(np.array([1, 1, 2, 2, 5, 9]), 6).tolist() == [0, 4, 5, 6]
+    assert loader.cuts(np.ones(9, np.int64), 8).tolist() == [0, 5, 9]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
