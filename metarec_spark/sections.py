@@ -202,6 +202,9 @@ class Train(Section):
     the newest approved model of an earlier day. false: those of [transitions] hold, and the default fusion."""
     validation_pairs: Count = 6_000
     """Validation (user, domain) pairs of a domain, at most, that the search ranks."""
+    stacking_pairs: Annotated[int, Field(ge=0)] = 20_000
+    """Validation pairs of a domain, at most, that teach a network to stack f and g; where that ranks no better than the plain
+    fusion, it is not used. 0: it never is. Needs ``tune``."""
     epoch_pairs: Count = 4_000
     """Of those of all domains, how many are ranked after each epoch, at most."""
     every_days: Count = 7

@@ -19,17 +19,19 @@ import pyarrow.parquet as pq
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
 from metarec_spark.errors import DataError
 from metarec_spark.model.catalogue import Catalogue, Successors
 from metarec_spark.model.fusion import Fusion
+from metarec_spark.model.stacking import Stacking
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel, Shape
 from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.storage import write_json
 
-FORMAT, READABLE = 4, (3, 4)  # 3 has no weigher
+FORMAT, READABLE = 5, (3, 4, 5)  # 3 has no weigher, and 4 no stacking
 _WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
 
 
@@ -46,6 +48,8 @@ class Bundle:
     folder: Path
     weigher: Weigher | None = None
     """What weighs g's signals in place of ``lending``; None: nothing does."""
+    stacking: Stacking | None = None
+    """What stacks f and g in the domains where it measured better than the plain fusion."""
 
     @property
     def domains(self) -> list[str]:
@@ -71,6 +75,11 @@ class Bundle:
     def fusion(self) -> list[Fusion]:
         """How base and transfer model are fused, by domain."""
         return [Fusion.model_validate(self.manifest["tuned"][name]["fusion"]) for name in self.domains]
+
+    @property
+    def stacked(self) -> list[bool]:
+        """Whether f and g are stacked, by domain."""
+        return [self.manifest["tuned"][name].get("stacked", False) for name in self.domains]
 
     def item_ids(self) -> pa.ChunkedArray:
         """External id of each item in the folder, [I] strings."""
@@ -98,6 +107,7 @@ def save(
     catalogue: Catalogue,
     item_ids: pa.ChunkedArray,
     weigher: Weigher | None = None,
+    stacking: Stacking | None = None,
 ) -> None:
     """Write a model folder; the manifest comes last, so a folder with a manifest is whole."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,8 +121,9 @@ def save(
         "catalogue.weights": catalogue.weights,
         "catalogue.token_hashes": catalogue.token_hashes,
     } | successors
-    if weigher:
-        tensors |= {f"weigher.{name}": value.detach().numpy() for name, value in weigher.state_dict().items()}
+    for part, network in (("weigher", weigher), ("stacking", stacking)):
+        if network:
+            tensors |= {f"{part}.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
     if catalogue.vectors.size:
         tensors["catalogue.vectors"] = catalogue.vectors
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
@@ -165,11 +176,16 @@ def load(folder: Path) -> Bundle:
     catalogue = Catalogue(**part, vectors=vectors, successors=successors)
     model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
     model.load_state_dict(_part(tensors, "state."))
-    weigher = None
-    if weights := _part(tensors, "weigher."):
-        weigher = Weigher()
-        weigher.load_state_dict(weights)
-    return Bundle(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, weigher and weigher.eval())
+    networks = [_network(kind(), _part(tensors, part)) for kind, part in ((Weigher, "weigher."), (Stacking, "stacking."))]
+    return Bundle(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, *networks)
+
+
+def _network(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module | None:
+    """With these weights; None where there are none."""
+    if not weights:
+        return None
+    network.load_state_dict(weights)
+    return network.eval()
 
 
 def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, torch.Tensor]:

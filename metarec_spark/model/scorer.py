@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from metarec_spark.model import transfer
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.fusion import fuse
+from metarec_spark.model.stacking import Linked, Stacking
 from metarec_spark.model.transformer import Contexts
 from metarec_spark.model.weigher import Signals, blocks
 
@@ -41,13 +42,16 @@ class Scorer:
         """Users' vectors for one domain: their product with :meth:`item_vectors` is h but for the additions."""
         model, fusion = self.bundle.model, self.bundle.fusion[domain]
         users_BD = fusion.base * model.scale * model.user_vectors(hidden, domain)
-        return torch.cat([users_BD, torch.ones(len(users_BD), 1)], 1) if self.bundle.weigher else users_BD
+        stacking = self._stacking(domain)
+        if stacking:
+            users_BD = stacking.base * users_BD
+        return torch.cat([users_BD, torch.ones(len(users_BD), 1)], 1) if stacking or self.bundle.weigher else users_BD
 
     @torch.inference_mode()
     def item_vectors(self, domain: int) -> Tensor:
-        """Items' vectors, and what a weigher says of them to everyone as a last number."""
-        vectors_ID = self.vectors[domain]
-        return torch.cat([vectors_ID, self._everywhere(domain)[:, None]], 1) if self.bundle.weigher else vectors_ID
+        """Items' vectors, and, as a last number, what a network says of them to everyone."""
+        vectors_ID, everywhere = self.vectors[domain], self._everywhere(domain)
+        return vectors_ID if everywhere is None else torch.cat([vectors_ID, everywhere[:, None]], 1)
 
     @torch.inference_mode()
     def base(self, hidden: Tensor, domain: int) -> Tensor:
@@ -68,9 +72,19 @@ class Scorer:
         return transfer.scores(contexts, domain, self._lent_untuned[domain], self.bundle.untuned)
 
     @torch.inference_mode()
-    def additions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
-        """The φ-part of h, [B, I_d], less what every user's is: what is added to the product of user and item vectors."""
+    def additions(self, contexts: Contexts, hidden: Tensor, domain: int) -> sparse.csr_matrix:
+        """What is added to the product of user and item vectors for the items that g links to a user, [B, I_d]."""
         fusion = self.bundle.fusion[domain]
+        if stacking := self._stacking(domain):
+            model, everywhere = self.bundle.model, self._everywhere(domain)
+            users_BD = fusion.base * model.scale * model.user_vectors(hidden, domain)
+            items_ID = self.vectors[domain]
+
+            def theta(row: Tensor, place: Tensor) -> Tensor:
+                return (users_BD[row] * items_ID[place]).sum(1)
+
+            row, place, added = stacking.additions(self._linked(domain), contexts, theta, everywhere)
+            return sparse.csr_matrix((added.numpy(), (row, place)), (len(contexts.length), len(everywhere)))
         if weigher := self.bundle.weigher:
             signals, everywhere = self.signals(domain), self._everywhere(domain)
             parts = []
@@ -85,7 +99,10 @@ class Scorer:
 
     def fused(self, base: Tensor, contexts: Contexts, domain: int) -> Tensor:
         """h, [B, I_d], from f's scores."""
-        fusion, lent = self.bundle.fusion[domain], self.transfer(contexts, domain)
+        fusion = self.bundle.fusion[domain]
+        if stacking := self._stacking(domain):
+            return stacking.scores(self._linked(domain), contexts, fusion.base * base)
+        lent = self.transfer(contexts, domain)
         return fuse(fusion.base * base, fusion.transfer * lent if self.bundle.weigher else fusion.of_transfer(lent))
 
     def popularity(self, domain: int) -> np.ndarray:
@@ -98,8 +115,21 @@ class Scorer:
             self._signals[domain] = Signals.of_catalogue(self.catalogue, domain)
         return self._signals[domain]
 
-    def _everywhere(self, domain: int) -> Tensor:
-        return self.bundle.fusion[domain].transfer * self.bundle.weigher.of_popularity(self.signals(domain))
+    def _stacking(self, domain: int) -> Stacking | None:
+        """What stacks f and g in a domain; None: the plain fusion is h there."""
+        return self.bundle.stacking if self.bundle.stacked[domain] else None
+
+    @cache  # noqa: B019 (a scorer lives as long as its process)
+    def _linked(self, domain: int) -> Linked:
+        return Linked.of(self.catalogue, domain, self.bundle.lending[domain], self.bundle.fusion[domain])
+
+    @cache  # noqa: B019
+    def _everywhere(self, domain: int) -> Tensor | None:
+        """What a network says of each item to everyone, [I_d]."""
+        if weigher := self.bundle.weigher:
+            return self.bundle.fusion[domain].transfer * weigher.of_popularity(self.signals(domain))
+        stacking = self._stacking(domain)
+        return stacking.everywhere(self._linked(domain)) if stacking else None
 
     def _lent_scores(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
         return transfer.scores(contexts, domain, self._lent[domain], self.bundle.lending[domain])

@@ -40,14 +40,18 @@ def weights(catalogue: Catalogue, domain: int, lending: Lending) -> sparse.csr_m
     + similarity · scalar product of the content, n being training events and at least 1.
     """
     part, (row, place, into) = catalogue.successors, links(catalogue, domain)
-    items = catalogue.of_domain[domain]
-    column = items[place]
-    events = np.maximum(catalogue.events, 1).astype(np.float32)
     followed = part.forward[into] + np.float32(lending.backward) * part.backward[into]
-    followed *= (events**-lending.popularity_damping)[column] * (events**-lending.source_damping)[row]
+    followed *= damping(catalogue, domain, lending, row, place)
     weight = (followed + np.float32(lending.similarity) * part.similarity[into]).astype(np.float32)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=catalogue.size))])
-    return sparse.csr_matrix((weight, place, indptr), shape=(catalogue.size, len(items)))
+    return sparse.csr_matrix((weight, place, indptr), shape=(catalogue.size, len(catalogue.of_domain[domain])))
+
+
+def damping(catalogue: Catalogue, domain: int, lending: Lending, row: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """What the counts of (item, place in the domain) pairs are multiplied by, [n] float32."""
+    events = np.maximum(catalogue.events, 1).astype(np.float32)
+    column = catalogue.of_domain[domain][place]
+    return (events**-lending.popularity_damping)[column] * (events**-lending.source_damping)[row]
 
 
 def links(catalogue: Catalogue, domain: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,12 +64,10 @@ def links(catalogue: Catalogue, domain: int) -> tuple[np.ndarray, np.ndarray, np
     return np.repeat(np.arange(catalogue.size), np.diff(part.indptr))[into], place[part.indices[into]], into
 
 
-def votes(contexts: Contexts, domain: int, size: int, lending: Lending) -> sparse.csr_matrix:
-    """Weight of each item in each user's history, [B, I] float32.
-
-    The k-th newest event in the domain, k from 0, votes with decay ** k; the k-th newest elsewhere with across_domains · decay **
-    k, or with decay ** k for a user who has no event in the domain.
-    """
+def ballots(contexts: Contexts, domain: int, lending: Lending) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Users, items, ages and shares of the events that vote, [n] each: the k-th newest event, k from 0 being its age, votes with
+    share · decay ** k. The share is 1 for events in the domain; for events elsewhere, whose ages are their own, it is
+    across_domains, or 1 for a user who has no event in the domain."""
     length = contexts.length.numpy()
     user, item = np.repeat(np.arange(len(length)), length), contexts.item.numpy()
     inside = contexts.domain.numpy() == domain
@@ -76,8 +78,14 @@ def votes(contexts: Contexts, domain: int, size: int, lending: Lending) -> spars
         last = np.cumsum(np.bincount(user[part], minlength=len(length))) - 1
         age[part] = last[user[part]] - np.arange(part.sum())
     counts = (age < lending.history) & (share > 0)
-    weight = (share * lending.history_decay**age)[counts].astype(np.float32)
-    return sparse.csr_matrix((weight, (user[counts], item[counts])), shape=(len(length), size))
+    return user[counts], item[counts], age[counts], share[counts]
+
+
+def votes(contexts: Contexts, domain: int, size: int, lending: Lending) -> sparse.csr_matrix:
+    """Weight of each item in each user's history, [B, I] float32."""
+    user, item, age, share = ballots(contexts, domain, lending)
+    weight = (share * lending.history_decay**age).astype(np.float32)
+    return sparse.csr_matrix((weight, (user, item)), shape=(len(contexts.length), size))
 
 
 def scores(contexts: Contexts, domain: int, lent: sparse.csr_matrix, lending: Lending) -> sparse.csr_matrix:

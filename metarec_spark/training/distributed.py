@@ -16,6 +16,8 @@ from metarec_spark.errors import TrainingError
 
 Touched = dict[str, tuple[Tensor, Tensor]]
 """For each table, [R] rows and their [R, D] gradients."""
+Telling = dict[str, int]
+"""For each table, Horovod's handle of a message on its way."""
 
 
 class Ranks(Protocol):
@@ -33,10 +35,10 @@ class Ranks(Protocol):
     def share(self, tensors: dict[str, Tensor]) -> None:
         """Give all ranks rank 0's values, in place."""
 
-    def tell(self, rows: dict[str, Tensor]) -> None:
+    def tell(self, rows: dict[str, Tensor]) -> Telling:
         """Start to tell all ranks which rows of each table this step touches, while their gradients are made."""
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched) -> Touched:
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: Telling) -> Touched:
         """Sum gradients over all ranks: the network's in place; of the tables only the rows travel that any rank told."""
 
 
@@ -54,10 +56,10 @@ class Alone:
     def share(self, tensors: dict[str, Tensor]) -> None:
         pass
 
-    def tell(self, rows: dict[str, Tensor]) -> None:
-        pass
+    def tell(self, rows: dict[str, Tensor]) -> Telling:
+        return {}
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched) -> Touched:
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: Telling) -> Touched:
         return touched
 
 
@@ -69,7 +71,6 @@ class Horovod:
 
         hvd.init()
         self._hvd = hvd
-        self._told: dict[str, int] = {}
         self.rank, self.size = hvd.rank(), hvd.size()
 
     def sum(self, values: list[float]) -> list[float]:
@@ -81,12 +82,12 @@ class Horovod:
     def share(self, tensors: dict[str, Tensor]) -> None:
         self._hvd.broadcast_parameters(tensors, root_rank=0)
 
-    def tell(self, rows: dict[str, Tensor]) -> None:
-        self._told = {name: self._hvd.allgather_async(of, name=f"{name}.rows") for name, of in rows.items()}
+    def tell(self, rows: dict[str, Tensor]) -> Telling:
+        return {name: self._hvd.allgather_async(of, name=f"{name}.rows") for name, of in rows.items()}
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched) -> Touched:
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: Telling) -> Touched:
         # All gradients travel as one tensor: a collective costs less by its bytes than by its start.
-        union = {name: self._hvd.synchronize(told).unique() for name, told in self._told.items()}
+        union = {name: self._hvd.synchronize(message).unique() for name, message in telling.items()}
         shapes = [parameter.shape for parameter in network]
         shapes += [torch.Size((len(rows), touched[name][1].shape[1])) for name, rows in union.items()]
         flat = torch.zeros(sum(shape.numel() for shape in shapes))

@@ -122,12 +122,12 @@ def fit(
         with progress:
             for step, (batch, weight) in enumerate(batches, state.epoch * steps):
                 losses = step_losses(model, batch, candidates, sampler, learnt, settings)
-                ranks.tell({name: rows for name, rows in losses.of_tables.items() if name in tables})
+                telling = ranks.tell({name: rows for name, rows in losses.of_tables.items() if name in tables})
                 for parameter in optimizer.network:
                     parameter.grad = None
                 (weights(losses.sums, losses.counts) * (weight / settings.batch_tokens)).backward()
                 rows_of = {name: touched for name, touched in losses.touched().items() if name in tables}
-                touched = ranks.add_gradients(optimizer.network, rows_of)
+                touched = ranks.add_gradients(optimizer.network, rows_of, telling)
                 optimizer.step(touched, rate_at(step, steps * epochs, settings.learning_rate), step + 1)
                 sums += weight * losses.sums.detach().numpy()
                 counts += weight * losses.counts.numpy()

@@ -53,6 +53,7 @@ def train(job: Job) -> Result:
             "model": str(model_folder),
             "train": job.config.train.model_dump(mode="json"),
             "threads": threads(job),
+            "ancestor": ancestor and str(local_path(job.warehouse.path(f"_models/{ancestor}"))),
             "manifest": {**manifest, "inherited_from": ancestor, "inherited": inherited},
         }
         write_json(work / "spec.json", spec)

@@ -76,7 +76,8 @@ def write(
             "need at least as many: extract a longer log, or lower train.processes"
         )
     files = min(expected, max(4 * settings.processes, -(-expected // ROWS_PER_FILE)))
-    ranked = {split: held_pairs(held, split, settings.validation_pairs, of, **known) for split in splits}
+    most = max(settings.validation_pairs, settings.stacking_pairs)
+    ranked = {split: held_pairs(held, split, most, of, **known) for split in splits}
     parts = {
         SEQUENCES: spread(rows, files),
         ITEMS: catalogue_items(tables[c.ITEMS], learnt if counted is None else counted, known["domains"]),
@@ -162,7 +163,7 @@ def held_pairs(
 def spread(rows: DataFrame, files: int) -> DataFrame:
     """Deal rows to files by a hash of the user, in a fixed order: the same rows give the same files."""
     by_user = F.xxhash64(c.USER_ID)
-    order = [by_user, c.USER_ID, encoding.LENGTH, *(name for name in ("target_domain",) if name in rows.columns)]
+    order = [by_user, c.USER_ID, encoding.LENGTH, *({"target_domain"} & set(rows.columns))]
     return rows.repartition(files, by_user).sortWithinPartitions(*order).drop(c.USER_ID)
 
 

@@ -6,7 +6,7 @@ A bounded coordinate search. Ranks hold different pairs and sum their gains, so 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from metarec_spark.scoring.ranking import hide, ranks, sparse_ranks
 from metarec_spark.sections import Transitions
 from metarec_spark.training.distributed import Alone, Ranks
 from metarec_spark.training.loader import Held
-from metarec_spark.training.validation import blocks, gain, placed, user_vectors
+from metarec_spark.training.validation import blocks, gain, placed
 
 log = logging.getLogger("metarec_spark")
 GRID: dict[str, list[float]] = {
@@ -210,18 +210,13 @@ class _Pairs:
         """h of each of this rank's pairs with each of several fusions, [fusions, B]."""
         gains = [np.zeros((len(fusions), 0))]
         lent = transfer.weights(self.catalogue, self.domain, lending)
-        for contexts, target, theta in self._base():
+        for contexts, target, user_BD in blocks(self.model, self.few, len(self.items)) if self.few else ():
+            theta = self.model.scores(user_BD, self.vectors)
             place, seen = placed(contexts, target, self.items)
             phi = torch.from_numpy(transfer.scores(contexts, self.domain, lent, lending).toarray())
             of = (fuse(fusion.base * theta, fusion.of_transfer(phi)) for fusion in fusions)
             gains.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of])))
         return np.concatenate(gains, 1)
-
-    def _base(self) -> Iterable[tuple[object, np.ndarray, Tensor]]:
-        if self.few:
-            of, items = self.few, len(self.items)
-            for (contexts, target), user_BD in zip(blocks(of, items), user_vectors(self.model, of, items), strict=True):
-                yield contexts, target, self.model.scores(user_BD, self.vectors)
 
 
 def thinned(part: Held, most: int) -> Held:

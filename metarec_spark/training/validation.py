@@ -17,16 +17,11 @@ CUTOFF = 10
 _MOST_ROWS = 256
 
 
-def blocks(held: Held, items: int) -> Iterator[tuple[Contexts, np.ndarray]]:
-    """Contexts and targets in blocks, for scores of so many items; rows are in order of length."""
+def blocks(model: NextItemModel, held: Held, items: int) -> Iterator[tuple[Contexts, np.ndarray, Tensor]]:
+    """Contexts, targets and f's user vectors, [B, D], in blocks for scores of so many items; rows are in order of length."""
     for rows in torch.arange(len(held.target)).split(block_rows(items, _MOST_ROWS)):
-        yield held.contexts.take(rows), held.target[rows.numpy()]
-
-
-@torch.no_grad()
-def user_vectors(model: NextItemModel, held: Held, items: int) -> list[Tensor]:
-    """f's user vectors, [B, D] for each of these blocks."""
-    return [model.user_vectors(model.encode(contexts), held.domain) for contexts, _ in blocks(held, items)]
+        contexts = held.contexts.take(rows)
+        yield contexts, held.target[rows.numpy()], model.user_vectors(model.encode(contexts), held.domain)
 
 
 def placed(contexts: Contexts, target: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, Seen]:
@@ -51,7 +46,7 @@ def ndcg_of_base(model: NextItemModel, catalogue: Catalogue, held: list[Held]) -
     for part in held:
         items = catalogue.of_domain[part.domain]
         of_domain_DI = vectors_ID[torch.from_numpy(items)].T
-        for (contexts, target), user_BD in zip(blocks(part, len(items)), user_vectors(model, part, len(items)), strict=True):
+        for contexts, target, user_BD in blocks(model, part, len(items)):
             place, seen = placed(contexts, target, items)
             gains = gain(ranks(hide(user_BD @ of_domain_DI, seen), place))
             found[part.domain] += gains.sum(), (gains**2).sum(), len(target)

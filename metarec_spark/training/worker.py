@@ -18,19 +18,23 @@ import pyarrow.parquet as pq
 import torch
 
 from metarec_spark import columns as c
+from metarec_spark.errors import DataError
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
 from metarec_spark.model.inheritance import lend_parameters
 from metarec_spark.model.spectrum import spectral_start, token_start
+from metarec_spark.model.stacking import Stacking
 from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Model, Train
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Horovod, Ranks
 from metarec_spark.training.loader import Shard, held_out
 from metarec_spark.training.loop import fit
+from metarec_spark.training.stacking import stack
 from metarec_spark.training.tuning import starts, tune
 
 MOST_TOKENS = 32
+log = logging.getLogger("metarec_spark")
 
 
 def train(spec_path: Path, ranks: Ranks) -> None:
@@ -66,7 +70,11 @@ def train(spec_path: Path, ranks: Ranks) -> None:
         trained=tuple(spec["trained"]) if spec.get("trained") else None,
     )
     held = held_out(Shard(*validation)) if settings.tune else []
-    tuned = tune(model, catalogue, held, starts(spec["manifest"]), ranks)
+    few = [of.take(np.flatnonzero(of.pair <= settings.validation_pairs)) for of in held]
+    tuned = tune(model, catalogue, few, starts(spec["manifest"]), ranks)
+    stacking, stacked = stack(model, catalogue, held if settings.stacking_pairs else [], tuned, ranks, settings.seed)
+    if settings.stacking_pairs and spec.get("ancestor") and all(of.fused is None for of in tuned):
+        stacking, stacked = inherited_stacking(Path(spec["ancestor"]), spec["manifest"])
     (cpu_seconds,) = ranks.sum([time.process_time() - cpu])
     if ranks.rank == 0:
         kept = state.history[(state.kept_epoch or state.epoch) - 1]
@@ -85,7 +93,21 @@ def train(spec_path: Path, ranks: Ranks) -> None:
             name: {part: getattr(t, part) for part in ("base", "transfer", "fused")} for name, t in of_domain.items()
         }
         said = {name: {"lending": t.lending.model_dump(), "fusion": t.fusion.model_dump()} for name, t in of_domain.items()}
-        bundle.save(Path(spec["model"]), {**spec["manifest"], "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
+        for name, used in zip(said, stacked, strict=True):
+            said[name]["stacked"] = used
+        manifest = {**spec["manifest"], "tuned": said, "metrics": metrics}
+        bundle.save(Path(spec["model"]), manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
+
+
+def inherited_stacking(ancestor: Path, manifest: dict[str, Any]) -> tuple[Stacking | None, list[bool]]:
+    """The stacking of the model whose settings a night without validation inherits, and the domains that it is used in."""
+    try:
+        found = bundle.load(ancestor).stacking
+    except DataError as error:
+        log.warning("no stacking is inherited, f and g are fused plainly: %s", error)
+        found = None
+    of_domain = [manifest["inherited"].get(name, {}) for name in manifest["domains"]]
+    return found, [found is not None and of.get("stacked", False) for of in of_domain]
 
 
 def read_catalogue(folder: Path, manifest: dict[str, Any]) -> tuple[Catalogue, Any]:

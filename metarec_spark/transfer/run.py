@@ -171,7 +171,8 @@ class _Task:
                 weight = F.col("weight")
             sample = people.sampled(others, adapt.source_events, weight, job.config.train.seed)
             learnt = mine.unionByName(sample.select(*mine.columns))
-        settings = job.config.train.model_copy(update={"validation_pairs": adapt.validation_pairs, "method": "joint"})
+        pairs = {"validation_pairs": adapt.validation_pairs, "stacking_pairs": 0}
+        settings = job.config.train.model_copy(update=pairs | {"method": "joint"})
         splits = (c.VALIDATION, c.TEST)
         # A candidate that starts from the base knows the items of all its events.
         counted = self.users if learns == "target" else learnt
@@ -233,7 +234,8 @@ class _Tried:
     ) -> None:
         config, base = self.task.job.config, local_path(self.task.base["path"])
         epochs = int(np.clip(config.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
-        train = config.train.model_copy(update={"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint"})
+        changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0}
+        train = config.train.model_copy(update=changed)
         if mode.start != "random":
             manifest = {**manifest, "model": self.base["model"]}
         manifest |= {"train": train.model_dump(mode="json"), "transitions": manifest["transitions"] | lending.model_dump()}

@@ -10,6 +10,7 @@ import torch
 
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
+from metarec_spark.model.stacking import Stacking
 from metarec_spark.model.transformer import Contexts, NextItemModel, Shape
 from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model
@@ -85,12 +86,18 @@ def contexts(sequences: list[list[int]], width: int | None = None) -> Contexts:
 
 
 def saved(
-    folder: Path, of: Catalogue | None = None, fusion: dict | None = None, weigher: Weigher | None = None, **settings: object
+    folder: Path,
+    of: Catalogue | None = None,
+    fusion: dict | None = None,
+    weigher: Weigher | None = None,
+    stacking: Stacking | None = None,
+    **settings: object,
 ) -> Path:
     """A model folder with items i0, i1, …"""
     of = of or catalogue()
     made = model(of, **settings)
-    tuned = {name: {"lending": PLAIN, "fusion": fusion or {"transfer": 2.0, "sharpness": 3.0}} for name in DOMAINS}
+    fusion = fusion or {"transfer": 2.0, "sharpness": 3.0}
+    tuned = {name: {"lending": PLAIN, "fusion": fusion, "stacked": stacking is not None} for name in DOMAINS}
     manifest = {**MANIFEST, "items": of.size, "model": SMALL | settings, "tuned": tuned}
-    bundle.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), weigher)
+    bundle.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), weigher, stacking)
     return folder

@@ -38,7 +38,7 @@ def test_h_is_the_weighted_base_plus_the_weighted_logarithm_of_what_is_lent(tmp_
     np.testing.assert_allclose(made.fused(base, user, 0), expected, rtol=1e-5, atol=1e-5)
     # And as recommend computes it.
     product = made.user_vectors(made.hidden(user), 0) @ made.item_vectors(0).T
-    np.testing.assert_allclose(product + made.additions(user, 0).toarray(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(product + made.additions(user, made.hidden(user), 0).toarray(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_empty_sequence_has_a_finite_state_and_nothing_is_lent_to_it(tmp_path):

@@ -81,7 +81,7 @@ def test_a_saved_weigher_gives_the_same_lists_by_sparse_additions_as_by_dense_sc
     hidden = scorer.hidden(users)
     for domain in (0, 1):
         product = scorer.user_vectors(hidden, domain) @ scorer.item_vectors(domain).T
-        added = torch.from_numpy(scorer.additions(users, domain).toarray())
+        added = torch.from_numpy(scorer.additions(users, hidden, domain).toarray())
         fused = scorer.fused(scorer.base(hidden, domain), users, domain)
         torch.testing.assert_close(product + added, fused, rtol=1e-5, atol=1e-5)
 

@@ -55,8 +55,9 @@ def shard(folder: Path, rank: int = 0, size: int = 1, pool: str = "dummy") -> Sh
 
 
 def settings(**fields: object) -> Train:
-    """A short training without early stopping."""
-    return Train(**({"epochs": 3, "batch_tokens": 64, "learning_rate": 0.02, "precision": "float32"} | fields))
+    """A short training without early stopping and stacking."""
+    short = {"epochs": 3, "batch_tokens": 64, "learning_rate": 0.02, "precision": "float32", "stacking_pairs": 0}
+    return Train(**(short | fields))
 
 
 def spec(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from model.factories import contexts
@@ -78,6 +80,27 @@ def test_two_ranks_read_every_row_and_validate_every_pair(undisturbed):
     assert [(epoch["sequences"], epoch["steps"]) for epoch in history] == [(30.0, 1)] * 4
     assert history[-1]["loss"] < history[0]["loss"]
     assert 0 < undisturbed.manifest["metrics"]["validation_ndcg@10"] <= 1
+
+
+def test_a_rank_with_fewer_batches_waits_for_none_and_counts_no_row_twice(tmp_path):
+    unequal = [[0, 2]] * 10 + [[0, 2, 4, 6, 8, 10]] * 10
+    train = settings(batch_tokens=16, processes=2, epochs=3)
+    found = trained(spec(tmp_path, train, sequences=unequal, files=2), 2)
+    assert [(epoch["sequences"], epoch["steps"]) for epoch in found.manifest["metrics"]["history"]] == [(20.0, 10)] * 3
+
+
+def test_two_ranks_that_train_a_part_of_a_model_without_content_take_the_steps_of_one(tmp_path):
+    found = {}
+    for processes in (1, 2):
+        file = spec(tmp_path / str(processes), settings(**ONE_STEP), sequences=WALKS, files=processes)
+        tokens = file.parent / "snapshot" / "tokens" / "part-0.parquet"
+        pq.write_table(pq.read_table(tokens).slice(0, 0), tokens)
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"trained": ["item.", "query."]}))
+        found[processes] = trained(file, processes)
+    assert_close(found[2], found[1])
+    for name, value in found[2].model.state_dict().items():
+        equal = torch.equal(value, found[1].model.state_dict()[name])
+        assert equal or name.startswith(("item.", "query.")), name
 
 
 def test_a_checkpoint_of_two_ranks_holds_the_moments(undisturbed):

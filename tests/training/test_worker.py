@@ -14,7 +14,11 @@ from metarec_spark.training.distributed import Alone
 from metarec_spark.training.tuning import settled
 from metarec_spark.training.worker import train
 
-FOUND = {"lending": PLAIN | {"backward": 0.7, "history": 12}, "fusion": {"base": 1.0, "transfer": 8.0, "sharpness": 3.0}}
+FOUND = {
+    "lending": PLAIN | {"backward": 0.7, "history": 12},
+    "fusion": {"base": 1.0, "transfer": 8.0, "sharpness": 3.0},
+    "stacked": False,
+}
 GIVEN = [[3.0, 4.0], [0.0, 2.0, 0.0], [], [1.0, 0.0]]
 
 
@@ -70,5 +74,5 @@ def test_what_a_domain_inherits_is_its_result_without_validation_and_another_tak
         part.unlink()
     train(file, Alone())
     manifest = bundle.read_manifest(tmp_path / "model")
-    assert manifest["tuned"] == {"books": FOUND, "films": {"lending": PLAIN, "fusion": Fusion().model_dump()}}
+    assert manifest["tuned"] == {"books": FOUND, "films": {"lending": PLAIN, "fusion": Fusion().model_dump(), "stacked": False}}
     assert list(settled(manifest)) == ["books"]

@@ -1,0 +1,125 @@
+"""Teach a model's stacking on held-out events, of all domains together; and find the domains where it is better than the plain
+fusion.
+
+Four fifths of the pairs teach, one fifth decides. Ranks hold different pairs and add their gradients, so all of them learn alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.stacking import Linked, Stacking
+from metarec_spark.model.transformer import NextItemModel
+from metarec_spark.scoring.ranking import ranks
+from metarec_spark.training.distributed import Ranks
+from metarec_spark.training.loader import Held
+from metarec_spark.training.tuning import Tuned, thinned
+from metarec_spark.training.validation import blocks, gain, placed
+
+PASSES, RATE, DECIDES = 2, 3e-3, 5
+_USERS, _MOST_SCORES = 16, 2**30
+log = logging.getLogger("metarec_spark")
+
+
+class _Part:
+    """This rank's pairs of one domain."""
+
+    def __init__(
+        self, model: NextItemModel, vectors_ID: Tensor, catalogue: Catalogue, held: Held, tuned: Tuned, ranks: int
+    ) -> None:
+        self.model, self.fusion, self.domain = model, tuned.fusion, held.domain
+        self.items = catalogue.of_domain[held.domain]
+        self.held = thinned(held, max(1, _MOST_SCORES // len(self.items) // ranks))
+        self.linked = Linked.of(catalogue, held.domain, tuned.lending, tuned.fusion)
+        self.vectors = vectors_ID[torch.from_numpy(self.items)]
+        self.users = torch.cat([users for _, _, users in blocks(model, self.held, len(self.items))])
+        self.decides = self.held.pair % DECIDES == 0
+
+    def scores(self, network: Stacking | None, rows: Tensor) -> tuple[Tensor, np.ndarray]:
+        """h of some pairs, seen items hidden, and the targets' places; without a network, by the plain fusion."""
+        contexts = self.held.contexts.take(rows)
+        place, (row, seen) = placed(contexts, self.held.target[rows.numpy()], self.items)
+        theta_BD = self.fusion.base * self.model.scores(self.users[rows], self.vectors)
+        if network:
+            scores = network.scores(self.linked, contexts, theta_BD)
+        else:
+            row_n, place_n, sums = self.linked.features(contexts)
+            scores = theta_BD.index_put((row_n, place_n), self.linked.phi_part(sums), accumulate=True)
+        return scores.index_put((torch.from_numpy(row), torch.from_numpy(seen)), torch.tensor(-torch.inf)), place
+
+    def gains(self, network: Stacking | None) -> float:
+        """Sum of NDCG@10 over the pairs that decide."""
+        rows = torch.from_numpy(np.flatnonzero(self.decides))
+        return sum(float(gain(ranks(*self.scores(network, of))).sum()) for of in rows.split(_USERS) if len(of))
+
+
+@torch.no_grad()
+def _parts(model: NextItemModel, catalogue: Catalogue, held: list[Held], tuned: list[Tuned], ranks: int) -> list[_Part]:
+    vectors_ID = model.catalogue_vectors() if held else None
+    return [_Part(model, vectors_ID, catalogue, of, tuned[of.domain], ranks) for of in held if len(of.target)]
+
+
+def stack(
+    model: NextItemModel, catalogue: Catalogue, held: list[Held], tuned: list[Tuned], everyone: Ranks, seed: int
+) -> tuple[Stacking, list[bool]]:
+    """A stacking of f and g as tuned, and whether it is used, by domain: where it ranks the pairs that decide better.
+
+    Parameters
+    ----------
+    held
+        This rank's held-out pairs.
+    """
+    parts = _parts(model.eval(), catalogue, held, tuned, everyone.size)
+    torch.manual_seed(seed)  # the same start on every rank
+    network, random = Stacking(), np.random.default_rng([seed, everyone.rank])
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
+    steps = everyone.max(sum(1 for _ in _batches(parts, random)))
+    for turn in range(PASSES):
+        total, count = 0.0, 0
+        batches = _batches(parts, random)
+        for step in range(steps):
+            optimizer.zero_grad(set_to_none=False)
+            if batch := next(batches, None):
+                part, rows = batch
+                scores, place = part.scores(network, rows)
+                loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(place), reduction="sum")
+                (loss / (_USERS * everyone.size)).backward()
+                total, count = total + loss.item(), count + len(rows)
+            everyone.add_gradients(list(network.parameters()), {}, {})
+            optimizer.param_groups[0]["lr"] = RATE * (1 - 0.95 * (turn * steps + step) / (PASSES * steps))
+            optimizer.step()
+        total, count = everyone.sum([total, float(count)])
+        if everyone.rank == 0 and count:
+            log.info("stacking, pass %d of %d: loss %.4f", turn + 1, PASSES, total / count)
+    return network.eval(), _better(parts, network, len(tuned), everyone)
+
+
+@torch.no_grad()
+def _better(parts: list[_Part], network: Stacking, domains: int, everyone: Ranks) -> list[bool]:
+    found = np.zeros((domains, 3))
+    for part in parts:
+        found[part.domain] = part.gains(None), part.gains(network), part.decides.sum()
+    found = np.array(everyone.sum(found.ravel().tolist())).reshape(-1, 3)
+    for domain, (plain, stacked, pairs) in enumerate(found):
+        if everyone.rank == 0 and pairs:
+            log.info("domain %d, %d pairs: h %.4f, stacked %.4f", domain, pairs, plain / pairs, stacked / pairs)
+    return (found[:, 1] > found[:, 0]).tolist()
+
+
+def _batches(parts: list[_Part], random: np.random.Generator) -> Iterator[tuple[_Part, Tensor]]:
+    """All pairs that teach, once, in batches of one domain each, in random order."""
+    found = [
+        (part, torch.from_numpy(rows)) for part in parts for rows in _split(random.permutation(np.flatnonzero(~part.decides)))
+    ]
+    for at in random.permutation(len(found)):
+        yield found[at]
+
+
+def _split(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[at : at + _USERS] for at in range(0, len(rows), _USERS)]
