@@ -226,6 +226,8 @@ def _parameters(report: Report) -> list[tuple[str, list[dict]]]:
         of = [report.fusion.get(domain, {}).get(key, {}) for domain in report.domains]
         names = dict.fromkeys(name for part in of for name in part)
         groups.append((title, [{"name": name.replace("_", " "), "cells": [part.get(name) for part in of]} for name in names]))
+    if any(stacked := [float(report.fusion.get(domain, {}).get("stacked", False)) for domain in report.domains]):
+        groups[0][1].append({"name": "stacked by a network, 1 = yes", "cells": stacked})
     return [(title, rows) for title, rows in groups if rows]
 
 

@@ -72,6 +72,13 @@ def text(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
 
 
+def test_the_page_says_where_a_network_stacks(tmp_path):
+    made = report()
+    assert "stacked" not in text(page(tmp_path, made))
+    made.fusion["films"]["stacked"] = True
+    assert "stacked by a network, 1 = yes 0 1" in text(page(tmp_path, made))
+
+
 def test_what_was_measured_stands_in_the_page(tmp_path):
     seen = text(page(tmp_path, report()))
     for said in (
