@@ -83,8 +83,9 @@ class Scorer:
             def theta(row: Tensor, place: Tensor) -> Tensor:
                 return (users_BD[row] * items_ID[place]).sum(1)
 
-            row, place, added = stacking.additions(self._linked(domain), contexts, theta, everywhere)
-            return sparse.csr_matrix((added.numpy(), (row, place)), (len(contexts.length), len(everywhere)))
+            row, place, score = stacking.of_links(self._linked(domain), contexts, theta)
+            added = (score - everywhere[place]).numpy()
+            return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
         if weigher := self.bundle.weigher:
             signals, everywhere = self.signals(domain), self._everywhere(domain)
             parts = []

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.fusion import Fusion, fuse
+from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import Contexts
 
@@ -26,6 +26,7 @@ _SUMS = _SIGNALS * _DECAYS + 1
 _FEATURES = 2 * _SUMS + _POPULARITIES + 3
 _HIDDEN = 32
 _USERS = 32
+Theta = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,8 @@ class Stacking(nn.Module):
         none = popularity.new_zeros(len(popularity))
         return self(none[:, None].expand(-1, _SUMS), popularity, none, none, none)
 
-    def additions(
-        self, linked: Linked, contexts: Contexts, theta: Callable[[Tensor, Tensor], Tensor], everywhere: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, places and what is added there to ``base`` · θ-part and ``everywhere``, [n] each.
+    def of_links(self, linked: Linked, contexts: Contexts, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, places and scores, but for ``base`` · θ-part, of the items that g links, [n] each.
 
         Parameters
         ----------
@@ -122,13 +121,13 @@ class Stacking(nn.Module):
         for users in torch.arange(len(contexts.length)).split(_USERS):
             row, place, sums = linked.features(contexts.take(users))
             row, phi = users[row], linked.phi_part(sums)
-            of_pair = self(sums, popularity[place], phi, contexts.length[row], theta(row, place))
-            parts.append((row, place, phi + of_pair - everywhere[place]))
-        row, place, added = (torch.cat(part) for part in zip(*parts, strict=True))
-        return row, place, added
+            parts.append((row, place, phi + self(sums, popularity[place], phi, contexts.length[row], theta(row, place))))
+        row, place, score = (torch.cat(part) for part in zip(*parts, strict=True))
+        return row, place, score
 
     def scores(self, linked: Linked, contexts: Contexts, theta_BD: Tensor) -> Tensor:
         """h of every item, [B, D], from the θ-part."""
-        everywhere = self.everywhere(linked)
-        row, place, added = self.additions(linked, contexts, lambda row, place: theta_BD[row, place], everywhere)
-        return fuse(self.base * theta_BD + everywhere, torch.zeros_like(theta_BD).index_put((row, place), added))
+        row, place, score = self.of_links(linked, contexts, lambda *pair: theta_BD[pair])
+        theta_BD = self.base * theta_BD
+        # Put in place of, not added to: gradients of a sum would be added in an order that threads decide.
+        return (theta_BD + self.everywhere(linked)).index_put((row, place), theta_BD[row, place] + score)

@@ -1,5 +1,4 @@
-"""Teach a model's stacking on held-out events, of all domains together; and find the domains where it is better than the plain
-fusion.
+"""Teach a model's stacking on held-out events of all domains; and find the domains where it is better than the plain fusion.
 
 Four fifths of the pairs teach, one fifth decides. Ranks hold different pairs and add their gradients, so all of them learn alike.
 """
@@ -23,7 +22,7 @@ from metarec_spark.training.tuning import Tuned, thinned
 from metarec_spark.training.validation import blocks, gain, placed
 
 PASSES, RATE, DECIDES = 2, 3e-3, 5
-_USERS, _MOST_SCORES = 16, 2**30
+_USERS = 16
 log = logging.getLogger("metarec_spark")
 
 
@@ -35,7 +34,7 @@ class _Part:
     ) -> None:
         self.model, self.fusion, self.domain = model, tuned.fusion, held.domain
         self.items = catalogue.of_domain[held.domain]
-        self.held = thinned(held, max(1, _MOST_SCORES // len(self.items) // ranks))
+        self.held = thinned(held, len(self.items), ranks)
         self.linked = Linked.of(catalogue, held.domain, tuned.lending, tuned.fusion)
         self.vectors = vectors_ID[torch.from_numpy(self.items)]
         self.users = torch.cat([users for _, _, users in blocks(model, self.held, len(self.items))])
@@ -55,8 +54,7 @@ class _Part:
 
     def gains(self, network: Stacking | None) -> float:
         """Sum of NDCG@10 over the pairs that decide."""
-        rows = torch.from_numpy(np.flatnonzero(self.decides))
-        return sum(float(gain(ranks(*self.scores(network, of))).sum()) for of in rows.split(_USERS) if len(of))
+        return sum(float(gain(ranks(*self.scores(network, rows))).sum()) for rows in _split(np.flatnonzero(self.decides)))
 
 
 @torch.no_grad()
@@ -114,12 +112,10 @@ def _better(parts: list[_Part], network: Stacking, domains: int, everyone: Ranks
 
 def _batches(parts: list[_Part], random: np.random.Generator) -> Iterator[tuple[_Part, Tensor]]:
     """All pairs that teach, once, in batches of one domain each, in random order."""
-    found = [
-        (part, torch.from_numpy(rows)) for part in parts for rows in _split(random.permutation(np.flatnonzero(~part.decides)))
-    ]
+    found = [(part, rows) for part in parts for rows in _split(random.permutation(np.flatnonzero(~part.decides)))]
     for at in random.permutation(len(found)):
         yield found[at]
 
 
-def _split(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[at : at + _USERS] for at in range(0, len(rows), _USERS)]
+def _split(rows: np.ndarray) -> list[Tensor]:
+    return [part for part in torch.from_numpy(rows).split(_USERS) if len(part)]

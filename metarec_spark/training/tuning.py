@@ -187,7 +187,7 @@ class _Pairs:
         self.model, self.catalogue, self.domain, self.everyone = model, catalogue, domain, everyone
         self.items = catalogue.of_domain[domain]
         self.held = part
-        self.few = part and thinned(part, max(1, _MOST_SCORES // max(1, len(self.items)) // everyone.size))
+        self.few = part and thinned(part, len(self.items), everyone.size)
         self.count, self.few_count = everyone.sum([float(len(part.target)) if part else 0.0 for part in (self.held, self.few)])
         self.vectors = vectors_ID[torch.from_numpy(self.items)] if part else None
 
@@ -219,6 +219,7 @@ class _Pairs:
         return np.concatenate(gains, 1)
 
 
-def thinned(part: Held, most: int) -> Held:
-    """At most so many of the pairs, evenly."""
+def thinned(part: Held, items: int, ranks: int) -> Held:
+    """Of a large catalogue fewer pairs, evenly: at most so many that all ranks' scores of them are ``_MOST_SCORES``."""
+    most = max(1, _MOST_SCORES // items // ranks)
     return part.take(np.arange(0, len(part.target), max(1, -(-len(part.target) // most))))

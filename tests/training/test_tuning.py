@@ -78,4 +78,12 @@ def test_a_half_without_pairs_is_no_error():
     one = held(0, [[0, 2]])
     gains = cross_fitted(model(), catalogue(transitions=chain()), one, Lending(**PLAIN), FUSIONS)
     assert gains.shape == (1,) and 0 <= gains[0] <= 1
-    assert len(thinned(one.take(np.array([], np.int64)), 5).target) == 0
+    assert len(thinned(one.take(np.array([], np.int64)), 5, 1).target) == 0
+
+
+def test_of_a_large_catalogue_pairs_are_thinned_evenly(monkeypatch):
+    monkeypatch.setattr("metarec_spark.training.tuning._MOST_SCORES", 40)
+    pairs = held(0, [[0, 2]] * 10)
+    assert thinned(pairs, 4, 1).pair.tolist() == pairs.pair.tolist()
+    assert thinned(pairs, 4, 2).pair.tolist() == pairs.pair[::2].tolist(), "of two ranks each takes half"
+    assert len(thinned(pairs, 1000, 1).target) == 1

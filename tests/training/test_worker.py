@@ -23,7 +23,7 @@ GIVEN = [[3.0, 4.0], [0.0, 2.0, 0.0], [], [1.0, 0.0]]
 
 
 def trained(folder, **how) -> bundle.Bundle:
-    train(spec(folder, settings(epochs=1), **how), Alone())
+    train(spec(folder, settings(epochs=1, stacking_pairs=100), **how), Alone())
     return bundle.load(folder / "model")
 
 
