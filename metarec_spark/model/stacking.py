@@ -25,7 +25,7 @@ _SIGNALS, _DECAYS, _POPULARITIES = 3, 3, 2
 _SUMS = _SIGNALS * _DECAYS + 1
 _FEATURES = 2 * _SUMS + _POPULARITIES + 3
 _HIDDEN = 32
-_USERS = 32
+_USERS, _ROWS = 32, 2048
 Theta = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -97,6 +97,13 @@ class Stacking(nn.Module):
         """[n, 10], [n, 2], [n], [n], [n] → [n]; inputs are brought to about the same size."""
         others = torch.stack([phi / 4, torch.log1p(length) / 4, theta / 8], 1)
         known = torch.cat([torch.log1p(10 * sums), (3 * sums).clamp(max=4), popularity / 4, others], 1)
+        if self.training:
+            return self._learnt(known)
+        # Products of one shape, padded with zeros: a pair's score does not depend on who shares the block.
+        padded = nn.functional.pad(known, (0, 0, 0, -len(known) % _ROWS)).split(_ROWS)
+        return torch.cat([self._learnt(part) for part in padded])[: len(known)]
+
+    def _learnt(self, known: Tensor) -> Tensor:
         return (self.linear(known) + self.out(torch.relu(self.hidden(known)))).squeeze(1)
 
     def everywhere(self, linked: Linked) -> Tensor:

@@ -76,3 +76,13 @@ def test_a_saved_stacking_gives_the_same_lists_by_sparse_additions_as_by_dense_s
         fused = scorer.fused(scorer.base(hidden, domain), users, domain)
         torch.testing.assert_close(product + added, fused, rtol=1e-5, atol=1e-5)
         assert (fused[3] - fused[3].mean()).abs().max() > 0.01, "popularity tells items apart where nothing is linked"
+
+
+def test_a_users_scores_do_not_depend_on_who_shares_the_block(tmp_path):
+    scorer = Scorer(bundle.load(saved(tmp_path, walked(0.9), stacking=drawn())))
+    users = [[int(item) for item in np.random.default_rng(user).permutation(20)[:6]] for user in range(70)]
+    hidden = scorer.hidden(contexts(users))
+    together = scorer.additions(contexts(users), hidden, 0).toarray()
+    for user in (0, 31, 32, 69):
+        alone = scorer.additions(contexts(users[user : user + 1]), hidden[user : user + 1], 0).toarray()
+        np.testing.assert_array_equal(alone[0], together[user])
