@@ -98,6 +98,7 @@ class Scorer:
         lent.data = fusion.of_transfer(torch.from_numpy(lent.data)).numpy()
         return lent
 
+    @torch.no_grad()
     def fused(self, base: Tensor, contexts: Contexts, domain: int) -> Tensor:
         """h, [B, I_d], from f's scores."""
         fusion = self.bundle.fusion[domain]

@@ -75,6 +75,7 @@ def test_a_saved_stacking_gives_the_same_lists_by_sparse_additions_as_by_dense_s
         added = torch.from_numpy(scorer.additions(users, hidden, domain).toarray())
         fused = scorer.fused(scorer.base(hidden, domain), users, domain)
         torch.testing.assert_close(product + added, fused, rtol=1e-5, atol=1e-5)
+        assert not fused.requires_grad
         assert (fused[3] - fused[3].mean()).abs().max() > 0.01, "popularity tells items apart where nothing is linked"
 
 
