@@ -3,6 +3,8 @@
 Each class carries the exit code that every command ends with.
 """
 
+from itertools import dropwhile, islice
+
 
 class MetarecError(Exception):
     """Any failure that the product explains itself."""
@@ -33,5 +35,8 @@ class TrainingError(MetarecError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first. One of Py4J only says which call failed; the JVM's own, which it carries, says why."""
-    return next(iter(str(getattr(error, "java_exception", error)).splitlines()), "")
+    """What an error says first. One of Py4J only says which call failed; the JVM's own, which it carries, says why. Of a Python
+    worker's traceback, what was raised at its end."""
+    lines = str(getattr(error, "java_exception", error)).strip().splitlines() or [""]
+    of_worker = dropwhile(lambda line: not line.startswith("Traceback"), lines)
+    return next((line for line in islice(of_worker, 1, None) if line and not line[0].isspace()), lines[0])
