@@ -203,8 +203,8 @@ class Train(Section):
     validation_pairs: Count = 6_000
     """Validation (user, domain) pairs of a domain, at most, that the search ranks."""
     stacking_pairs: Annotated[int, Field(ge=0)] = 20_000
-    """Validation pairs of a domain, at most, that teach a network to stack f and g; where that ranks no better than the plain
-    fusion, it is not used. 0: it never is. Needs ``tune``."""
+    """Validation pairs of a domain, at most, that teach a network to stack f and g, and decide where it is used: where it
+    ranks no worse than the plain fusion, beyond noise; not with fewer than 5,000 pairs. 0: nowhere. Needs ``tune``."""
     epoch_pairs: Count = 4_000
     """Of those of all domains, how many are ranked after each epoch, at most."""
     every_days: Count = 7

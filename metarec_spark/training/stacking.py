@@ -1,4 +1,4 @@
-"""Teach a model's stacking on held-out events of all domains; and find the domains where it is better than the plain fusion.
+"""Teach a model's stacking on held-out events of all domains; and find the domains where it is no worse than the plain fusion.
 
 Four fifths of the pairs teach, one fifth decides. Ranks hold different pairs and add their gradients, so all of them learn alike.
 """
@@ -21,7 +21,9 @@ from metarec_spark.training.loader import Held
 from metarec_spark.training.tuning import Tuned, thinned
 from metarec_spark.training.validation import blocks, gain, placed
 
-PASSES, RATE, DECIDES = 2, 3e-3, 5
+PASSES, RATE = 2, 3e-3
+DECIDES, FEWEST = 5, 1_000
+"""Of so many pairs one decides; and where fewer decide, the plain fusion stays."""
 _USERS = 16
 log = logging.getLogger("metarec_spark")
 
@@ -52,9 +54,9 @@ class _Part:
             scores = theta_BD.index_put((row_n, place_n), self.linked.phi_part(sums), accumulate=True)
         return scores.index_put((torch.from_numpy(row), torch.from_numpy(seen)), torch.tensor(-torch.inf)), place
 
-    def gains(self, network: Stacking | None) -> float:
-        """Sum of NDCG@10 over the pairs that decide."""
-        return sum(float(gain(ranks(*self.scores(network, rows))).sum()) for rows in _split(np.flatnonzero(self.decides)))
+    def gains(self, network: Stacking | None) -> np.ndarray:
+        """NDCG@10 of each of the pairs that decide."""
+        return np.concatenate([gain(ranks(*self.scores(network, rows))) for rows in _split(np.flatnonzero(self.decides))])
 
 
 @torch.no_grad()
@@ -66,7 +68,7 @@ def _parts(model: NextItemModel, catalogue: Catalogue, held: list[Held], tuned: 
 def stack(
     model: NextItemModel, catalogue: Catalogue, held: list[Held], tuned: list[Tuned], everyone: Ranks, seed: int
 ) -> tuple[Stacking, list[bool]]:
-    """A stacking of f and g as tuned, and whether it is used, by domain: where it ranks the pairs that decide better.
+    """A stacking of f and g as tuned, and whether it is used, by domain: where pairs that did not teach it are ranked no worse.
 
     Parameters
     ----------
@@ -95,19 +97,27 @@ def stack(
         total, count = everyone.sum([total, float(count)])
         if everyone.rank == 0 and count:
             log.info("stacking, pass %d of %d: loss %.4f", turn + 1, PASSES, total / count)
-    return network.eval(), _better(parts, network, len(tuned), everyone)
+    return network.eval(), _no_worse(parts, network, len(tuned), everyone)
 
 
 @torch.no_grad()
-def _better(parts: list[_Part], network: Stacking, domains: int, everyone: Ranks) -> list[bool]:
-    found = np.zeros((domains, 3))
+def _no_worse(parts: list[_Part], network: Stacking, domains: int, everyone: Ranks) -> list[bool]:
+    """Whether enough pairs decide, and the mean gain over the plain fusion is above minus its standard error; by domain."""
+    found = np.zeros((domains, 4))
     for part in parts:
-        found[part.domain] = part.gains(None), part.gains(network), part.decides.sum()
-    found = np.array(everyone.sum(found.ravel().tolist())).reshape(-1, 3)
-    for domain, (plain, stacked, pairs) in enumerate(found):
+        if part.decides.any():
+            plain, stacked = part.gains(None), part.gains(network)
+            found[part.domain] = len(plain), plain.sum(), stacked.sum(), ((stacked - plain) ** 2).sum()
+    found = np.array(everyone.sum(found.ravel().tolist())).reshape(-1, 4)
+    used = []
+    for domain, (pairs, plain, stacked, squares) in enumerate(found):
+        mean = (stacked - plain) / max(pairs, 1)
+        noise = np.sqrt(max(squares / max(pairs, 1) - mean**2, 0) / max(pairs, 1))
+        used.append(bool(pairs >= FEWEST and mean > -noise))
         if everyone.rank == 0 and pairs:
-            log.info("domain %d, %d pairs: h %.4f, stacked %.4f", domain, pairs, plain / pairs, stacked / pairs)
-    return (found[:, 1] > found[:, 0]).tolist()
+            said = (domain, pairs, plain / pairs, stacked / pairs, noise, "used" if used[-1] else "not used")
+            log.info("domain %d, %d pairs: h %.4f, stacked %.4f ± %.4f, %s", *said)
+    return used
 
 
 def _batches(parts: list[_Part], random: np.random.Generator) -> Iterator[tuple[_Part, Tensor]]:

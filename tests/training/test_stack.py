@@ -44,7 +44,8 @@ def stacked(*parts: Held):
     return stack(model(of), of, list(parts), TUNED, Alone(), seed=0)
 
 
-def test_a_stacking_is_used_where_it_learnt_what_the_plain_fusion_cannot(caplog):
+def test_a_stacking_is_used_where_it_learnt_what_the_plain_fusion_cannot(caplog, monkeypatch):
+    monkeypatch.setattr(stacking, "FEWEST", 80)
     caplog.set_level("INFO", "metarec_spark")
     network, used = stacked(held(0, lambda of, _: (of + 4) % 20), held(1, lambda of, draw: int(draw.choice(range(1, 20, 2)))))
     assert used[0] and not network.training
@@ -52,10 +53,12 @@ def test_a_stacking_is_used_where_it_learnt_what_the_plain_fusion_cannot(caplog)
     assert found > plain + 0.05
 
 
-def test_a_domain_without_pairs_or_where_it_ranks_no_better_is_left_to_the_plain_fusion(monkeypatch):
-    assert stacked()[1] == [False, False]
-    monkeypatch.setattr(stacking, "RATE", 0.0)  # nothing is learnt: equal is no better
-    assert stacked(held(0, lambda of, _: (of + 4) % 20))[1] == [False, False]
+def test_a_domain_with_few_pairs_or_where_it_ranks_worse_is_left_to_the_plain_fusion(monkeypatch):
+    part = held(0, lambda of, _: (of + 4) % 20)
+    assert stacked()[1] == stacked(part)[1] == [False, False]
+    monkeypatch.setattr(stacking, "FEWEST", 80)
+    part.target[part.pair % 5 == 0] = (part.target[part.pair % 5 == 0] - 2) % 20  # what decides goes the usual way
+    assert stacked(part)[1] == [False, False]
 
 
 def test_the_pairs_that_decide_do_not_teach():
