@@ -15,6 +15,7 @@ from training.factories import settings, spec, walks
 
 from metarec_spark.model import bundle
 from metarec_spark.model.fusion import Fusion
+from metarec_spark.model.stacking import Stacking
 from metarec_spark.model.transfer import Lending
 from metarec_spark.training import stacking
 from metarec_spark.training.distributed import Alone, launch
@@ -35,12 +36,16 @@ def held(domain: int, next_of) -> Held:
     return Held(domain, users, np.array([next_of(int(of), draw) for of in newest]), np.arange(1, 401))
 
 
-def stacked(*parts: Held):
-    # Of what follows an item, the plain fusion prefers the usual one; people take the other.
+def of_items():
+    """Of what follows an item, the plain fusion prefers the usual one."""
     follows = np.zeros((20, 20))
     for item in range(20):
         follows[item, (item + 2) % 20], follows[item, (item + 4) % 20] = 9.0, 3.0
-    of = catalogue(transitions=follows)
+    return catalogue(transitions=follows)
+
+
+def stacked(*parts: Held):
+    of = of_items()
     return stack(model(of), of, list(parts), TUNED, Alone(), seed=0)
 
 
@@ -53,12 +58,17 @@ def test_a_stacking_is_used_where_it_learnt_what_the_plain_fusion_cannot(caplog,
     assert found > plain + 0.05
 
 
-def test_a_domain_with_few_pairs_or_where_it_ranks_worse_is_left_to_the_plain_fusion(monkeypatch):
-    part = held(0, lambda of, _: (of + 4) % 20)
-    assert stacked()[1] == stacked(part)[1] == [False, False]
-    monkeypatch.setattr(stacking, "FEWEST", 80)
-    part.target[part.pair % 5 == 0] = (part.target[part.pair % 5 == 0] - 2) % 20  # what decides goes the usual way
-    assert stacked(part)[1] == [False, False]
+@pytest.mark.parametrize(("weight", "fewest", "used"), [(0.1, 80, True), (0.1, 81, False), (-5.0, 80, False)])
+def test_where_few_pairs_decide_or_it_ranks_worse_the_plain_fusion_stays(monkeypatch, weight, fewest, used):
+    monkeypatch.setattr(stacking, "FEWEST", fewest)
+    of, network = of_items(), Stacking().eval()
+    torch.nn.init.constant_(network.linear.weight, weight)  # of all that speaks for a linked item
+    parts = stacking._parts(model(of), of, [held(0, lambda of, _: (of + 2) % 20)], TUNED, 1)
+    assert stacking._no_worse(parts, network, 2, Alone()) == [used, False]
+
+
+def test_without_pairs_nothing_is_stacked():
+    assert stacked()[1] == [False, False]
 
 
 def test_the_pairs_that_decide_do_not_teach():
