@@ -49,7 +49,7 @@ class Bundle:
     weigher: Weigher | None = None
     """What weighs g's signals in place of ``lending``; None: nothing does."""
     stacking: Stacking | None = None
-    """What stacks f and g in the domains where it measured better than the plain fusion."""
+    """What stacks f and g in the domains where it measured no worse than the plain fusion."""
 
     @property
     def domains(self) -> list[str]:

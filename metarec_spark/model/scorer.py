@@ -40,9 +40,7 @@ class Scorer:
     @torch.inference_mode()
     def user_vectors(self, hidden: Tensor, domain: int) -> Tensor:
         """Users' vectors for one domain: their product with :meth:`item_vectors` is h but for the additions."""
-        model, fusion = self.bundle.model, self.bundle.fusion[domain]
-        users_BD = fusion.base * model.scale * model.user_vectors(hidden, domain)
-        stacking = self._stacking(domain)
+        users_BD, stacking = self._theta_vectors(hidden, domain), self._stacking(domain)
         if stacking:
             users_BD = stacking.base * users_BD
         return torch.cat([users_BD, torch.ones(len(users_BD), 1)], 1) if stacking or self.bundle.weigher else users_BD
@@ -76,9 +74,8 @@ class Scorer:
         """What is added to the product of user and item vectors for the items that g links to a user, [B, I_d]."""
         fusion = self.bundle.fusion[domain]
         if stacking := self._stacking(domain):
-            model, everywhere = self.bundle.model, self._everywhere(domain)
-            users_BD = fusion.base * model.scale * model.user_vectors(hidden, domain)
-            items_ID = self.vectors[domain]
+            everywhere = self._everywhere(domain)
+            users_BD, items_ID = self._theta_vectors(hidden, domain), self.vectors[domain]
 
             def theta(row: Tensor, place: Tensor) -> Tensor:
                 return (users_BD[row] * items_ID[place]).sum(1)
@@ -116,6 +113,11 @@ class Scorer:
         if domain not in self._signals:
             self._signals[domain] = Signals.of_catalogue(self.catalogue, domain)
         return self._signals[domain]
+
+    def _theta_vectors(self, hidden: Tensor, domain: int) -> Tensor:
+        """Users' vectors whose product with the items' is the θ-part."""
+        model = self.bundle.model
+        return self.bundle.fusion[domain].base * model.scale * model.user_vectors(hidden, domain)
 
     def _stacking(self, domain: int) -> Stacking | None:
         """What stacks f and g in a domain; None: the plain fusion is h there."""

@@ -10,6 +10,7 @@ import torch
 
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
+from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.stacking import Stacking
 from metarec_spark.model.transformer import Contexts, NextItemModel, Shape
 from metarec_spark.model.weigher import Weigher
@@ -101,3 +102,9 @@ def saved(
     manifest = {**MANIFEST, "items": of.size, "model": SMALL | settings, "tuned": tuned}
     bundle.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), weigher, stacking)
     return folder
+
+
+def as_recommended(scorer: Scorer, users: Contexts, hidden: torch.Tensor, domain: int) -> torch.Tensor:
+    """h as recommend computes it: products of vectors, and sparse additions."""
+    product = scorer.user_vectors(hidden, domain) @ scorer.item_vectors(domain).T
+    return product + torch.from_numpy(scorer.additions(users, hidden, domain).toarray())

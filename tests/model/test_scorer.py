@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model.factories import catalogue, contexts, saved
+from model.factories import as_recommended, catalogue, contexts, saved
 
 from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
@@ -37,8 +37,7 @@ def test_h_is_the_weighted_base_plus_the_weighted_logarithm_of_what_is_lent(tmp_
     expected = weight["base"] * base.numpy() + weight["transfer"] * np.log1p(weight["sharpness"] * lent)
     np.testing.assert_allclose(made.fused(base, user, 0), expected, rtol=1e-5, atol=1e-5)
     # And as recommend computes it.
-    product = made.user_vectors(made.hidden(user), 0) @ made.item_vectors(0).T
-    np.testing.assert_allclose(product + made.additions(user, made.hidden(user), 0).toarray(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(as_recommended(made, user, made.hidden(user), 0), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_empty_sequence_has_a_finite_state_and_nothing_is_lent_to_it(tmp_path):

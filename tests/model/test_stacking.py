@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model.factories import PLAIN, catalogue, contexts, saved
+from model.factories import PLAIN, as_recommended, catalogue, contexts, saved
 
 from metarec_spark.model import bundle, transfer
 from metarec_spark.model.fusion import Fusion
@@ -71,10 +71,8 @@ def test_a_saved_stacking_gives_the_same_lists_by_sparse_additions_as_by_dense_s
     users = contexts(USERS)
     hidden = scorer.hidden(users)
     for domain in (0, 1):
-        product = scorer.user_vectors(hidden, domain) @ scorer.item_vectors(domain).T
-        added = torch.from_numpy(scorer.additions(users, hidden, domain).toarray())
         fused = scorer.fused(scorer.base(hidden, domain), users, domain)
-        torch.testing.assert_close(product + added, fused, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(as_recommended(scorer, users, hidden, domain), fused, rtol=1e-5, atol=1e-5)
         assert not fused.requires_grad
         assert (fused[3] - fused[3].mean()).abs().max() > 0.01, "popularity tells items apart where nothing is linked"
 

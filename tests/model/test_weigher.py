@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model.factories import catalogue, contexts, saved
+from model.factories import as_recommended, catalogue, contexts, saved
 from scipy import sparse
 
 from metarec_spark.model import bundle
@@ -80,10 +80,8 @@ def test_a_saved_weigher_gives_the_same_lists_by_sparse_additions_as_by_dense_sc
     users = contexts([[5, 3, 1, 2], [1], [4, 4, 6]])
     hidden = scorer.hidden(users)
     for domain in (0, 1):
-        product = scorer.user_vectors(hidden, domain) @ scorer.item_vectors(domain).T
-        added = torch.from_numpy(scorer.additions(users, hidden, domain).toarray())
         fused = scorer.fused(scorer.base(hidden, domain), users, domain)
-        torch.testing.assert_close(product + added, fused, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(as_recommended(scorer, users, hidden, domain), fused, rtol=1e-5, atol=1e-5)
 
 
 def test_the_strongest_entries_of_a_row_stay_and_ties_go_to_the_smaller_column():

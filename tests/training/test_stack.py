@@ -1,4 +1,4 @@
-"""A stacking is learnt on held-out pairs, and used where it ranks better."""
+"""A stacking is learnt on held-out pairs, and used where it ranks no worse."""
 
 from __future__ import annotations
 
