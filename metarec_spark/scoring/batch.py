@@ -78,8 +78,9 @@ def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen,
             continue
         hide = [place[place >= 0] for place in (places(items, seen[user]) for user in users[rows])]
         if by_model:
-            users_d = scorer.user_vectors(hidden[users[rows]], domain).numpy()
-            additions = scorer.additions(contexts, hidden, domain)[users[rows]]
+            due = torch.from_numpy(users[rows])
+            users_d = scorer.user_vectors(hidden[due], domain).numpy()
+            additions = scorer.additions(contexts.take(due), hidden[due], domain)
             found = top_n(users_d, scorer.item_vectors(domain).numpy(), hide, task.top_n, additions)
         else:
             found = top_n(np.ones((len(rows), 1), np.float32), scorer.popularity(domain)[:, None], hide, task.top_n)
