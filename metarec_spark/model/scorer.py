@@ -14,7 +14,7 @@ from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.fusion import fuse
 from metarec_spark.model.stacking import Linked, Stacking
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.model.weigher import Signals, blocks
+from metarec_spark.model.weigher import Signals
 
 
 class Scorer:
@@ -61,8 +61,7 @@ class Scorer:
     def transfer(self, contexts: Contexts, domain: int) -> Tensor:
         """g as tuned or taught, [B, I_d]."""
         if weigher := self.bundle.weigher:
-            signals = self.signals(domain)
-            return torch.cat([weigher.scores(signals, part, domain) for _, part in blocks(contexts, signals)])
+            return weigher.scores(self.signals(domain), contexts, domain)
         return torch.from_numpy(self._lent_scores(contexts, domain).toarray())
 
     def transitions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
@@ -84,12 +83,9 @@ class Scorer:
             added = (score - everywhere[place]).numpy()
             return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
         if weigher := self.bundle.weigher:
-            signals, everywhere = self.signals(domain), self._everywhere(domain)
-            parts = []
-            for rows, part in blocks(contexts, signals):
-                row, place, score = weigher.links(signals, part, domain)
-                parts.append((rows[row], place, fusion.transfer * score - everywhere[place]))
-            row, place, added = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+            everywhere = self._everywhere(domain)
+            row, place, score = weigher.of_links(self.signals(domain), contexts, domain)
+            added = (fusion.transfer * score - everywhere[place]).numpy()
             return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
         lent = self._lent_scores(contexts, domain)
         lent.data = fusion.of_transfer(torch.from_numpy(lent.data)).numpy()

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import Fusion
+from metarec_spark.model.links import USERS, Links, Network, of_sums
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import Contexts
 
 _SIGNALS, _DECAYS, _POPULARITIES = 3, 3, 2
 _SUMS = _SIGNALS * _DECAYS + 1
 _FEATURES = 2 * _SUMS + _POPULARITIES + 3
-_HIDDEN = 32
-_USERS, _ROWS = 32, 2048
 Theta = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -36,12 +35,8 @@ class Linked:
     domain: int
     lending: Lending
     fusion: Fusion
-    indptr: np.ndarray
-    """[I + 1] int64: where each item's links start."""
-    place: np.ndarray
-    """[links] int64: places of the linked items in the domain."""
-    signals: np.ndarray
-    """[links, 3] float32: forward and backward counts, damped as g damps them; similarity."""
+    links: Links
+    """Forward and backward counts, damped as g damps them; similarity."""
     popularity: np.ndarray
     """[D, 2] float32: log of 1 + training events of the item, and of those like it in the mean."""
 
@@ -51,26 +46,20 @@ class Linked:
         part, (row, place, into) = catalogue.successors, transfer.links(catalogue, domain)
         damping, similarity = transfer.damping(catalogue, domain, lending, row, place), part.similarity[into]
         signals = np.stack([part.forward[into] * damping, part.backward[into] * damping, similarity], 1)
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=catalogue.size))])
+        links = Links.of(row, place, signals, (catalogue.size, len(catalogue.of_domain[domain])))
         # What is said of a newcomer, which has no events, it says of others: likeness is the same both ways.
         alike = np.bincount(place, similarity * catalogue.events[row], len(catalogue.of_domain[domain]))
         mean = alike / (np.bincount(place, similarity, len(alike)) + 0.5)
         popularity = np.log1p(np.stack([catalogue.events[catalogue.of_domain[domain]], mean], 1))
-        return cls(domain, lending, fusion, indptr, place.astype(np.int64), signals, popularity.astype(np.float32))
+        return cls(domain, lending, fusion, links, popularity.astype(np.float32))
 
     def features(self, contexts: Contexts) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, places and sums [n, 10] for the items that a user's events link: each signal summed over the events, of which the
         newest counts alone, or the recent ones as in g, or nearly all the same; and a tenth of the number of linking events."""
-        user, item, age, share = transfer.ballots(contexts, self.domain, self.lending)
-        weights = share[:, None] * np.array([0.0, self.lending.history_decay, 0.9]) ** age[:, None]
-        count = self.indptr[item + 1] - self.indptr[item]
-        event = np.repeat(np.arange(len(item)), count)
-        link = np.arange(len(event)) + np.repeat(self.indptr[item] - np.cumsum(count) + count, count)
-        pair, at = np.unique(user[event] * len(self.popularity) + self.place[link], return_inverse=True)
-        entries = (weights[event, :, None] * self.signals[link][:, None, :]).reshape(-1, _SUMS - 1).T
-        sums = [np.bincount(at, of, len(pair)) for of in entries] + [np.bincount(at, minlength=len(pair)) / 10]
-        row, place = np.divmod(pair, len(self.popularity))
-        return torch.from_numpy(row), torch.from_numpy(place), torch.from_numpy(np.stack(sums, 1).astype(np.float32))
+        ballots = transfer.ballots(contexts, self.domain, self.lending)
+        weights = ballots.share[:, None] * np.array([0.0, self.lending.history_decay, 0.9]) ** ballots.age[:, None]
+        row, place, sums, events = self.links.sums(ballots, weights)
+        return row, place, torch.cat([sums, events[:, None] / 10], 1)
 
     def phi_part(self, sums: Tensor) -> Tensor:
         """The φ-part of the plain fusion, [n]: g is a weighted sum of these sums."""
@@ -78,33 +67,23 @@ class Linked:
         return self.fusion.of_transfer(forward + self.lending.backward * backward + self.lending.similarity * similarity)
 
 
-class Stacking(nn.Module):
+class Stacking(Network):
     """(Sums, popularity, φ-part, length of the history, θ-part) → what the plain fusion lacks; a linear part and a hidden layer.
 
     Zero where nothing has been learnt.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(_FEATURES)
         self.base = nn.Parameter(torch.ones(1))
         """Weight of the θ-part, everywhere."""
-        self.linear, self.hidden = nn.Linear(_FEATURES, 1), nn.Linear(_FEATURES, _HIDDEN)
-        self.out = nn.Linear(_HIDDEN, 1, bias=False)
-        for parameter in (*self.linear.parameters(), *self.out.parameters()):
+        for parameter in self.linear.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, sums: Tensor, popularity: Tensor, phi: Tensor, length: Tensor, theta: Tensor) -> Tensor:
         """[n, 10], [n, 2], [n], [n], [n] → [n]; inputs are brought to about the same size."""
         others = torch.stack([phi / 4, torch.log1p(length) / 4, theta / 8], 1)
-        known = torch.cat([torch.log1p(10 * sums), (3 * sums).clamp(max=4), popularity / 4, others], 1)
-        if self.training:
-            return self._learnt(known)
-        # Products of one shape, padded with zeros: a pair's score does not depend on who shares the block.
-        padded = nn.functional.pad(known, (0, 0, 0, -len(known) % _ROWS)).split(_ROWS)
-        return torch.cat([self._learnt(part) for part in padded])[: len(known)]
-
-    def _learnt(self, known: Tensor) -> Tensor:
-        return (self.linear(known) + self.out(torch.relu(self.hidden(known)))).squeeze(1)
+        return self.score(torch.cat([*of_sums(sums), popularity / 4, others], 1))
 
     def everywhere(self, linked: Linked) -> Tensor:
         """[D]: what is added to an item's score for a user whom nothing links to it."""
@@ -119,13 +98,9 @@ class Stacking(nn.Module):
         ----------
         theta
             (rows, places) → θ-part of the pairs.
-
-        Notes
-        -----
-        Memory: some hundred bytes for each pair of ``_USERS`` users, and what is returned.
         """
         popularity, parts = torch.from_numpy(linked.popularity), []
-        for users in torch.arange(len(contexts.length)).split(_USERS):
+        for users in torch.arange(len(contexts.length)).split(USERS):
             row, place, sums = linked.features(contexts.take(users))
             row, phi = users[row], linked.phi_part(sums)
             parts.append((row, place, phi + self(sums, popularity[place], phi, contexts.length[row], theta(row, place))))

@@ -5,6 +5,8 @@ Its few parameters are :class:`Lending`, one for each domain; its signals are th
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy import sparse
@@ -64,10 +66,21 @@ def links(catalogue: Catalogue, domain: int) -> tuple[np.ndarray, np.ndarray, np
     return np.repeat(np.arange(catalogue.size), np.diff(part.indptr))[into], place[part.indices[into]], into
 
 
-def ballots(contexts: Contexts, domain: int, lending: Lending) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Users, items, ages and shares of the events that vote, [n] each: the k-th newest event, k from 0 being its age, votes with
-    share · decay ** k. The share is 1 for events in the domain; for events elsewhere, whose ages are their own, it is
-    across_domains, or 1 for a user who has no event in the domain."""
+class Ballots(NamedTuple):
+    """Events that vote, [n] each: the k-th newest event, k from 0 being its age, votes with share · decay ** k.
+
+    The share is 1 for events in the domain; for events elsewhere, whose ages are their own, it is across_domains, or 1 for a user
+    who has no event in the domain.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    age: np.ndarray
+    share: np.ndarray
+
+
+def ballots(contexts: Contexts, domain: int, lending: Lending) -> Ballots:
+    """The newest events of each user, at most ``history`` in the domain and as many elsewhere."""
     length = contexts.length.numpy()
     user, item = np.repeat(np.arange(len(length)), length), contexts.item.numpy()
     inside = contexts.domain.numpy() == domain
@@ -78,7 +91,7 @@ def ballots(contexts: Contexts, domain: int, lending: Lending) -> tuple[np.ndarr
         last = np.cumsum(np.bincount(user[part], minlength=len(length))) - 1
         age[part] = last[user[part]] - np.arange(part.sum())
     counts = (age < lending.history) & (share > 0)
-    return user[counts], item[counts], age[counts], share[counts]
+    return Ballots(user[counts], item[counts], age[counts], share[counts])
 
 
 def votes(contexts: Contexts, domain: int, size: int, lending: Lending) -> sparse.csr_matrix:

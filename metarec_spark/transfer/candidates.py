@@ -18,8 +18,8 @@ from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.model.weigher import Signals, alike, blocks
-from metarec_spark.scoring.ranking import hide, places, ranks
+from metarec_spark.model.weigher import Signals, alike
+from metarec_spark.scoring.ranking import block_rows, hide, places, ranks
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held, Shard, held_out
@@ -30,6 +30,7 @@ from metarec_spark.training.worker import read_catalogue
 from metarec_spark.transfer.teaching import taught
 
 WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
+_MOST_ROWS = 256
 
 
 class Snapshot:
@@ -152,7 +153,8 @@ def _gains(of: Snapshot, made: Bundle, split: str, ranked: Callable[[Held], np.n
 @torch.inference_mode()
 def _gains_of_weigher(of: Snapshot, made: Bundle, held: Held) -> np.ndarray:
     items, found = of.catalogue.of_domain[of.target], []
-    for rows, contexts in blocks(held.contexts, of.signals):
+    for rows in torch.arange(len(held.target)).split(block_rows(len(items), _MOST_ROWS)):
+        contexts = held.contexts.take(rows)
         place, seen = placed(contexts, held.target[rows.numpy()], items)
         found.append(gain(ranks(hide(made.weigher.scores(of.signals, contexts, of.target), seen), place)))
     return np.concatenate(found)

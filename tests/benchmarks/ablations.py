@@ -1,6 +1,7 @@
 """What each part of the model is worth on a log: one row a variant, every other setting as it is.
 
 python tests/benchmarks/ablations.py [--log ../shared/data/beauty] [--out warehouse/ablations] [--seeds 1]
+    [--set train.threads=1 ...]
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("warehouse/ablations"))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for every variant")
     options = parser.parse_args()
     if not (options.log / "events.parquet").exists():
         sys.exit(f"this benchmark needs the log {options.log}; it is not there")
@@ -42,6 +44,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name in options.only:
         command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, "--seeds", str(options.seeds)]
+        command += [part for setting in options.set for part in ("--set", setting)]
         ended = subprocess.run([*command, *VARIANTS[name]], stdout=subprocess.PIPE, text=True, check=True)
         mine = json.loads(ended.stdout.splitlines()[-1])["results"]
         values = {

@@ -3,124 +3,196 @@
 python tests/benchmarks/transfer.py --target kitchen --share 0.05 --log ../shared/data/food-kitchen
 python tests/benchmarks/transfer.py --target beauty --share 0.2 --log ../shared/data/beauty ../shared/data/toys ../shared/data/sports
 
-The base model is trained on the other domains, once; each cut is adapted to in a copy of its warehouse.
+The logs are extracted once and cut in memory (cuts.py); candidates are made, ranked and judged by the code of ``metarec adapt``.
+Each cut's rows are kept in OUT/runs.jsonl, with the statistics of its task.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from deltalake import DeltaTable
+import torch
+from cuts import TRAIN, Cut, Log
 
-from metarec_spark.storage import file_uri
+from metarec_spark.config import load
+from metarec_spark.model.transfer import Lending
+from metarec_spark.storage import file_uri, write_json
+from metarec_spark.training.distributed import Alone
+from metarec_spark.training.worker import train
+from metarec_spark.transfer.contest import Contest
+from metarec_spark.transfer.modes import MODES
 
-PLAIN = ("untrained", "weighed", "scratch")
-EVENTS = ("user_id", "item_id", "domain", "event_type", "event_time")
+DAY = "2014-07-23"
+OPPONENT = "untrained"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", required=True, help="domain that is cut")
     parser.add_argument("--log", type=Path, nargs="+", required=True)
+    parser.add_argument("--source", nargs="+", help="domains that lend; all others of the logs without it")
+    parser.add_argument(
+        "--scramble", action="store_true", help="deal the source's items to its events anew: nothing is to be learnt"
+    )
     parser.add_argument("--share", type=float, default=0.05, help="share of the target's users that is left")
-    parser.add_argument("--cuts", type=int, default=3)
-    parser.add_argument("--ds", default="2014-07-23", help="last day of the logs")
+    parser.add_argument("--cuts", type=int, nargs=2, default=[0, 3], help="first, and one after the last")
+    parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=list(MODES))
+    parser.add_argument("--ds", default=DAY, help="last day of the logs")
     parser.add_argument("--out", type=Path, default=Path("warehouse/transfer"))
-    parser.add_argument("--set", action="append", default=[], help="section.key=value for all commands")
+    parser.add_argument("--set", action="append", default=[], help="section.key=value")
     options = parser.parse_args()
     for log in options.log:
         if not (log / "events.parquet").exists():
             sys.exit(f"this benchmark needs the log {log}; it is not there")
     out = options.out.absolute()
-    base = prepared(options, out)
-    found = [adapted(options, out, base, cut) for cut in range(options.cuts)]
-    show(options, found)
+    show(options, run(options, out))
 
 
-def prepared(options: argparse.Namespace, out: Path) -> Path:
-    """Write the logs of source and target, and train the base model on the source alone."""
-    folder = out / f"without-{options.target}"
-    if (folder / "done").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    events = pa.concat_tables([pq.read_table(log / "events.parquet", columns=list(EVENTS)) for log in options.log])
-    inside = pc.equal(events["domain"], options.target)
-    pq.write_table(events.filter(pc.invert(inside)), folder / "source.parquet")
-    pq.write_table(events.filter(inside), folder / "target.parquet")
-    configuration(folder, options.log, [folder / "source.parquet"])
-    for command in ("extract", "train", "evaluate"):
-        run(command, folder, options)
-    (folder / "done").touch()
-    return folder
+def run(options: argparse.Namespace, out: Path) -> list[dict]:
+    """The rows of all cuts."""
+    warehouse = extracted(options, out)
+    config = load(warehouse.parent / "metarec.toml", options.set)
+    torch.set_num_threads(1 if config.train.threads == "auto" else config.train.threads)
+    log = limited(Log(warehouse, config.transitions), options)
+    found = []
+    for cut in range(*options.cuts):
+        of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
+        name = f"{options.target}-from-{of}-{options.share}{'-scrambled' if options.scramble else ''}"
+        rows = contest(config, Cut.of(log, options.target, options.share, cut), out / name, options.modes, cut)
+        found += [
+            {"task": f"{name}-{cut}", "cut": cut, "target": options.target, "share_left": options.share, **row} for row in rows
+        ]
+        with (out / "runs.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in found if row["cut"] == cut)
+    return found
 
 
-def adapted(options: argparse.Namespace, out: Path, base: Path, cut: int) -> list[dict]:
-    """Give the target a share of its users, adapt, and return the rows of ``transfer_runs``."""
-    folder = out / f"{options.target}-{options.share}-{cut}"
+def extracted(options: argparse.Namespace, out: Path) -> Path:
+    """A warehouse with the tables of the logs."""
+    folder = out / "+".join(log.name for log in options.log)
     if not (folder / "done").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(base / "tables", folder / "tables")
-        events = pq.read_table(base / "target.parquet")
-        users = np.array(sorted(pc.unique(events["user_id"]).drop_null().to_pylist()))
-        kept = np.random.default_rng(cut).choice(users, int(options.share * len(users)), replace=False)
-        pq.write_table(events.filter(pc.is_in(events["user_id"], pa.array(kept))), folder / "target.parquet")
-        configuration(folder, options.log, [base / "source.parquet", folder / "target.parquet"])
-        run("extract", folder, options)
-        run("adapt", folder, options, "--domain", options.target)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"warehouse = {json.dumps(file_uri(folder / 'tables'))}"]
+        for section, file in (("sources", "events.parquet"), ("items", "items.parquet")):
+            for log in options.log:
+                lines += [f"[[{section}]]", f"path = {json.dumps(file_uri(log / file))}"]
+        (folder / "metarec.toml").write_text("\n".join([*lines, "[split]", 'protocol = "leave_one_out"', ""]), encoding="utf-8")
+        command = ["metarec", "extract", "--config", folder / "metarec.toml", "--ds", options.ds]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         (folder / "done").touch()
-    return DeltaTable(str(folder / "tables" / "transfer_runs")).to_pyarrow_table().to_pylist()
+    return folder / "tables"
 
 
-def configuration(folder: Path, logs: list[Path], sources: list[Path]) -> None:
-    lines = [f"warehouse = {json.dumps(file_uri(folder / 'tables'))}"]
-    for source in sources:
-        lines += ["[[sources]]", f"path = {json.dumps(file_uri(source))}"]
-    for log in logs:
-        lines += ["[[items]]", f"path = {json.dumps(file_uri(log / 'items.parquet'))}"]
-    lines += ["[split]", 'protocol = "leave_one_out"']
-    (folder / "metarec.toml").write_text("\n".join([*lines, ""]), encoding="utf-8")
+def limited(log: Log, options: argparse.Namespace) -> Log:
+    """Without the events of domains that neither lend nor are lent to."""
+    sources = options.source or [name for name in log.domains if name != options.target]
+    kept = np.isin(log.domain, [log.domains.index(name) for name in (*sources, options.target)])
+    for name in ("user", "item", "domain", "event_type", "seconds", "part"):
+        setattr(log, name, getattr(log, name)[kept])
+    if options.scramble:
+        for source in sources:
+            inside = log.domain == log.domains.index(source)
+            log.item[inside] = np.random.default_rng(0).permutation(log.item[inside])
+    return log
 
 
-def run(command: str, folder: Path, options: argparse.Namespace, *more: str) -> None:
-    sets = [part for override in options.set for part in ("--set", override)]
-    subprocess.run(
-        ["metarec", command, "--config", folder / "metarec.toml", "--ds", options.ds, *sets, *more],
-        stdout=subprocess.DEVNULL,
-        check=True,
+def contest(config: Any, cut: Cut, out: Path, modes: list[str], number: int) -> list[dict]:
+    """Make the plain candidates and some transfers, and let the guard judge."""
+    work = out / str(number)
+    train_settings = config.train.model_copy(update={"seed": number, "stacking_pairs": 0})
+    base = out / "base"
+    if any(MODES[name].start == "base" for name in modes) and not (base / "manifest.json").exists():
+        of = cut.snapshot(out / "source", "source", train_settings, config.model, 0)
+        based(of.folder, of.manifest, base, config)
+    snapshot = cache(lambda learns: cut.snapshot(work / learns, learns, train_settings, config.model, config.adapt.source_events))
+    settings = (config.transitions, train_settings, config.adapt)
+    held = Contest(f"{out.name}-{number}", DAY, base, work, snapshot, *settings, torch.get_num_threads())
+    if not base.exists():
+        held.lent = Lending.by(config.transitions)
+    held.plain()
+    tried = [MODES[name] for name in modes]
+    for mode in tried:
+        held.make(mode, 1.0)
+    plain = [MODES["untrained"], MODES["weighed"], *(mode for mode in tried if mode.plain)]
+    verdict = held.judged(plain, [mode for mode in tried if not mode.plain])
+    facts = statistics_of(cut) | {"predictability": held.mean(MODES["untrained"])}
+    rows = [{**row, "statistics": facts, "test": held.test[row["mode"], 1.0, row["seed"]].tolist()} for row in held.rows(verdict)]
+    shutil.rmtree(work)
+    return rows
+
+
+def based(snapshot: Path, manifest: dict[str, Any], folder: Path, config: Any) -> None:
+    """Train a base model on the source."""
+    spec = {"snapshot": str(snapshot), "model": str(folder), "start": None, "threads": torch.get_num_threads()}
+    settings = config.train.model_copy(update={"stacking_pairs": 0}).model_dump(mode="json")
+    place = folder.with_name("base-run") / "spec.json"
+    write_json(
+        place, spec | {"trained": None, "train": settings, "manifest": {**manifest, "model_id": "base", "train": settings}}
     )
+    train(place, Alone())
 
 
-def show(options: argparse.Namespace, found: list[list[dict]]) -> None:
-    """Each mode's test NDCG@10 with the most training that it got in every cut, beside the best plain mode of that cut."""
-    print(f"{options.target}, {options.share:.0%} of its users, {len(found)} cuts; test NDCG@10, mean ± spread over cuts")
-    print("| mode | NDCG@10 | against the best plain mode | used in cuts | seconds |")
-    print("|---|---|---|---|---|")
-    best = [{row["mode"]: row for row in sorted(rows, key=lambda row: (row["share"], -row["seed"]))} for rows in found]
-    for mode in dict.fromkeys(row["mode"] for rows in found for row in rows):
-        of = [cut[mode] for cut in best]
-        plain = [max(cut[name]["test_ndcg"] for name in PLAIN) for cut in best]
-        values = [row["test_ndcg"] for row in of]
-        gain = statistics.mean(values) / statistics.mean(plain) - 1
-        used = sum(any(row["used"] and row["mode"] == mode for row in rows) for rows in found)
-        seconds = statistics.mean(sum(row["seconds"] for row in rows if row["mode"] == mode) for rows in found)
-        print(f"| {mode} | {spread(values)} | {gain:+.1%} | {used} | {seconds:.0f} |")
-    chosen = [next(row for row in rows if row["used"] and row["seed"] == 0)["test_ndcg"] for rows in found]
-    print(f"| chosen | {spread(chosen)} | {statistics.mean(chosen) / statistics.mean(plain) - 1:+.1%} | | |")
+def statistics_of(cut: Cut) -> dict[str, float]:
+    """What :func:`metarec_spark.transfer.statistics.statistics` says of the task."""
+    log, learnt = cut.log, cut.known & (cut.log.part == TRAIN)
+    here, there = learnt & (log.domain == cut.target), learnt & (log.domain != cut.target)
+    of_items = np.bincount(log.item[here])
+    of_items = of_items[of_items > 0]
+    events, items = int(of_items.sum()), len(of_items)
+    people, others = np.unique(log.user[here]), np.unique(log.user[there])
+    inside = log.domain_of[log.tokens["item_idx"].to_numpy()] == cut.target
+    token = log.tokens["token"].to_numpy()
+    words = np.array([word.startswith("w:") for word in log.words])
+    own, elsewhere = (set(np.unique(token[of & words[token]])) for of in (inside, ~inside))
+    return {
+        "users": float(len(people)),
+        "items": float(items),
+        "events": float(events),
+        "density": events / max(1, len(people) * items),
+        "entropy": (math.log(events) - (of_items * np.log(of_items)).sum() / events) / math.log(items),
+        "source_users": float(len(others)),
+        "source_events": float(there.sum()),
+        "shared_users": len(np.intersect1d(people, others)) / max(1, len(people)),
+        "shared_words": len(own & elsewhere) / max(1, len(own)),
+    }
 
 
-def spread(values: list[float]) -> str:
-    around = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{around}"
+def show(options: argparse.Namespace, found: list[dict]) -> None:
+    """Each mode's test NDCG@10, beside that of the untrained scorer on the target's own events and of the best plain mode."""
+    cuts = sorted({row["cut"] for row in found})
+    of = {(row["mode"], row["cut"]): row for row in found if row["seed"] == 0}
+    print(
+        f"{options.target}, {options.share:.0%} of its users, {len(cuts)} cuts; test NDCG@10, mean ± standard error of the mean"
+    )
+    print(f"| mode | NDCG@10 | over {OPPONENT} | over weighed | used in cuts | seconds |")
+    print("|---|---|---|---|---|---|")
+    modes = list(dict.fromkeys(mode for mode, _ in of))
+    chosen = {cut: next(row["mode"] for row in found if row["used"] and row["cut"] == cut) for cut in cuts}
+    for mode in [*modes, "chosen"]:
+        rows = [of[chosen[cut] if mode == "chosen" else mode, cut] for cut in cuts]
+        values = np.array([row["test_ndcg"] for row in rows])
+        over = []
+        for other in (OPPONENT, "weighed"):
+            theirs = np.array([of[other, cut]["test_ndcg"] for cut in cuts])
+            error = (values - theirs).std(ddof=1) / math.sqrt(len(cuts)) if len(cuts) > 1 else math.nan
+            over.append(f"{values.mean() / theirs.mean() - 1:+.1%} ± {error / theirs.mean():.1%}")
+        used = sum(chosen[cut] == mode for cut in cuts) if mode != "chosen" else len(cuts)
+        print(f"| {mode} | {spread(values)} | {' | '.join(over)} | {used} | {statistics.mean(r['seconds'] for r in rows):.0f} |")
+
+
+def spread(values: np.ndarray) -> str:
+    around = f" ± {values.std(ddof=1) / math.sqrt(len(values)):.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{around}"
 
 
 if __name__ == "__main__":

@@ -10,10 +10,18 @@ from scipy import sparse
 
 from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.model.weigher import DECAYS, POPULARITIES, SIGNALS, Signals, Weigher, alike, blocks, strongest
+from metarec_spark.model.weigher import DECAYS, POPULARITIES, SIGNALS, Signals, Weigher, alike, strongest
 
 # Items 0 and 4 (books) and 1 (films) share a rare token; 40 of 120 items share a usual one.
 TOKENS = [(0, 7, 0.6), (4, 7, 0.5), (1, 7, 0.8)] + [(item, 8, 0.1) for item in range(40)]
+
+
+def dense(signals: Signals) -> np.ndarray:
+    """[S, I, D]."""
+    links = signals.links
+    found = np.zeros((links.signals.shape[1], len(links.indptr) - 1, links.size))
+    found[:, np.repeat(np.arange(found.shape[1]), np.diff(links.indptr)), links.place] = links.signals.T
+    return found
 
 
 def drawn(seed: int = 0) -> Weigher:
@@ -38,7 +46,7 @@ def test_signals_and_two_hops_by_hand():
     of = catalogue(120, tokens=TOKENS, transitions=follows)
     signals = Signals.of_catalogue(of, 0)
     damped = 3.0 * 2**-0.1 * 4**-0.3
-    named = [matrix.toarray() for matrix in signals.matrices]
+    named = dense(signals)
     assert len(named) == SIGNALS
     assert named[0][2, 2] == pytest.approx(damped)
     assert named[1][4, 1] == pytest.approx(3.0 * 4**-0.1 * 2**-0.3), "what precedes, the other way round"
@@ -54,8 +62,8 @@ def test_features_sum_the_signals_of_a_users_events_with_each_decay():
     of = catalogue(transitions=follows, tokens=[])
     signals = Signals.of_catalogue(of, 0)
     row, place, features = signals.features(contexts([[2, 4], []]), 0)
-    (found,) = features[(row == 0) & (place == 3)]
-    forward = signals.matrices[0].toarray()
+    (found,) = features[(row == 0) & (place == 3)].numpy()
+    forward = dense(signals)[0]
     expected = [forward[4, 3] + decay * forward[2, 3] for decay in DECAYS]
     np.testing.assert_allclose(found.reshape(len(DECAYS), SIGNALS)[:, 0], expected, rtol=1e-6)
     assert not (row == 1).any(), "a user without events is linked to nothing"
@@ -85,11 +93,15 @@ def test_a_saved_weigher_gives_the_same_lists_by_sparse_additions_as_by_dense_sc
 
 
 def test_the_strongest_entries_of_a_row_stay_and_ties_go_to_the_smaller_column():
-    dense = np.array([[3.0, 1.0, 3.0, 3.0], [0.0, 0.0, 2.0, 0.0]])
-    np.testing.assert_array_equal(strongest(sparse.csr_matrix(dense), 2).toarray(), [[3, 0, 3, 0], [0, 0, 2, 0]])
+    matrix = np.array([[3.0, 1.0, 3.0, 3.0], [0.0, 0.0, 2.0, 0.0]])
+    np.testing.assert_array_equal(strongest(sparse.csr_matrix(matrix), 2).toarray(), [[3, 0, 3, 0], [0, 0, 2, 0]])
 
 
-def test_users_are_taken_in_blocks_that_fit(monkeypatch):
-    signals = Signals.of_catalogue(catalogue(), 0)
-    monkeypatch.setattr("metarec_spark.model.weigher._BLOCK_BYTES", 2 * 4 * 10 * SIGNALS * len(DECAYS))
-    assert [len(rows) for rows, _ in blocks(contexts([[1], [2], [3], [4], [5]]), signals)] == [2, 2, 1]
+def test_a_users_scores_do_not_depend_on_who_shares_the_block(monkeypatch):
+    follows = np.random.default_rng(0).random((20, 20)) * (np.random.default_rng(1).random((20, 20)) < 0.2)
+    signals, users, weigher = Signals.of_catalogue(catalogue(transitions=follows), 0), [[5, 3, 1, 2], [1], [4, 4, 6], []], drawn()
+    monkeypatch.setattr("metarec_spark.model.weigher.USERS", 3)
+    with torch.no_grad():
+        together = weigher.scores(signals, contexts(users), 0)
+        alone = torch.cat([weigher.scores(signals, contexts([user]), 0) for user in users])
+    assert torch.equal(together, alone)

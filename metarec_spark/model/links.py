@@ -1,0 +1,101 @@
+"""What items say of others, as sparse signals; their sums over a user's events; and a small network that makes a score of them.
+
+Shape suffixes: B users, I items of all domains, D items of one domain, S signals, W weights of an event, n pairs of a user and
+an item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from metarec_spark.model.transfer import Ballots
+
+HIDDEN = 32
+USERS = 32
+"""Whose sums are made at once: memory is some hundred bytes for each of their pairs."""
+_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Links:
+    """Signals from the items of all domains to those of one, an entry for each pair of items that has any."""
+
+    indptr: np.ndarray
+    """[I + 1] int64: where each item's links start."""
+    place: np.ndarray
+    """[links] int64: places of the linked items in the domain."""
+    signals: np.ndarray
+    """[links, S] float32."""
+    size: int
+    """Items D of the domain."""
+
+    @classmethod
+    def of(cls, row: np.ndarray, place: np.ndarray, signals: np.ndarray, shape: tuple[int, int]) -> Links:
+        """From entries in order of their rows; ``shape`` is (I, D)."""
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=shape[0]))])
+        return cls(indptr, place.astype(np.int64), signals.astype(np.float32), shape[1])
+
+    @classmethod
+    def joined(cls, matrices: Sequence[sparse.csr_matrix]) -> Links:
+        """From one matrix [I, D] a signal."""
+        shape = matrices[0].shape
+        entries = [matrix.tocoo() for matrix in matrices]
+        keys = [entry.row.astype(np.int64) * shape[1] + entry.col for entry in entries]
+        known = np.unique(np.concatenate(keys))
+        signals = np.zeros((len(known), len(matrices)), np.float32)
+        for at, (key, entry) in enumerate(zip(keys, entries, strict=True)):
+            signals[np.searchsorted(known, key), at] = entry.data
+        return cls.of(*np.divmod(known, shape[1]), signals, shape)
+
+    def sums(self, ballots: Ballots, weights: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows, places, sums [n, W · S] float32 and numbers of linking events, for the items that a user's events link.
+
+        Parameters
+        ----------
+        weights
+            [ballots, W]: the signals of an event are summed with each of them.
+        """
+        user, item, _, _ = ballots
+        count = self.indptr[item + 1] - self.indptr[item]
+        event = np.repeat(np.arange(len(item)), count)
+        link = np.arange(len(event)) + np.repeat(self.indptr[item] - np.cumsum(count) + count, count)
+        pair, at = np.unique(user[event] * self.size + self.place[link], return_inverse=True)
+        signals, weights = self.signals[link].T, weights[event].T
+        sums = np.empty((len(weights) * len(signals), len(pair)), np.float32)
+        for found, (weight, signal) in zip(sums, product(weights, signals), strict=True):
+            found[:] = np.bincount(at, weight * signal, len(pair))
+        row, place = np.divmod(pair, self.size)
+        numbers = np.bincount(at, minlength=len(pair)).astype(np.float32)
+        return tuple(map(torch.from_numpy, (row, place, sums.T, numbers)))
+
+
+class Network(nn.Module):
+    """Inputs → a score, the log-odds of being next; a linear part, and a hidden layer beside it that starts at zero."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.linear, self.hidden, self.out = nn.Linear(inputs, 1), nn.Linear(inputs, HIDDEN), nn.Linear(HIDDEN, 1, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def score(self, known: Tensor) -> Tensor:
+        """[n, inputs] → [n]."""
+        if self.training:
+            return self._learnt(known)
+        # Products of one shape, padded with zeros: a pair's score does not depend on who shares the block.
+        padded = nn.functional.pad(known, (0, 0, 0, -len(known) % _ROWS)).split(_ROWS)
+        return torch.cat([self._learnt(part) for part in padded])[: len(known)]
+
+    def _learnt(self, known: Tensor) -> Tensor:
+        return (self.linear(known) + self.out(torch.relu(self.hidden(known)))).squeeze(1)
+
+
+def of_sums(sums: Tensor) -> list[Tensor]:
+    """Sums as a network reads them: it tells the small ones apart by the first, and the large ones by the second."""
+    return [torch.log1p(10 * sums), (3 * sums).clamp(max=4)]

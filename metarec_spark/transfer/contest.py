@@ -1,0 +1,192 @@
+"""A contest: candidates for a domain are made by growing shares of one budget, ranked on its validation pairs, and judged.
+
+No Spark: what is learnt lies in snapshots; where ranks train on executors, the session is only passed on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metarec_spark.model import bundle
+from metarec_spark.model.transfer import Lending
+from metarec_spark.sections import Adapt, Train, Transitions
+from metarec_spark.storage import write_json
+from metarec_spark.training.distributed import launch
+from metarec_spark.transfer import candidates, guard
+from metarec_spark.transfer.candidates import Snapshot
+from metarec_spark.transfer.modes import MODES, Mode
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROUNDS = (0.25, 0.5, 1.0)
+_MOST_EPOCHS = 40
+log = logging.getLogger("metarec_spark")
+
+
+@dataclass
+class Contest:
+    """Candidates for one domain, made so far, and how they rank its pairs."""
+
+    run: str
+    """Id of the adaptation, and the day before it; models are called after both."""
+    ds: str
+    base: Path
+    """Folder of the base model."""
+    work: Path
+    """Folder of everything that is made on the way."""
+    snapshot: Callable[[str], Snapshot]
+    """What a kind of candidate learns; see :attr:`metarec_spark.transfer.modes.Mode.learns`."""
+    transitions: Transitions
+    train: Train
+    adapt: Adapt
+    threads: int
+    """Of a rank."""
+    spark: SparkSession | None = None
+    gains: dict[tuple[str, float, int], np.ndarray] = field(default_factory=dict)
+    """(Mode, share of the budget, seed) → NDCG@10 of each validation pair."""
+    test: dict[tuple[str, float, int], np.ndarray] = field(default_factory=dict)
+    """The same of test pairs, for the record: nothing is chosen by them."""
+    seconds: dict[tuple[str, float, int], float] = field(default_factory=dict)
+
+    def plain(self) -> None:
+        """Make the plain candidates that need no training of f."""
+        for mode in MODES.values():
+            if mode.plain and not mode.start:
+                self.make(mode, 1.0)
+
+    def hold(self, modes: Sequence[Mode]) -> guard.Verdict:
+        """Let transfers and plain candidates compete.
+
+        After each round the better half of the trained transfers goes on with twice the training.
+        """
+        self.plain()
+        trained = [mode for mode in modes if mode.start]
+        untrained = [mode for mode in modes if not mode.start]
+        for mode in untrained:
+            self.make(mode, 1.0)
+        for share in ROUNDS:
+            for mode in (MODES["scratch"], *trained):
+                self.make(mode, share)
+            trained = sorted(trained, key=lambda mode: -self.mean(mode, share))[: max(1, len(trained) // 2)]
+        return self.judged([mode for mode in MODES.values() if mode.plain], [*trained, *untrained])
+
+    def judged(self, plain: Sequence[Mode], transfers: Sequence[Mode]) -> guard.Verdict:
+        """The best transfer and the best plain candidate are made with several seeds, and the guard decides."""
+        finalists = [max(group, key=self.mean) for group in (plain, transfers) if group]
+        for mode in finalists:
+            for seed in range(1, self.adapt.seeds if mode.start or mode.taught else 1):
+                self.make(mode, 1.0, seed)
+        return guard.judge({m.name: self.gains_of(m) for m in finalists}, {m.name for m in plain}, self.adapt.margin)
+
+    def make(self, mode: Mode, share: float, seed: int = 0) -> None:
+        """Make a candidate with a share of the budget, unless it is there, and rank the pairs with it."""
+        start, key = time.monotonic(), (mode.name, share, seed)
+        if key in self.gains:
+            return
+        of = self.snapshot(mode.learns)
+        lending = Lending.by(self.transitions) if mode.plain else self.lent
+        made = self.folder(*key)
+        if not (made / "manifest.json").exists():
+            manifest = {**of.manifest, "mode": mode.name, "model_id": self.model_id(*key)}
+            if mode.taught:
+                candidates.weighed(of, made, manifest, lending, seed)
+            elif mode.start:
+                self._train(mode, share, seed, of, made, manifest, lending)
+            else:
+                candidates.without_base(of, made, manifest, lending)
+        found = bundle.load(made)
+        self.gains[key] = candidates.gains(of, found, lending, mode.start is not None)
+        self.test[key] = candidates.test_gains(of, found)
+        self.seconds[key] = time.monotonic() - start
+        log.info(
+            "%s, %.0f %% of the training, seed %d: validation NDCG@10 %.4f", mode.name, 100 * share, seed, self.gains[key].mean()
+        )
+
+    def _train(
+        self, mode: Mode, share: float, seed: int, of: Snapshot, made: Path, manifest: dict[str, Any], lending: Lending
+    ) -> None:
+        epochs = int(np.clip(self.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
+        changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0}
+        train = self.train.model_copy(update=changed)
+        if mode.start != "random":
+            manifest = {**manifest, "model": self._of_base["model"]}
+        manifest |= {"train": train.model_dump(mode="json"), "transitions": manifest["transitions"] | lending.model_dump()}
+        spec = {
+            "snapshot": str(of.folder),
+            "model": str(made),
+            "start": None if mode.start == "random" else str(self.base),
+            "trained": mode.trained,
+            "targets": None if mode.learns in ("uniform", "weighted") else [of.target],
+            "train": manifest["train"],
+            "threads": self.threads,
+            "manifest": manifest,
+        }
+        place = self.work / "runs" / made.name
+        write_json(place / "spec.json", spec)
+        launch(place / "spec.json", train.processes, train.launcher, self.spark, train.timeout_seconds)
+
+    @cached_property
+    def _of_base(self) -> dict[str, Any]:
+        return bundle.read_manifest(self.base)
+
+    @cached_property
+    def lent(self) -> Lending:
+        """How the base model's domains weigh what is lent to them, in the middle."""
+        of_base = [Lending.model_validate(tuned["lending"]) for tuned in self._of_base["tuned"].values()]
+        return Lending(
+            **{
+                name: type(getattr(of_base[0], name))(median(getattr(of, name) for of in of_base))
+                for name in Lending.model_fields
+            }
+        )
+
+    def mean(self, mode: Mode, share: float = 1.0) -> float:
+        """Validation NDCG@10 of a candidate's first seed."""
+        return float(self.gains[mode.name, share, 0].mean())
+
+    def gains_of(self, mode: Mode) -> np.ndarray:
+        """[seeds, pairs] after the last round."""
+        return np.stack([of for (name, share, _), of in sorted(self.gains.items()) if (name, share) == (mode.name, 1.0)])
+
+    def rows(self, verdict: guard.Verdict) -> list[dict[str, Any]]:
+        """What was tried, as table ``transfer_runs`` has it; of the task nothing."""
+        plain = max(self.mean(MODES[name]) for name, share, _ in self.gains if MODES[name].plain and share == 1.0)
+        return [
+            {
+                "mode": name,
+                "share": share,
+                "seed": seed,
+                "seconds": round(self.seconds[name, share, seed], 1),
+                "ndcg": float(of.mean()),
+                "test_ndcg": float(self.test[name, share, seed].mean()),
+                "gain": float(of.mean()) / plain - 1 if plain else 0.0,
+                "used": name == verdict.used and share == 1.0,
+                "reason": verdict.reason,
+            }
+            for (name, share, seed), of in self.gains.items()
+        ]
+
+    def summary(self) -> dict[str, float]:
+        """Mode → validation NDCG@10 with the most training that it got."""
+        last = {name: (name, share, 0) for name, share, seed in sorted(self.gains) if seed == 0}
+        return {name: round(float(self.gains[key].mean()), 5) for name, key in last.items()}
+
+    def folder(self, name: str, share: float = 1.0, seed: int = 0) -> Path:
+        """Of a candidate."""
+        return self.work / "models" / f"{name}-{share}-{seed}"
+
+    def model_id(self, name: str, share: float = 1.0, seed: int = 0) -> str:
+        """The same for the same adaptation."""
+        said = hashlib.sha256(f"{self.run} {name} {share} {seed}".encode()).hexdigest()[:12]
+        return f"{self.ds}-{said}"

@@ -1,0 +1,242 @@
+"""Cuts of a log: one domain keeps a share of its people, all else stays; written as the snapshots that candidates learn from.
+
+Read from a warehouse's tables and cut in memory, as many cuts want a way without an extract for each. What is held out, counted and
+written is what the jobs hold out, count and write: ``tests/benchmarks/transfer.py --check`` compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from scipy import sparse
+
+from metarec_spark import columns as c
+from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
+from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.weigher import strongest
+from metarec_spark.sections import Features, Model, Split, Train, Transitions
+from metarec_spark.training.snapshot import ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
+from metarec_spark.training.snapshot import TRANSITIONS as SUCCESSORS
+from metarec_spark.transfer.candidates import Snapshot
+from metarec_spark.transfer.teaching import followed
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+_ROWS = 2048
+
+
+class Log:
+    """The events of a warehouse, one after the other: by user, and in order of time."""
+
+    def __init__(self, warehouse: Path, settings: Transitions) -> None:
+        self.settings, self.features = settings, Features()
+        items = _table(warehouse, c.ITEMS, c.ITEM_IDX, c.ITEM_ID, c.DOMAIN).sort_by(c.ITEM_IDX)
+        self.item_ids = items[c.ITEM_ID]
+        self.domains = sorted(pc.unique(items[c.DOMAIN]).to_pylist())
+        self.domain_of = pc.index_in(items[c.DOMAIN], pa.array(self.domains)).to_numpy().astype(np.int32)
+        rows = _table(warehouse, c.USER_SEQUENCES, c.USER_ID, c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME).sort_by(c.USER_ID)
+        length = pc.list_value_length(rows[c.ITEM_IDX]).to_numpy()
+        self.users = len(length)
+        self.user = np.repeat(np.arange(self.users), length)
+        self.item = pc.list_flatten(rows[c.ITEM_IDX]).to_numpy().astype(np.int64)
+        self.domain = self.domain_of[self.item]
+        types = pc.list_flatten(rows[c.EVENT_TYPE])
+        self.event_types = sorted(pc.unique(types).to_pylist())
+        self.event_type = pc.index_in(types, pa.array(self.event_types)).to_numpy() + 1
+        self.seconds = pc.list_flatten(rows[c.EVENT_TIME]).cast(pa.timestamp("s"), safe=False).cast("int64").to_numpy()
+        self.part = self._leave_one_out()
+        content = _table(warehouse, c.ITEM_CONTENT, c.ITEM_IDX, "tokens", "weights").combine_chunks()
+        item = np.repeat(content[c.ITEM_IDX].to_numpy(), pc.list_value_length(content["tokens"]).to_numpy())
+        word = pc.list_flatten(content["tokens"]).combine_chunks().dictionary_encode()
+        self.words = word.dictionary.to_pylist()
+        self.tokens = pa.table(
+            {c.ITEM_IDX: item, "token": word.indices.cast("int64"), "weight": pc.list_flatten(content["weights"])}
+        )
+
+    def _leave_one_out(self) -> np.ndarray:
+        """Part of each event: of a user's events in a domain the newest is the test, the one before it the validation."""
+        task = self.user * len(self.domains) + self.domain
+        order = np.argsort(task, kind="stable")
+        ordered, part = task[order], np.full(len(task), TRAIN)
+        newest = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+        part[order[newest]] = TEST
+        before = newest[newest > 0] - 1
+        part[order[before[ordered[before] == ordered[before + 1]]]] = VALIDATION
+        return part
+
+    @cached_property
+    def similarity(self) -> list[sparse.csr_matrix]:
+        """For each domain, the scalar products of all items' tokens with those of its items, [I, I_d]; tokens as common as
+        ``transitions.common_items`` allows."""
+        size, token = len(self.domain_of), self.tokens["token"].to_numpy()
+        spread = np.bincount(token)
+        kept = (spread[token] >= 2) & (spread[token] <= self.settings.common_items)
+        entries = self.tokens["weight"].to_numpy()[kept], (self.tokens[c.ITEM_IDX].to_numpy()[kept], token[kept])
+        weight, found = sparse.csr_matrix(entries, (size, len(spread)), np.float32), []
+        for domain in range(len(self.domains)):
+            items = np.flatnonzero(self.domain_of == domain)
+            home, parts = weight[items].T.tocsr(), []
+            for first in range(0, size, _ROWS):
+                product = (weight[first : first + _ROWS] @ home).tocoo()
+                other = items[product.col] != product.row + first
+                entries = product.data[other], (product.row[other], product.col[other])
+                parts.append(strongest(sparse.csr_matrix(entries, product.shape), self.settings.successors))
+            found.append(sparse.vstack(parts, "csr", np.float32))
+        return found
+
+    def packed(self, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> dict[str, Any]:
+        """Columns of a snapshot: of each sequence, events rows[start:end], the newest ``max_length`` of them."""
+        most = self.features.max_length
+        length = np.minimum(ends - starts, most)
+        at = np.repeat(ends - np.cumsum(length), length) + np.arange(length.sum())
+        event, first = rows[at], np.zeros(len(at), bool)
+        first[(np.cumsum(length) - length)[length > 0]] = True
+        since = np.maximum(np.diff(self.seconds[event], prepend=0), 0)
+        gap = np.where(first, 0, np.minimum(GAP_BUCKETS - 1, 1 + np.floor(np.log2(1.0 + since))))
+        values = dict(zip(ARRAYS, (self.item[event], self.domain[event], self.event_type[event], gap), strict=True))
+        inside, columns = np.arange(most) < length[:, None], {}
+        for name, of in values.items():
+            padded = np.zeros(inside.shape, np.int32)
+            padded[inside] = of
+            columns[name] = padded
+        return columns | {LENGTH: length.astype(np.int32)}
+
+
+def _table(warehouse: Path, name: str, *columns: str) -> pa.Table:
+    return DeltaTable(str(warehouse / name)).to_pyarrow_table(columns=list(columns))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A log in which one domain has but a share of its people: nobody else's events there are known."""
+
+    log: Log
+    target: int
+    kept: np.ndarray
+    """[users] bool."""
+
+    @classmethod
+    def of(cls, log: Log, domain: str, share: float, seed: int) -> Cut:
+        """People drawn at random."""
+        target = log.domains.index(domain)
+        people = np.unique(log.user[log.domain == target])
+        kept = np.zeros(log.users, bool)
+        kept[np.random.default_rng(seed).choice(people, int(share * len(people)), replace=False)] = True
+        return cls(log, target, kept)
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """[events] bool: whether an event is known at all."""
+        return (self.log.domain != self.target) | self.kept[self.log.user]
+
+    @cached_property
+    def successors(self) -> pa.Table:
+        """Part ``transitions`` of a snapshot; see :func:`metarec_spark.features.transitions.transitions`."""
+        log, settings = self.log, self.log.settings
+        rows = np.flatnonzero(self.known & (log.part == TRAIN))
+        size, events = len(log.domain_of), np.bincount(log.item[rows], minlength=len(log.domain_of))
+        forward = followed(_contexts(log.packed(rows, *_bounds(log.user[rows]))), size, settings)
+        count, parts = np.maximum(events, 1.0), []
+        source = sparse.diags(count**-settings.source_damping)
+        for domain, similarity in enumerate(log.similarity):
+            items = np.flatnonzero(log.domain_of == domain)
+            after, before = forward[:, items], forward.T.tocsr()[:, items]
+            damped = source @ (after + settings.backward * before) @ sparse.diags(count[items] ** -settings.popularity_damping)
+            heaviest = strongest(damped + settings.similarity * similarity, settings.successors).tocoo()
+            row, place = heaviest.row, heaviest.col
+            signals = (np.asarray(of[row, place]).ravel().astype(np.float32) for of in (after, before, similarity))
+            names = (c.ITEM_IDX, "successor", *SIGNALS)
+            parts.append(pa.table(dict(zip(names, (row, items[place], *signals), strict=True))))
+        return pa.concat_tables(parts)
+
+    def snapshot(self, folder: Path, learns: str, train: Train, model: Model, source_events: int) -> Snapshot:
+        """What a kind of candidate learns: own, target, or uniform; or, for a base model, source."""
+        log = self.log
+        domains = [log.domains[self.target]] if learns == "own" else log.domains
+        mine, people = self.known & self.kept[log.user], self.kept
+        if learns == "own":
+            mine = mine & (log.domain == self.target)
+        elif learns == "source":
+            mine, people = log.domain != self.target, np.ones(log.users, bool)
+        elif learns == "uniform":
+            events = np.bincount(log.user[self.known & (log.part == TRAIN)], minlength=log.users)
+            others = np.random.default_rng(train.seed).permutation(np.flatnonzero(~self.kept))
+            taken = others[np.cumsum(events[others]) <= source_events]
+            people = people.copy()
+            people[taken] = True
+            mine = self.known & people[log.user]
+        rows = np.flatnonzero(mine & (log.part == TRAIN))
+        counted = rows if learns != "target" else np.flatnonzero(self.known & (log.part == TRAIN))
+        starts, ends = _bounds(log.user[rows])
+        long = ends - starts > 1
+        of = (lambda columns: columns | {c.DOMAIN: np.zeros_like(columns[c.DOMAIN])}) if learns == "own" else dict
+        shown = log.domain_of if learns != "own" else np.where(log.domain_of == self.target, 0, -1).astype(np.int32)
+        parts = {
+            SEQUENCES: of(log.packed(rows, starts[long], ends[long])),
+            ITEMS: {
+                c.ITEM_IDX: np.arange(len(shown), dtype=np.int32),
+                c.ITEM_ID: log.item_ids,
+                c.DOMAIN: shown,
+                "train_events": np.bincount(log.item[counted], minlength=len(shown)),
+            },
+            TOKENS: log.tokens,
+            VECTORS: {c.ITEM_IDX: np.zeros(0, np.int32), "vector": pa.array([], pa.list_(pa.float32()))},
+            SUCCESSORS: self.successors,
+        }
+        for name, part in ((c.VALIDATION, VALIDATION), (c.TEST, TEST)):
+            parts[name] = self._pairs(part, mine, of, learns)
+        for name, columns in parts.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            table = columns if isinstance(columns, pa.Table) else pa.table({n: _array(v) for n, v in columns.items()})
+            pq.write_table(table, folder / name / "1.parquet")
+        sections = {"model": model, "transitions": log.settings, "split": Split(), "features": log.features, "train": train}
+        manifest = {
+            "domains": domains,
+            "event_types": log.event_types,
+            "items": len(log.domain_of),
+            "max_length": log.features.max_length,
+            "vector_widths": [],
+            "gap_buckets": GAP_BUCKETS,
+            "kind": "base" if learns == "source" else "adapted",
+            "parent": None,
+            "serves": domains if learns == "source" else [log.domains[self.target]],
+            "ds": "2014-07-23",
+            "learnt_events": len(rows),
+            **{name: section.model_dump(mode="json") for name, section in sections.items()},
+        }
+        return Snapshot(folder, manifest, log.domains[self.target])
+
+    def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str) -> dict[str, Any]:
+        """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""
+        log = self.log
+        inside = log.domain != self.target if learns == "source" else self.kept[log.user] & (log.domain == self.target)
+        asked = np.flatnonzero(inside & (log.part == part))
+        asked = np.random.default_rng(part).permutation(asked)
+        rows = np.flatnonzero(mine & (log.part < part))
+        starts = np.searchsorted(rows, np.searchsorted(log.user, log.user[asked]))
+        columns = of(log.packed(rows, starts, np.searchsorted(rows, asked)))
+        domain = np.zeros(len(asked), np.int32) if learns == "own" else log.domain[asked]
+        return columns | {"target": log.item[asked], "target_domain": domain, PAIR: np.arange(1, len(asked) + 1)}
+
+
+def _bounds(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each user's rows start and end."""
+    starts = np.flatnonzero(np.append(True, user[1:] != user[:-1]))
+    return starts, np.append(starts[1:], len(user))
+
+
+def _contexts(columns: dict[str, Any]) -> Contexts:
+    return Contexts.packed([columns[name] for name in ARRAYS], columns[LENGTH])
+
+
+def _array(values: Any) -> Any:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]).cast(pa.list_(pa.int32()))
+    return values
