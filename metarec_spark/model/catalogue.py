@@ -87,6 +87,22 @@ class Catalogue:
         """For each domain, the indexes of its items, ascending; [I_d] int64."""
         return [np.flatnonzero(self.domain == d) for d in range(int(self.domain.max(initial=-1)) + 1)]
 
+    def links(self, domain: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the successors, those in one domain: items, and the successors' places in ``of_domain[domain]``, [n] each; and the
+        mask that takes their signals. Made once."""
+        if domain not in self._links:
+            part, items = self.successors, self.of_domain[domain]
+            into = self.domain[part.indices] == domain
+            place = np.empty(self.size, np.int32)
+            place[items] = np.arange(len(items), dtype=np.int32)
+            row = np.repeat(np.arange(self.size), np.diff(part.indptr))[into]
+            self._links[domain] = row, place[part.indices[into]], into
+        return self._links[domain]
+
+    @cached_property
+    def _links(self) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        return {}
+
 
 def pack_tokens(
     item_idx: np.ndarray, hashes: np.ndarray, weights: np.ndarray, items: int, most: int

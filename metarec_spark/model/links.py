@@ -48,10 +48,10 @@ class Links:
         shape = matrices[0].shape
         entries = [matrix.tocoo() for matrix in matrices]
         keys = [entry.row.astype(np.int64) * shape[1] + entry.col for entry in entries]
-        known = np.unique(np.concatenate(keys))
+        known, at = np.unique(np.concatenate(keys), return_inverse=True)
         signals = np.zeros((len(known), len(matrices)), np.float32)
-        for at, (key, entry) in enumerate(zip(keys, entries, strict=True)):
-            signals[np.searchsorted(known, key), at] = entry.data
+        number = np.repeat(np.arange(len(keys)), [len(key) for key in keys])
+        signals[at, number] = np.concatenate([entry.data for entry in entries])
         return cls.of(*np.divmod(known, shape[1]), signals, shape)
 
     def sums(self, ballots: Ballots, weights: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -43,7 +43,7 @@ class Linked:
     @classmethod
     def of(cls, catalogue: Catalogue, domain: int, lending: Lending, fusion: Fusion) -> Linked:
         """Of one domain, as g and the plain fusion were tuned there."""
-        part, (row, place, into) = catalogue.successors, transfer.links(catalogue, domain)
+        part, (row, place, into) = catalogue.successors, catalogue.links(domain)
         damping, similarity = transfer.damping(catalogue, domain, lending, row, place), part.similarity[into]
         signals = np.stack([part.forward[into] * damping, part.backward[into] * damping, similarity], 1)
         links = Links.of(row, place, signals, (catalogue.size, len(catalogue.of_domain[domain])))

@@ -41,7 +41,7 @@ def weights(catalogue: Catalogue, domain: int, lending: Lending) -> sparse.csr_m
     weight = (forward + backward · forward-of-the-way-back) / n(successor) ** popularity_damping / n(item) ** source_damping
     + similarity · scalar product of the content, n being training events and at least 1.
     """
-    part, (row, place, into) = catalogue.successors, links(catalogue, domain)
+    part, (row, place, into) = catalogue.successors, catalogue.links(domain)
     followed = part.forward[into] + np.float32(lending.backward) * part.backward[into]
     followed *= damping(catalogue, domain, lending, row, place)
     weight = (followed + np.float32(lending.similarity) * part.similarity[into]).astype(np.float32)
@@ -54,16 +54,6 @@ def damping(catalogue: Catalogue, domain: int, lending: Lending, row: np.ndarray
     events = np.maximum(catalogue.events, 1).astype(np.float32)
     column = catalogue.of_domain[domain][place]
     return (events**-lending.popularity_damping)[column] * (events**-lending.source_damping)[row]
-
-
-def links(catalogue: Catalogue, domain: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the catalogue's successors, those in one domain: items, and the successors' places in ``of_domain[domain]``, [n] each;
-    and the mask that takes their signals."""
-    part, items = catalogue.successors, catalogue.of_domain[domain]
-    into = catalogue.domain[part.indices] == domain
-    place = np.empty(catalogue.size, np.int32)
-    place[items] = np.arange(len(items), dtype=np.int32)
-    return np.repeat(np.arange(catalogue.size), np.diff(part.indptr))[into], place[part.indices[into]], into
 
 
 class Ballots(NamedTuple):

@@ -53,7 +53,7 @@ class Signals:
         cls,
         forward: sparse.csr_matrix,
         backward: sparse.csr_matrix,
-        alike: list[sparse.csr_matrix],
+        alike: Likeness,
         events: np.ndarray,
         items: np.ndarray,
     ) -> Signals:
@@ -76,20 +76,20 @@ class Signals:
             sparse.diags(counts[items] ** -VOTES.popularity_damping),
         )
         follows, precedes = ((row @ of @ column).tocsr().astype(np.float32) for of in (forward, backward))
-        near = strongest(sum(alike), _NEAREST)
-        near_home, linked = near[items], follows + np.float32(VOTES.backward) * precedes
+        near, near_home = alike.near, alike.near[items]
+        linked = follows + np.float32(VOTES.backward) * precedes
         # Of an item elsewhere, only items at home that are like it lend their links.
         hops = [(linked @ near_home).tocsr(), (near @ linked[items]).tocsr()]
         mine = events[items].astype(np.float32)
         theirs = (near_home @ mine) / (np.asarray(near_home.sum(1)).ravel() + np.float32(0.5))
         scale = np.float32(len(items) / (mine.sum() + 1))
         popularity = np.stack([np.log1p(of) for of in (mine, theirs, mine * scale, theirs * scale)], 1)
-        return cls(Links.joined([follows, precedes, *alike, *hops]), popularity.astype(np.float32))
+        return cls(Links.joined([follows, precedes, *alike.bands, *hops]), popularity.astype(np.float32))
 
     @classmethod
-    def of_catalogue(cls, catalogue: Catalogue, domain: int, likeness: list[sparse.csr_matrix] | None = None) -> Signals:
+    def of_catalogue(cls, catalogue: Catalogue, domain: int, likeness: Likeness | None = None) -> Signals:
         """From all training events; ``likeness`` is what :func:`alike` gives, where it was made before."""
-        part, (row, place, into) = catalogue.successors, transfer.links(catalogue, domain)
+        part, (row, place, into) = catalogue.successors, catalogue.links(domain)
         items = catalogue.of_domain[domain]
         shape = catalogue.size, len(items)
         links = [sparse.csr_matrix((of[into], (row, place)), shape) for of in (part.forward, part.backward)]
@@ -102,9 +102,18 @@ class Signals:
         return row, place, sums
 
 
-def alike(catalogue: Catalogue, domain: int) -> list[sparse.csr_matrix]:
-    """For each band, the scalar products of the items' tokens with those of the domain's items, [I, D] float32; of each row the
-    strongest, and never an item with itself."""
+@dataclass(frozen=True)
+class Likeness:
+    """Scalar products of the items' tokens with those of one domain's items, [I, D] float32; never of an item with itself."""
+
+    bands: list[sparse.csr_matrix]
+    """Over the tokens of each band; of each row the strongest."""
+    near: sparse.csr_matrix
+    """Over all of them; of each row the very strongest."""
+
+
+def alike(catalogue: Catalogue, domain: int) -> Likeness:
+    """Who is like whom by content."""
     items, (size, width) = catalogue.of_domain[domain], catalogue.tokens.shape
     item = np.repeat(np.arange(size), width)
     shape = size, len(catalogue.token_hashes)
@@ -120,17 +129,25 @@ def alike(catalogue: Catalogue, domain: int) -> list[sparse.csr_matrix]:
             kept = (product.data[other], (product.row[other], product.col[other]))
             parts.append(strongest(sparse.csr_matrix(kept, product.shape), _MOST_ALIKE))
         found.append(sparse.vstack(parts, "csr", np.float32))
-    return found
+    return Likeness(found, strongest(sum(found), _NEAREST))
 
 
 def strongest(matrix: sparse.spmatrix, most: int) -> sparse.csr_matrix:
     """The ``most`` largest entries of each row; ties go to the smaller column."""
-    matrix = matrix.tocoo()
-    order = np.lexsort((matrix.col, -matrix.data, matrix.row))
-    row = matrix.row[order]
-    count = np.bincount(row, minlength=matrix.shape[0])
-    kept = order[np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count) < most]
-    return sparse.csr_matrix((matrix.data[kept], (matrix.row[kept], matrix.col[kept])), matrix.shape)
+    matrix = matrix.tocsr()
+    matrix.sort_indices()
+    count = np.diff(matrix.indptr)
+    least = np.full(len(count), -np.inf)
+    for row in np.flatnonzero(count > most):
+        entries = matrix.data[matrix.indptr[row] : matrix.indptr[row + 1]]
+        least[row] = np.partition(entries, len(entries) - most)[len(entries) - most]
+    row = np.repeat(np.arange(len(count)), count)
+    above, equal = matrix.data > least[row], matrix.data == least[row]
+    left = most - np.bincount(row[above], minlength=len(count))
+    before = np.cumsum(equal)
+    first = np.append(0, before)[matrix.indptr[:-1]]
+    kept = above | (equal & (before - first[row] <= left[row]))
+    return sparse.csr_matrix((matrix.data[kept], (row[kept], matrix.indices[kept])), matrix.shape)
 
 
 class Weigher(Network):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from metarec_spark import columns as c
 from metarec_spark.model import bundle
@@ -18,7 +17,7 @@ from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.model.weigher import Signals, alike
+from metarec_spark.model.weigher import Likeness, Signals, alike
 from metarec_spark.scoring.ranking import block_rows, hide, places, ranks
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.training.distributed import Alone
@@ -36,11 +35,12 @@ _MOST_ROWS = 256
 class Snapshot:
     """What candidates of one kind learn, and the target's pairs; what is made of it is made once, and stays in memory."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], domain: str) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], domain: str, alike: dict[str, Likeness] | None = None) -> None:
+        """``alike`` is what other snapshots of the same items found, by domain; it is added to."""
         self.folder, self.manifest = folder, manifest
         self.target = manifest["domains"].index(domain)
         """Position of the target among the domains."""
-        self._alike: dict[int, list[sparse.csr_matrix]] = {}
+        self._alike = {} if alike is None else alike
         self._held: dict[str, Held] = {}
 
     @cached_property
@@ -53,11 +53,12 @@ class Snapshot:
         """What is known of the items."""
         return self.items[0]
 
-    def alike(self, domain: int) -> list[sparse.csr_matrix]:
+    def alike(self, domain: int) -> Likeness:
         """Which items are alike; see :func:`metarec_spark.model.weigher.alike`."""
-        if domain not in self._alike:
-            self._alike[domain] = alike(self.catalogue, domain)
-        return self._alike[domain]
+        name = self.manifest["domains"][domain]
+        if name not in self._alike:
+            self._alike[name] = alike(self.catalogue, domain)
+        return self._alike[name]
 
     @cached_property
     def signals(self) -> Signals:

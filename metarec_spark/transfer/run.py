@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from metarec_spark.features.run import transitions_as_of, users_as_of
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
+from metarec_spark.model.weigher import Likeness
 from metarec_spark.scoring.run import newest_approved
 from metarec_spark.storage import local_path, read_json, write_json
 from metarec_spark.training import snapshot
@@ -99,6 +100,8 @@ class _Task:
     known: dict[str, Any]
     tables: dict[str, DataFrame]
     pairs: int
+    alike: dict[str, Likeness] = field(default_factory=dict)
+    """What the snapshots found of the items, which are the same in all of them."""
 
     @classmethod
     def of(cls, job: Job, domain: str) -> _Task:
@@ -149,7 +152,7 @@ class _Task:
         """The events that a kind of candidate learns; written once."""
         folder, done = self.work / learns, self.work / f"{learns}.json"
         if done.exists():
-            return Snapshot(folder, read_json(done), self.domain)
+            return Snapshot(folder, read_json(done), self.domain, self.alike)
         adapt, job = self.job.config.adapt, self.job
         mine = self.users.where(people.of_domain(self.users, self.domain))
         known = {**self.known, "domains": [self.domain]} if learns == "own" else self.known
@@ -173,7 +176,7 @@ class _Task:
         manifest |= {"serves": [self.domain], "learnt_events": int(events)}
         write_json(done, manifest)
         log.info("snapshot %s: %d sequences, %d events", learns, rows, events)
-        return Snapshot(folder, manifest, self.domain)
+        return Snapshot(folder, manifest, self.domain, self.alike)
 
 
 def _advised(task: _Task, facts: dict[str, float]) -> list[Mode]:

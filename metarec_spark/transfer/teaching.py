@@ -15,7 +15,7 @@ from scipy import sparse
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.model.weigher import Signals, Weigher, alike
+from metarec_spark.model.weigher import Likeness, Signals, Weigher, alike
 from metarec_spark.scoring.ranking import places
 from metarec_spark.sections import Transitions
 from metarec_spark.training.loader import Shard, contexts, read
@@ -46,7 +46,7 @@ class Lesson:
         sequences: Contexts,
         catalogue: Catalogue,
         domain: int,
-        likeness: list[sparse.csr_matrix],
+        likeness: Likeness,
         settings: Transitions,
         most: int,
         draw: np.random.Generator,
@@ -124,7 +124,7 @@ def taught(
     target: int,
     settings: Transitions,
     seed: int,
-    likeness: Callable[[int], list[sparse.csr_matrix]] | None = None,
+    likeness: Callable[[int], Likeness] | None = None,
 ) -> Weigher:
     """A weigher for one domain of a snapshot: taught by the other domains where there are any, then by the domain itself.
 

@@ -21,7 +21,7 @@ from scipy import sparse
 from metarec_spark import columns as c
 from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.model.weigher import strongest
+from metarec_spark.model.weigher import Likeness, strongest
 from metarec_spark.sections import Features, Model, Split, Train, Transitions
 from metarec_spark.training.snapshot import ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
 from metarec_spark.training.snapshot import TRANSITIONS as SUCCESSORS
@@ -52,6 +52,7 @@ class Log:
         self.event_type = pc.index_in(types, pa.array(self.event_types)).to_numpy() + 1
         self.seconds = pc.list_flatten(rows[c.EVENT_TIME]).cast(pa.timestamp("s"), safe=False).cast("int64").to_numpy()
         self.part = self._leave_one_out()
+        self.alike: dict[str, Likeness] = {}
         content = _table(warehouse, c.ITEM_CONTENT, c.ITEM_IDX, "tokens", "weights").combine_chunks()
         item = np.repeat(content[c.ITEM_IDX].to_numpy(), pc.list_value_length(content["tokens"]).to_numpy())
         word = pc.list_flatten(content["tokens"]).combine_chunks().dictionary_encode()
@@ -211,7 +212,7 @@ class Cut:
             "learnt_events": len(rows),
             **{name: section.model_dump(mode="json") for name, section in sections.items()},
         }
-        return Snapshot(folder, manifest, log.domains[self.target])
+        return Snapshot(folder, manifest, log.domains[self.target], log.alike)
 
     def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str) -> dict[str, Any]:
         """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""

@@ -32,7 +32,7 @@ def drawn(seed: int = 0) -> Weigher:
 
 
 def test_likeness_is_kept_apart_by_how_rare_the_shared_token_is():
-    rare, usual, frequent = (of.toarray() for of in alike(catalogue(120, tokens=TOKENS), 0))
+    rare, usual, frequent = (of.toarray() for of in alike(catalogue(120, tokens=TOKENS), 0).bands)
     assert rare.shape == (120, 60)
     assert rare[0, 2] == rare[4, 0] / 1.0 == pytest.approx(0.6 * 0.5)
     assert rare[1, 0] == pytest.approx(0.8 * 0.6), "an item of another domain is like those of this one"
@@ -50,7 +50,7 @@ def test_signals_and_two_hops_by_hand():
     assert len(named) == SIGNALS
     assert named[0][2, 2] == pytest.approx(damped)
     assert named[1][4, 1] == pytest.approx(3.0 * 4**-0.1 * 2**-0.3), "what precedes, the other way round"
-    near = sum(alike(of, 0)).toarray()
+    near = alike(of, 0).near.toarray()
     assert named[5][2, 0] == pytest.approx(damped * near[4, 0]), "what is like the item that follows"
     assert signals.popularity.shape == (60, POPULARITIES)
     assert signals.popularity[2, 0] == pytest.approx(np.log1p(4))
