@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,13 +21,14 @@ import pyarrow.parquet as pq
 import torch
 from deltalake import DeltaTable
 from scipy import sparse
-from transfer import EVENTS, configuration, run
+from transfer import configured
 
 from metarec_spark.model import bundle
 from metarec_spark.scoring.ranking import places, seen_places, sparse_ranks
 from metarec_spark.storage import local_path
 from metarec_spark.training.validation import gain
 
+EVENTS = ("user_id", "item_id", "domain", "event_type", "event_time")
 SCORERS = ("model", "base", "transfer", "popularity")
 
 
@@ -65,9 +67,11 @@ def asked(options: argparse.Namespace, events: pd.DataFrame, cold: set[str], fol
     if not (folder / "done").exists():
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pandas(left, preserve_index=False), folder / "events.parquet")
-        configuration(folder, [options.log], [folder / "events.parquet"])
+        configured(folder, [folder / "events.parquet"], [options.log / "items.parquet"])
+        sets = [part for override in options.set for part in ("--set", override)]
         for command in ("extract", "train", "evaluate"):
-            run(command, folder, options)
+            run = ["metarec", command, "--config", folder / "metarec.toml", "--ds", options.ds, *sets]
+            subprocess.run(run, stdout=subprocess.DEVNULL, check=True)
         (folder / "done").touch()
     metrics = DeltaTable(str(folder / "tables" / "metrics")).to_pandas()
     rows = metrics.query("split == 'test' and segment == 'cold_user' and metric == 'ndcg' and k == 10")

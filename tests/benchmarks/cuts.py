@@ -1,7 +1,7 @@
 """Cuts of a log: one domain keeps a share of its people, all else stays; written as the snapshots that candidates learn from.
 
 Read from a warehouse's tables and cut in memory, as many cuts want a way without an extract for each. What is held out, counted and
-written is what the jobs hold out, count and write: ``tests/benchmarks/transfer.py --check`` compares.
+written is what the jobs hold out, count and write; ``transfer.py --by-jobs`` sends a cut through them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Log:
         self.domains = sorted(pc.unique(items[c.DOMAIN]).to_pylist())
         self.domain_of = pc.index_in(items[c.DOMAIN], pa.array(self.domains)).to_numpy().astype(np.int32)
         rows = _table(warehouse, c.USER_SEQUENCES, c.USER_ID, c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME).sort_by(c.USER_ID)
+        self.user_ids = rows[c.USER_ID].to_pylist()
         length = pc.list_value_length(rows[c.ITEM_IDX]).to_numpy()
         self.users = len(length)
         self.user = np.repeat(np.arange(self.users), length)

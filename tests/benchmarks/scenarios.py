@@ -16,7 +16,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from transfer import PLAIN, adapted, prepared
+from transfer import run
+
+from metarec_spark.transfer.modes import MODES
 
 PLATFORMS = ("shop", "social", "music", "video", "search")
 FIRST_DAY, LAST_DAY = "2024-01-01", "2024-01-30"
@@ -27,7 +29,8 @@ def main() -> None:
     parser.add_argument("--target", nargs="+", default=list(PLATFORMS), choices=PLATFORMS)
     parser.add_argument("--taste", type=float, nargs="+", default=[1.0])
     parser.add_argument("--share", type=float, nargs="+", default=[0.05, 0.2])
-    parser.add_argument("--cuts", type=int, default=1)
+    parser.add_argument("--cuts", type=int, nargs=2, default=[0, 1], help="first, and one after the last")
+    parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=list(MODES))
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--items", type=int, default=2_000)
@@ -60,18 +63,18 @@ def generated(options: argparse.Namespace, taste: float) -> Path:
 
 def scenario(options: argparse.Namespace, log: Path, taste: float, target: str, share: float) -> float:
     """Adapt to cuts of one platform; gain in test NDCG@10 of what the guard chose, over the best that takes nothing from others."""
-    place = argparse.Namespace(log=[log], target=target, share=share, ds=LAST_DAY, set=options.set)
-    out = (options.out / f"taste-{taste}").absolute()
-    base, found = prepared(place, out), []
-    for cut in range(options.cuts):
-        rows = adapted(place, out, base, cut)
-        of = {row["mode"]: row for row in sorted(rows, key=lambda row: (row["share"], -row["seed"]))}
-        used = next(row["mode"] for row in rows if row["used"])
-        by = {kind: max((of[m]["test_ndcg"], m) for m in of if (m in PLAIN) == kind) for kind in (True, False)}
-        found.append((of[used]["test_ndcg"] / by[True][0] - 1, by, used))
+    task = {"log": [log], "target": target, "share": share, "ds": LAST_DAY, "source": None, "scramble": False}
+    rows = run(argparse.Namespace(**vars(options) | task), (options.out / f"taste-{taste:g}").absolute())
+    found = []
+    for cut in range(*options.cuts):
+        of = {row["mode"]: row["test_ndcg"] for row in rows if row["cut"] == cut and row["seed"] == 0}
+        used = next(row["mode"] for row in rows if row["used"] and row["cut"] == cut)
+        best = [max((of[name], name) for name in of if MODES[name].plain == plain) for plain in (True, False)]
+        found.append((of[used] / best[0][0] - 1, best, used))
     gain = statistics.mean(row[0] for row in found)
-    plain, transfer = (f"{found[0][1][kind][1]} {found[0][1][kind][0]:.4f}" for kind in (True, False))
-    print(f"| {target} | {taste:g} | {share:.0%} | {plain} | {transfer} | {found[0][2]} | {gain:+.1%} |", flush=True)
+    plain, transfer = (f"{name} {value:.4f}" for value, name in found[0][1])
+    used = ", ".join(row[2] for row in found)
+    print(f"| {target} | {taste:g} | {share:.0%} | {plain} | {transfer} | {used} | {gain:+.1%} |", flush=True)
     return gain
 
 

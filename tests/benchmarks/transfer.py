@@ -4,7 +4,8 @@ python tests/benchmarks/transfer.py --target kitchen --share 0.05 --log ../share
 python tests/benchmarks/transfer.py --target beauty --share 0.2 --log ../shared/data/beauty ../shared/data/toys ../shared/data/sports
 
 The logs are extracted once and cut in memory (cuts.py); candidates are made, ranked and judged by the code of ``metarec adapt``.
-Each cut's rows are kept in OUT/runs.jsonl, with the statistics of its task.
+Each cut's rows are kept in OUT/runs.jsonl, with the statistics of its task. With ``--by-jobs``, the first cut goes through the jobs
+extract, train, evaluate and adapt instead, in a warehouse of its own: the same rows, all modes, and minutes.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from cuts import TRAIN, Cut, Log
+from deltalake import DeltaTable
 
 from metarec_spark.config import load
 from metarec_spark.model.transfer import Lending
@@ -46,6 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--share", type=float, default=0.05, help="share of the target's users that is left")
     parser.add_argument("--cuts", type=int, nargs=2, default=[0, 3], help="first, and one after the last")
+    parser.add_argument("--by-jobs", action="store_true", help="run the jobs, on the first cut")
     parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=list(MODES))
     parser.add_argument("--ds", default=DAY, help="last day of the logs")
     parser.add_argument("--out", type=Path, default=Path("warehouse/transfer"))
@@ -55,7 +62,7 @@ def main() -> None:
         if not (log / "events.parquet").exists():
             sys.exit(f"this benchmark needs the log {log}; it is not there")
     out = options.out.absolute()
-    show(options, run(options, out))
+    show(options, by_jobs(options, out) if options.by_jobs else run(options, out))
 
 
 def run(options: argparse.Namespace, out: Path) -> list[dict]:
@@ -82,15 +89,54 @@ def extracted(options: argparse.Namespace, out: Path) -> Path:
     folder = out / "+".join(log.name for log in options.log)
     if not (folder / "done").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"warehouse = {json.dumps(file_uri(folder / 'tables'))}"]
-        for section, file in (("sources", "events.parquet"), ("items", "items.parquet")):
-            for log in options.log:
-                lines += [f"[[{section}]]", f"path = {json.dumps(file_uri(log / file))}"]
-        (folder / "metarec.toml").write_text("\n".join([*lines, "[split]", 'protocol = "leave_one_out"', ""]), encoding="utf-8")
+        configured(folder, *([log / name for log in options.log] for name in ("events.parquet", "items.parquet")))
         command = ["metarec", "extract", "--config", folder / "metarec.toml", "--ds", options.ds]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         (folder / "done").touch()
     return folder / "tables"
+
+
+def by_jobs(options: argparse.Namespace, out: Path) -> list[dict]:
+    """The rows of ``transfer_runs`` after a base model was trained on the source and the target's first cut came in."""
+    folder, number = out / f"jobs-{options.target}-{options.share}", options.cuts[0]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    warehouse = extracted(options, out)
+    log = Log(warehouse, load(warehouse.parent / "metarec.toml", options.set).transitions)
+    cut = Cut.of(log, options.target, options.share, number)
+    kept, files = pa.array(log.user_ids)[cut.kept], []
+    for file in (file / "events.parquet" for file in options.log):
+        events = pq.read_table(file, columns=["user_id", "item_id", "domain", "event_type", "event_time"])
+        inside = pc.equal(events["domain"], options.target)
+        files += [folder / f"{file.parent.name}-source.parquet", folder / f"{file.parent.name}-target.parquet"]
+        pq.write_table(events.filter(pc.invert(inside)), files[-2])
+        pq.write_table(events.filter(pc.and_(inside, pc.is_in(events["user_id"], kept))), files[-1])
+    items, sets = [file / "items.parquet" for file in options.log], [part for of in options.set for part in ("--set", of)]
+
+    def job(command: str, *more: str) -> float:
+        start = time.monotonic()
+        run = ["metarec", command, "--config", folder / "metarec.toml", "--ds", options.ds, *sets, *more]
+        subprocess.run(run, stdout=subprocess.DEVNULL, check=True)
+        return time.monotonic() - start
+
+    configured(folder, [file for file in files if "source" in file.name], items)
+    minutes = {name: job(name) / 60 for name in ("extract", "train", "evaluate")}
+    configured(folder, files, items)
+    minutes |= {"extract with the target": job("extract") / 60, "adapt": job("adapt", "--domain", options.target) / 60}
+    minutes["full retraining"] = job("train") / 60
+    print("minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()))
+    rows = DeltaTable(str(folder / "tables" / "transfer_runs")).to_pyarrow_table().to_pylist()
+    last = {(row["mode"], row["seed"]): row for row in sorted(rows, key=lambda row: row["share"])}
+    return [{**row, "cut": number} for row in last.values()]
+
+
+def configured(folder: Path, events: list[Path], items: list[Path]) -> None:
+    """Write a configuration."""
+    lines = [f"warehouse = {json.dumps(file_uri(folder / 'tables'))}"]
+    for section, files in (("sources", events), ("items", items)):
+        for file in files:
+            lines += [f"[[{section}]]", f"path = {json.dumps(file_uri(file))}"]
+    (folder / "metarec.toml").write_text("\n".join([*lines, "[split]", 'protocol = "leave_one_out"', ""]), encoding="utf-8")
 
 
 def limited(log: Log, options: argparse.Namespace) -> Log:

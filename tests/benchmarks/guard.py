@@ -1,0 +1,92 @@
+"""How often the guard was right, and how well the gain of a transfer is told beforehand, over all tasks that transfer.py has run.
+
+python tests/benchmarks/guard.py [--runs warehouse/transfer/runs.jsonl ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from metarec_spark.transfer.modes import MODES
+from metarec_spark.transfer.predictor import FEWEST_TASKS, Trial, advise, leave_one_task_out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, nargs="+", default=[Path("warehouse/transfer/runs.jsonl")])
+    options = parser.parse_args()
+    tasks: dict[str, dict[str, dict]] = {}
+    for file in options.runs:
+        if not file.exists():
+            sys.exit(f"{file} is not there: run tests/benchmarks/transfer.py first")
+        for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            if row["seed"] == 0:
+                tasks.setdefault(row["task"], {})[row["mode"]] = row
+    guard(tasks)
+    predictor(tasks)
+
+
+def guard(tasks: dict[str, dict[str, dict]]) -> None:
+    """A row a task: the best by validation of both kinds, which was used, and what the test says of it."""
+    print("| task | plain | transfer | used | test gain of the transfer, ± standard error | right |\n|---|---|---|---|---|---|")
+    rights, used_count, losses = 0, 0, []
+    for task, of in sorted(tasks.items()):
+        plain, transfer = (
+            max((row for row in of.values() if MODES[row["mode"]].plain == kind), key=lambda row: row["ndcg"])
+            for kind in (True, False)
+        )
+        used = next(row for row in of.values() if row["used"])
+        gain, error = paired(transfer, plain)
+        lent = used is transfer
+        # Wrong is a use where the transfer is worse by more than noise, and a refusal where it is better by more.
+        right = (gain if lent else -gain) > -2 * error
+        rights, used_count = rights + right, used_count + lent
+        losses.append((gain, error) if lent else (0.0, 0.0))
+        names = f"{plain['mode']} {plain['test_ndcg']:.4f} | {transfer['mode']} {transfer['test_ndcg']:.4f} | {used['mode']}"
+        print(f"| {task} | {names} | {gain:+.4f} ± {error:.4f} | {'yes' if right else 'no'} |")
+    gain, error = min(losses)
+    print(f"\n{len(tasks)} tasks: a transfer was used in {used_count}, the guard was right in {rights};")
+    print(f"worst loss against the plain model {gain:+.4f} ± {error:.4f}")
+
+
+def paired(one: dict, other: dict) -> tuple[float, float]:
+    """Mean difference of two modes' test pairs, and its standard error."""
+    difference = np.array(one["test"]) - np.array(other["test"])
+    return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
+
+
+def predictor(tasks: dict[str, dict[str, dict]]) -> None:
+    """Error of the predicted gains where a task is left out, and what following its advice there saves and costs."""
+    trials = [
+        Trial(task, mode, row["statistics"], row["gain"])
+        for task, of in tasks.items()
+        for mode, row in of.items()
+        if not MODES[mode].plain
+    ]
+    if len({trial.task for trial in trials}) < FEWEST_TASKS:
+        return print(f"\npredictor: {FEWEST_TASKS} tasks are needed")
+    error = leave_one_task_out(trials)
+    print(f"\npredictor, leave one task out: rank correlation of a task's modes {error.rank_correlation:.2f};")
+    print(f"mean absolute error of the gain {error.absolute:.3f}, of each mode's mean gain {error.absolute_of_mean:.3f}")
+    made, saved, lost = 0, 0, []
+    for task in tasks:
+        inside = {trial.mode: trial for trial in trials if trial.task == task}
+        if not inside:
+            continue
+        advice = advise([trial for trial in trials if trial.task != task], next(iter(inside.values())).statistics, list(inside))
+        made, saved = made + len(inside), saved + len(advice.hopeless)
+        lost.append(max(0.0, *(t.gain for t in inside.values())) - max(0.0, *(inside[mode].gain for mode in advice.order)))
+    print(
+        f"its advice saves {saved} of {made} trials; validation gain lost by it {np.mean(lost):.4f} in the mean, at most {max(lost):.4f}"
+    )
+    return None
+
+
+if __name__ == "__main__":
+    main()
