@@ -31,7 +31,8 @@ from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.storage import write_json
 
-FORMAT, READABLE = 5, (3, 4, 5)  # 3 has no weigher, and 4 no stacking
+FORMAT, READABLE = 6, (3, 4, 5, 6)  # 3 has no weigher, 4 no stacking; up to 5, a weigher read other sums
+_WEIGHER_SINCE = 6
 _WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
 
 
@@ -176,6 +177,8 @@ def load(folder: Path) -> Bundle:
     catalogue = Catalogue(**part, vectors=vectors, successors=successors)
     model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
     model.load_state_dict(_part(tensors, "state."))
+    if _part(tensors, "weigher.") and manifest["format"] < _WEIGHER_SINCE:
+        raise DataError(f"model {folder}: a weigher of format {manifest['format']}, not {FORMAT}: adapt again")
     networks = [_network(kind(), _part(tensors, part)) for kind, part in ((Weigher, "weigher."), (Stacking, "stacking."))]
     return Bundle(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, *networks)
 

@@ -62,11 +62,11 @@ class Links:
         weights
             [ballots, W]: the signals of an event are summed with each of them.
         """
-        user, item, _, _ = ballots
+        item = ballots.item
         count = self.indptr[item + 1] - self.indptr[item]
         event = np.repeat(np.arange(len(item)), count)
         link = np.arange(len(event)) + np.repeat(self.indptr[item] - np.cumsum(count) + count, count)
-        pair, at = np.unique(user[event] * self.size + self.place[link], return_inverse=True)
+        pair, at = np.unique(ballots.user[event] * self.size + self.place[link], return_inverse=True)
         signals, weights = self.signals[link].T, weights[event].T
         sums = np.empty((len(weights) * len(signals), len(pair)), np.float32)
         for found, (weight, signal) in zip(sums, product(weights, signals), strict=True):

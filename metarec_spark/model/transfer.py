@@ -67,6 +67,8 @@ class Ballots(NamedTuple):
     item: np.ndarray
     age: np.ndarray
     share: np.ndarray
+    inside: np.ndarray
+    """Whether the event is in the domain."""
 
 
 def ballots(contexts: Contexts, domain: int, lending: Lending) -> Ballots:
@@ -81,12 +83,12 @@ def ballots(contexts: Contexts, domain: int, lending: Lending) -> Ballots:
         last = np.cumsum(np.bincount(user[part], minlength=len(length))) - 1
         age[part] = last[user[part]] - np.arange(part.sum())
     counts = (age < lending.history) & (share > 0)
-    return Ballots(user[counts], item[counts], age[counts], share[counts])
+    return Ballots(*(of[counts] for of in (user, item, age, share, inside)))
 
 
 def votes(contexts: Contexts, domain: int, size: int, lending: Lending) -> sparse.csr_matrix:
     """Weight of each item in each user's history, [B, I] float32."""
-    user, item, age, share = ballots(contexts, domain, lending)
+    user, item, age, share, _ = ballots(contexts, domain, lending)
     weight = (share * lending.history_decay**age).astype(np.float32)
     return sparse.csr_matrix((weight, (user, item)), shape=(len(contexts.length), size))
 

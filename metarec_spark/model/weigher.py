@@ -19,7 +19,8 @@ from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import Contexts
 
 DECAYS = (0.0, 0.6, 0.9)
-"""Each signal is summed over a user's events with each of these: the newest alone, the recent ones, all."""
+"""Each signal is summed over a user's events in the domain with each of these: the newest alone, the recent ones, all; and over
+those elsewhere with the last. What they are worth beside each other is learnt."""
 VOTES = Lending(
     backward=0.4,
     popularity_damping=0.3,
@@ -27,12 +28,13 @@ VOTES = Lending(
     similarity=1.0,
     history=30,
     history_decay=0.0,
-    across_domains=0.3,
+    across_domains=1.0,
 )
 """Which events count, and how counts are damped; of the rest nothing is used."""
 BANDS = ((2, 30), (31, 250), (251, 1000))
 """Content tokens by the number of items that have them: a rare word in common says more, and something else, than a usual one."""
 SIGNALS = 4 + len(BANDS)
+SUMS = SIGNALS * (len(DECAYS) + 1)
 POPULARITIES = 4
 _MOST_ALIKE, _NEAREST = 200, 30
 _ROWS = 2048
@@ -96,9 +98,12 @@ class Signals:
         return cls.of(*links, likeness or alike(catalogue, domain), catalogue.events, items)
 
     def features(self, contexts: Contexts, domain: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, places and sums [n, C] of the items that any signal of a user touches; C is SIGNALS · len(DECAYS)."""
+        """Rows, places and sums [n, SUMS] of the items that any signal of a user touches."""
         ballots = transfer.ballots(contexts, domain, VOTES)
-        row, place, sums, _ = self.links.sums(ballots, ballots.share[:, None] * np.array(DECAYS) ** ballots.age[:, None])
+        weights = np.array([*DECAYS, DECAYS[-1]]) ** ballots.age[:, None]
+        weights[:, :-1] *= ballots.inside[:, None]
+        weights[:, -1] *= ~ballots.inside
+        row, place, sums, _ = self.links.sums(ballots, weights)
         return row, place, sums
 
 
@@ -154,16 +159,16 @@ class Weigher(Network):
     """(Sums, popularity) → a score."""
 
     def __init__(self) -> None:
-        super().__init__(2 * SIGNALS * len(DECAYS) + POPULARITIES)
+        super().__init__(2 * SUMS + POPULARITIES)
 
     def forward(self, sums: Tensor, popularity: Tensor) -> Tensor:
-        """[n, C] and [n, POPULARITIES] → [n]."""
+        """[n, SUMS] and [n, POPULARITIES] → [n]."""
         return self.score(torch.cat([*of_sums(sums), popularity], 1))
 
     def of_popularity(self, signals: Signals) -> Tensor:
         """[D]: score of each item for a user whom nothing links to it."""
         popularity = torch.from_numpy(signals.popularity)
-        return self(popularity.new_zeros(len(popularity), SIGNALS * len(DECAYS)), popularity)
+        return self(popularity.new_zeros(len(popularity), SUMS), popularity)
 
     def of_links(self, signals: Signals, contexts: Contexts, domain: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, places and scores [n] of the items that a user's events touch."""

@@ -21,8 +21,8 @@ from metarec_spark.sections import Transitions
 from metarec_spark.training.loader import Shard, contexts, read
 from metarec_spark.training.validation import placed
 
-CUTS, MOST_PAIRS = 4, 1_000
-"""Cuts of each other domain, and pairs asked in one."""
+PAIRS, MOST_PAIRS, MOST_CUTS = 4_000, 1_000, 8
+"""Pairs asked in all cuts of another domain, about; at most in one cut; and cuts, at most."""
 MOST_EVENTS = 2_000_000
 _USERS = 8
 log = logging.getLogger("metarec_spark")
@@ -134,7 +134,7 @@ def taught(
         Part ``sequences``. People are dealt to its row groups by a hash; once ``MOST_EVENTS`` events are in memory, the other row
         groups are left out.
     target
-        Position of the domain. Of every other domain, ``CUTS`` cuts with as many people as it has are posed as new.
+        Position of the domain. Of every other domain, cuts with as many people as it has are posed as new.
     likeness
         What :func:`metarec_spark.model.weigher.alike` gives for a domain; None: it is made here.
     """
@@ -147,9 +147,9 @@ def taught(
     others = [domain for domain, of in enumerate(people) if domain != target and len(of)]
     lessons = []
     for domain in others:
-        known = likeness(domain)
-        for _ in range(CUTS):
-            cut = np.sort(draw.permutation(people[domain])[: max(len(people[target]), 1)])
+        known, size = likeness(domain), min(len(people[domain]), max(len(people[target]), 1))
+        for _ in range(min(MOST_CUTS, -(-PAIRS // min(size, MOST_PAIRS)))):
+            cut = np.sort(draw.permutation(people[domain])[:size])
             part = sequences.take(torch.from_numpy(cut))
             lessons.append(Lesson.of(part, catalogue, domain, known, settings, MOST_PAIRS, draw))
     if lessons:

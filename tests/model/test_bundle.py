@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from metarec_spark.errors import DataError
 from metarec_spark.model import bundle
+from metarec_spark.model.weigher import Weigher
 
 
 def test_a_loaded_model_gives_the_scores_of_the_saved_one(tmp_path):
@@ -74,6 +75,14 @@ def test_a_model_of_the_format_before_is_read(tmp_path):
     file = saved(tmp_path) / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 3}))
     assert bundle.load(tmp_path).weigher is None
+
+
+def test_a_weigher_that_read_other_sums_is_not_read(tmp_path):
+    file = saved(tmp_path, weigher=Weigher()) / "manifest.json"
+    assert bundle.load(tmp_path).weigher
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 5}))
+    with pytest.raises(DataError, match="a weigher of format 5, not 6: adapt again"):
+        bundle.load(tmp_path)
 
 
 def test_the_folder_holds_numbers_and_text_and_nothing_pickled(tmp_path):

@@ -64,9 +64,20 @@ def test_features_sum_the_signals_of_a_users_events_with_each_decay():
     row, place, features = signals.features(contexts([[2, 4], []]), 0)
     (found,) = features[(row == 0) & (place == 3)].numpy()
     forward = dense(signals)[0]
-    expected = [forward[4, 3] + decay * forward[2, 3] for decay in DECAYS]
-    np.testing.assert_allclose(found.reshape(len(DECAYS), SIGNALS)[:, 0], expected, rtol=1e-6)
+    expected = [*(forward[4, 3] + decay * forward[2, 3] for decay in DECAYS), 0.0]
+    np.testing.assert_allclose(found.reshape(-1, SIGNALS)[:, 0], expected, rtol=1e-6)
     assert not (row == 1).any(), "a user without events is linked to nothing"
+
+
+def test_what_is_said_by_events_elsewhere_is_summed_apart():
+    follows = np.zeros((20, 20))
+    follows[1, 6], follows[3, 6], follows[4, 6] = 5.0, 2.0, 1.0
+    signals = Signals.of_catalogue(catalogue(transitions=follows, tokens=[]), 0)
+    row, place, features = signals.features(contexts([[1, 4, 3], [3]]), 0)
+    found = features.numpy().reshape(len(row), -1, SIGNALS)[place == 3, :, 0]
+    forward = dense(signals)[0][:, 3]
+    np.testing.assert_allclose(found[0], [*[forward[4]] * len(DECAYS), forward[3] + DECAYS[-1] * forward[1]], rtol=1e-6)
+    np.testing.assert_allclose(found[1], [*[0.0] * len(DECAYS), forward[3]], rtol=1e-6)
 
 
 def test_items_that_nothing_links_get_the_score_of_their_popularity():
