@@ -95,7 +95,7 @@ class Catalogue:
             into = self.domain[part.indices] == domain
             place = np.empty(self.size, np.int32)
             place[items] = np.arange(len(items), dtype=np.int32)
-            row = np.repeat(np.arange(self.size), np.diff(part.indptr))[into]
+            row = np.repeat(np.arange(self.size, dtype=np.int32), np.diff(part.indptr))[into]
             self._links[domain] = row, place[part.indices[into]], into
         return self._links[domain]
 

@@ -6,7 +6,7 @@ an item.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,10 +16,11 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from metarec_spark.model.transfer import Ballots
+from metarec_spark.model.transformer import Contexts
 
 HIDDEN = 32
-USERS = 32
-"""Whose sums are made at once: memory is some hundred bytes for each of their pairs."""
+BLOCK_LINKS = 500_000
+"""Links of the users whose sums are made at once, about: memory is some hundred bytes for each."""
 _ROWS = 2048
 
 
@@ -43,16 +44,24 @@ class Links:
         return cls(indptr, place.astype(np.int64), signals.astype(np.float32), shape[1])
 
     @classmethod
-    def joined(cls, matrices: Sequence[sparse.csr_matrix]) -> Links:
-        """From one matrix [I, D] a signal."""
-        shape = matrices[0].shape
+    def joined(cls, matrices: Sequence[sparse.csr_matrix], rows: np.ndarray, items: int) -> Links:
+        """From one matrix a signal, [rows, D], where ``rows`` are some of all ``items``, ascending; the others have no links."""
+        shape = items, matrices[0].shape[1]
         entries = [matrix.tocoo() for matrix in matrices]
-        keys = [entry.row.astype(np.int64) * shape[1] + entry.col for entry in entries]
+        keys = [rows[entry.row] * shape[1] + entry.col for entry in entries]
         known, at = np.unique(np.concatenate(keys), return_inverse=True)
         signals = np.zeros((len(known), len(matrices)), np.float32)
         number = np.repeat(np.arange(len(keys)), [len(key) for key in keys])
         signals[at, number] = np.concatenate([entry.data for entry in entries])
         return cls.of(*np.divmod(known, shape[1]), signals, shape)
+
+    def blocks(self, contexts: Contexts) -> Iterator[Tensor]:
+        """Rows of users, in order, so many at a time as have ``BLOCK_LINKS`` links; at least one."""
+        length = contexts.length.numpy()
+        user = np.repeat(np.arange(len(length)), length)
+        links = np.bincount(user, np.diff(self.indptr)[contexts.item.numpy()], len(length))
+        block = np.cumsum(links) // BLOCK_LINKS
+        yield from map(torch.from_numpy, np.split(np.arange(len(length)), np.flatnonzero(np.diff(block)) + 1))
 
     def sums(self, ballots: Ballots, weights: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rows, places, sums [n, W · S] float32 and numbers of linking events, for the items that a user's events link.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import Fusion
-from metarec_spark.model.links import USERS, Links, Network, of_sums
+from metarec_spark.model.links import Links, Network, of_sums
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import Contexts
 
@@ -100,7 +100,7 @@ class Stacking(Network):
             (rows, places) → θ-part of the pairs.
         """
         popularity, parts = torch.from_numpy(linked.popularity), []
-        for users in torch.arange(len(contexts.length)).split(USERS):
+        for users in linked.links.blocks(contexts):
             row, place, sums = linked.features(contexts.take(users))
             row, phi = users[row], linked.phi_part(sums)
             parts.append((row, place, phi + self(sums, popularity[place], phi, contexts.length[row], theta(row, place))))

@@ -1,6 +1,6 @@
 """g for a thin domain: a small network weighs signals that mean the same in every domain, so that one domain can teach another.
 
-Shape suffixes: B users, I items of all domains, D items of the domain, C features.
+Shape suffixes: B users, I items of all domains, D items of the domain, n pairs of a user and an item.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.links import USERS, Links, Network, of_sums
+from metarec_spark.model.links import Links, Network, of_sums
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import Contexts
 
@@ -58,6 +58,7 @@ class Signals:
         alike: Likeness,
         events: np.ndarray,
         items: np.ndarray,
+        rows: np.ndarray,
     ) -> Signals:
         """From who follows whom and who is alike.
 
@@ -71,22 +72,22 @@ class Signals:
             [I] training events.
         items
             [D] the domain's items among all.
+        rows
+            The items that users have events with, ascending; the links of others are not kept.
         """
         counts = np.maximum(events, 1).astype(np.float32)
-        row, column = (
-            sparse.diags(counts**-VOTES.source_damping),
-            sparse.diags(counts[items] ** -VOTES.popularity_damping),
-        )
+        row, column = sparse.diags(counts**-VOTES.source_damping), sparse.diags(counts[items] ** -VOTES.popularity_damping)
         follows, precedes = ((row @ of @ column).tocsr().astype(np.float32) for of in (forward, backward))
         near, near_home = alike.near, alike.near[items]
         linked = follows + np.float32(VOTES.backward) * precedes
         # Of an item elsewhere, only items at home that are like it lend their links.
-        hops = [(linked @ near_home).tocsr(), (near @ linked[items]).tocsr()]
+        hops = [linked[rows] @ near_home, near[rows] @ linked[items]]
         mine = events[items].astype(np.float32)
         theirs = (near_home @ mine) / (np.asarray(near_home.sum(1)).ravel() + np.float32(0.5))
         scale = np.float32(len(items) / (mine.sum() + 1))
         popularity = np.stack([np.log1p(of) for of in (mine, theirs, mine * scale, theirs * scale)], 1)
-        return cls(Links.joined([follows, precedes, *alike.bands, *hops]), popularity.astype(np.float32))
+        kept = [of[rows] for of in (follows, precedes, *alike.bands)]
+        return cls(Links.joined([*kept, *hops], rows, len(events)), popularity.astype(np.float32))
 
     @classmethod
     def of_catalogue(cls, catalogue: Catalogue, domain: int, likeness: Likeness | None = None) -> Signals:
@@ -95,7 +96,7 @@ class Signals:
         items = catalogue.of_domain[domain]
         shape = catalogue.size, len(items)
         links = [sparse.csr_matrix((of[into], (row, place)), shape) for of in (part.forward, part.backward)]
-        return cls.of(*links, likeness or alike(catalogue, domain), catalogue.events, items)
+        return cls.of(*links, likeness or alike(catalogue, domain), catalogue.events, items, np.arange(catalogue.size))
 
     def features(self, contexts: Contexts, domain: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, places and sums [n, SUMS] of the items that any signal of a user touches."""
@@ -173,7 +174,7 @@ class Weigher(Network):
     def of_links(self, signals: Signals, contexts: Contexts, domain: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, places and scores [n] of the items that a user's events touch."""
         popularity, parts = torch.from_numpy(signals.popularity), []
-        for users in torch.arange(len(contexts.length)).split(USERS):
+        for users in signals.links.blocks(contexts):
             row, place, sums = signals.features(contexts.take(users), domain)
             parts.append((users[row], place, self(sums, popularity[place])))
         row, place, score = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -128,7 +128,7 @@ class _Task:
             getattr(config, name).model_dump(mode="json")
             for name in ("split", "features", "transitions", "model", "train", "adapt")
         ]
-        said = [domain, base["model_id"], shaping, versions, job.ds.isoformat(), __version__]
+        said = [domain, base["model_id"], shaping, versions, job.ds.isoformat(), __version__, bundle.FORMAT]
         run = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
         modes = [MODES[name] for name in config.adapt.modes]
         if json.loads(base["config"])["train"]["method"] == "joint":

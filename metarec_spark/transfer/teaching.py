@@ -59,9 +59,11 @@ class Lesson:
         items, target = catalogue.of_domain[domain], sequences.item.numpy()[sequences.starts.numpy() + ends]
         forward = followed(known, catalogue.size, settings)
         events = np.bincount(known.item.numpy(), minlength=catalogue.size)
-        signals = Signals.of(forward[:, items], forward.T.tocsr()[:, items], likeness, events, items)
         asked = np.sort(draw.permutation(len(target))[:most])
-        return cls(domain, items, signals, known.take(torch.from_numpy(asked)), places(items, target[asked]))
+        users = known.take(torch.from_numpy(asked))
+        rows = np.unique(users.item.numpy())
+        signals = Signals.of(forward[:, items], forward.T.tocsr()[:, items], likeness, events, items, rows)
+        return cls(domain, items, signals, users, places(items, target[asked]))
 
 
 def newest(sequences: Contexts, domain: int) -> np.ndarray:
@@ -148,7 +150,8 @@ def taught(
     lessons = []
     for domain in others:
         known, size = likeness(domain), min(len(people[domain]), max(len(people[target]), 1))
-        for _ in range(min(MOST_CUTS, -(-PAIRS // min(size, MOST_PAIRS)))):
+        cuts = min(MOST_CUTS, -(-PAIRS // min(size, MOST_PAIRS))) if size < len(people[domain]) else 1
+        for _ in range(cuts):
             cut = np.sort(draw.permutation(people[domain])[:size])
             part = sequences.take(torch.from_numpy(cut))
             lessons.append(Lesson.of(part, catalogue, domain, known, settings, MOST_PAIRS, draw))

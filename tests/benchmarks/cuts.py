@@ -1,13 +1,14 @@
 """Cuts of a log: one domain keeps a share of its people, all else stays; written as the snapshots that candidates learn from.
 
 Read from a warehouse's tables and cut in memory, as many cuts want a way without an extract for each. What is held out, counted and
-written is what the jobs hold out, count and write; ``transfer.py --by-jobs`` sends a cut through them.
+written is what the jobs hold out, count and write, but that an item's content links are cut to the strongest before its transitions
+are added; ``transfer.py --by-jobs`` sends a cut through the jobs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from metarec_spark import columns as c
 from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
 from metarec_spark.model.transformer import Contexts
 from metarec_spark.model.weigher import Likeness, strongest
-from metarec_spark.sections import Features, Model, Split, Train, Transitions
+from metarec_spark.sections import Adapt, Features, Model, Split, Train, Transitions
 from metarec_spark.training.snapshot import ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
 from metarec_spark.training.snapshot import TRANSITIONS as SUCCESSORS
 from metarec_spark.transfer.candidates import Snapshot
@@ -115,7 +116,7 @@ def _table(warehouse: Path, name: str, *columns: str) -> pa.Table:
     return DeltaTable(str(warehouse / name)).to_pyarrow_table(columns=list(columns))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cut:
     """A log in which one domain has but a share of its people: nobody else's events there are known."""
 
@@ -138,11 +139,13 @@ class Cut:
         """[events] bool: whether an event is known at all."""
         return (self.log.domain != self.target) | self.kept[self.log.user]
 
-    @cached_property
-    def successors(self) -> pa.Table:
-        """Part ``transitions`` of a snapshot; see :func:`metarec_spark.features.transitions.transitions`."""
+    @cache  # noqa: B019 (a cut lives as long as its candidates)
+    def successors(self, source: bool) -> pa.Table:
+        """Part ``transitions`` of a snapshot, from all that is known, or from the source alone; see
+        :func:`metarec_spark.features.transitions.transitions`."""
         log, settings = self.log, self.log.settings
-        rows = np.flatnonzero(self.known & (log.part == TRAIN))
+        known = log.domain != self.target if source else self.known
+        rows = np.flatnonzero(known & (log.part == TRAIN))
         size, events = len(log.domain_of), np.bincount(log.item[rows], minlength=len(log.domain_of))
         forward = followed(_contexts(log.packed(rows, *_bounds(log.user[rows]))), size, settings)
         count, parts = np.maximum(events, 1.0), []
@@ -153,26 +156,29 @@ class Cut:
             damped = source @ (after + settings.backward * before) @ sparse.diags(count[items] ** -settings.popularity_damping)
             heaviest = strongest(damped + settings.similarity * similarity, settings.successors).tocoo()
             row, place = heaviest.row, heaviest.col
+            if not len(row):
+                continue
             signals = (np.asarray(of[row, place]).ravel().astype(np.float32) for of in (after, before, similarity))
             names = (c.ITEM_IDX, "successor", *SIGNALS)
             parts.append(pa.table(dict(zip(names, (row, items[place], *signals), strict=True))))
         return pa.concat_tables(parts)
 
-    def snapshot(self, folder: Path, learns: str, train: Train, model: Model, source_events: int) -> Snapshot:
+    def snapshot(self, folder: Path, learns: str, train: Train, model: Model, adapt: Adapt) -> Snapshot:
         """What a kind of candidate learns: own, target, or uniform; or, for a base model, source."""
         log = self.log
         domains = [log.domains[self.target]] if learns == "own" else log.domains
-        mine, people = self.known & self.kept[log.user], self.kept
+        mine = self.known & self.kept[log.user]
         if learns == "own":
             mine = mine & (log.domain == self.target)
         elif learns == "source":
-            mine, people = log.domain != self.target, np.ones(log.users, bool)
-        elif learns == "uniform":
-            events = np.bincount(log.user[self.known & (log.part == TRAIN)], minlength=log.users)
+            mine = log.domain != self.target
+        elif learns not in ("target", "uniform"):
+            raise ValueError(f"what {learns!r} learns is not to be had without Spark: use own, target, uniform or source")
+        if learns == "uniform":
+            events = np.bincount(log.user[self.known], minlength=log.users)
             others = np.random.default_rng(train.seed).permutation(np.flatnonzero(~self.kept))
-            taken = others[np.cumsum(events[others]) <= source_events]
-            people = people.copy()
-            people[taken] = True
+            people = self.kept.copy()
+            people[others[np.cumsum(events[others]) <= adapt.source_events]] = True
             mine = self.known & people[log.user]
         rows = np.flatnonzero(mine & (log.part == TRAIN))
         counted = rows if learns != "target" else np.flatnonzero(self.known & (log.part == TRAIN))
@@ -190,10 +196,10 @@ class Cut:
             },
             TOKENS: log.tokens,
             VECTORS: {c.ITEM_IDX: np.zeros(0, np.int32), "vector": pa.array([], pa.list_(pa.float32()))},
-            SUCCESSORS: self.successors,
+            SUCCESSORS: self.successors(learns == "source"),
         }
         for name, part in ((c.VALIDATION, VALIDATION), (c.TEST, TEST)):
-            parts[name] = self._pairs(part, mine, of, learns)
+            parts[name] = self._pairs(part, mine, of, learns, adapt.validation_pairs)
         for name, columns in parts.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
             table = columns if isinstance(columns, pa.Table) else pa.table({n: _array(v) for n, v in columns.items()})
@@ -215,17 +221,21 @@ class Cut:
         }
         return Snapshot(folder, manifest, log.domains[self.target], log.alike)
 
-    def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str) -> dict[str, Any]:
+    def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str, most: int) -> dict[str, Any]:
         """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""
         log = self.log
         inside = log.domain != self.target if learns == "source" else self.kept[log.user] & (log.domain == self.target)
         asked = np.flatnonzero(inside & (log.part == part))
         asked = np.random.default_rng(part).permutation(asked)
+        asked = asked[np.argsort(log.domain[asked], kind="stable")]  # numbered by domain, as the jobs do
+        count = np.bincount(log.domain[asked])
+        number = np.arange(1, len(asked) + 1) - np.repeat(np.cumsum(count) - count, count)
+        asked, number = asked[number <= most], number[number <= most]
         rows = np.flatnonzero(mine & (log.part < part))
         starts = np.searchsorted(rows, np.searchsorted(log.user, log.user[asked]))
         columns = of(log.packed(rows, starts, np.searchsorted(rows, asked)))
         domain = np.zeros(len(asked), np.int32) if learns == "own" else log.domain[asked]
-        return columns | {"target": log.item[asked], "target_domain": domain, PAIR: np.arange(1, len(asked) + 1)}
+        return columns | {"target": log.item[asked], "target_domain": domain, PAIR: number}
 
 
 def _bounds(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,12 +22,17 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="+", default=[Path("warehouse/transfer/runs.jsonl")])
     options = parser.parse_args()
     tasks: dict[str, dict[str, dict]] = {}
+    newest: dict[str, float] = {}
     for file in options.runs:
         if not file.exists():
             sys.exit(f"{file} is not there: run tests/benchmarks/transfer.py first")
         for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            task = f"{file.parent.name}: {row['task']}"
+            if newest.setdefault(task, row["run"]) != row["run"]:  # the task was run again: its last run counts
+                newest[task] = row["run"]
+                tasks.pop(task)
             if row["seed"] == 0:
-                tasks.setdefault(row["task"], {})[row["mode"]] = row
+                tasks.setdefault(task, {})[row["mode"]] = row
     guard(tasks)
     predictor(tasks)
 
@@ -45,7 +50,7 @@ def guard(tasks: dict[str, dict[str, dict]]) -> None:
         gain, error = paired(transfer, plain)
         lent = used is transfer
         # Wrong is a use where the transfer is worse by more than noise, and a refusal where it is better by more.
-        right = (gain if lent else -gain) > -2 * error
+        right = (gain if lent else -gain) >= -2 * error
         rights, used_count = rights + right, used_count + lent
         losses.append((gain, error) if lent else (0.0, 0.0))
         names = f"{plain['mode']} {plain['test_ndcg']:.4f} | {transfer['mode']} {transfer['test_ndcg']:.4f} | {used['mode']}"

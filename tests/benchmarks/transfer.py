@@ -40,6 +40,7 @@ from metarec_spark.transfer.modes import MODES
 
 DAY = "2014-07-23"
 OPPONENT = "untrained"
+MODES_HERE = [name for name, mode in MODES.items() if mode.start != "meta" and mode.learns != "weighted"]
 
 
 def main() -> None:
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="share of the target's users that is left")
     parser.add_argument("--cuts", type=int, nargs=2, default=[0, 3], help="first, and one after the last")
     parser.add_argument("--by-jobs", action="store_true", help="run the jobs, on the first cut")
-    parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=list(MODES))
+    parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=MODES_HERE)
     parser.add_argument("--ds", default=DAY, help="last day of the logs")
     parser.add_argument("--out", type=Path, default=Path("warehouse/transfer"))
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
@@ -61,6 +62,8 @@ def main() -> None:
     for log in options.log:
         if not (log / "events.parquet").exists():
             sys.exit(f"this benchmark needs the log {log}; it is not there")
+    if options.by_jobs and (options.source or options.scramble):
+        sys.exit("--by-jobs takes the logs as they are: leave --source and --scramble away")
     out = options.out.absolute()
     show(options, by_jobs(options, out) if options.by_jobs else run(options, out))
 
@@ -73,11 +76,13 @@ def run(options: argparse.Namespace, out: Path) -> list[dict]:
     log = limited(Log(warehouse, config.transitions), options)
     found = []
     for cut in range(*options.cuts):
+        start = time.time()
         of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
         name = f"{options.target}-from-{of}-{options.share}{'-scrambled' if options.scramble else ''}"
         rows = contest(config, Cut.of(log, options.target, options.share, cut), out / name, options.modes, cut)
         found += [
-            {"task": f"{name}-{cut}", "cut": cut, "target": options.target, "share_left": options.share, **row} for row in rows
+            {"task": f"{name}-{cut}", "run": start, "cut": cut, "target": options.target, "share_left": options.share, **row}
+            for row in rows
         ]
         with (out / "runs.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in found if row["cut"] == cut)
@@ -155,15 +160,17 @@ def limited(log: Log, options: argparse.Namespace) -> Log:
 def contest(config: Any, cut: Cut, out: Path, modes: list[str], number: int) -> list[dict]:
     """Make the plain candidates and some transfers, and let the guard judge."""
     work = out / str(number)
+    shutil.rmtree(work, ignore_errors=True)
     train_settings = config.train.model_copy(update={"seed": number, "stacking_pairs": 0})
     base = out / "base"
-    if any(MODES[name].start == "base" for name in modes) and not (base / "manifest.json").exists():
-        of = cut.snapshot(out / "source", "source", train_settings, config.model, 0)
+    starts = any(MODES[name].start == "base" for name in modes)
+    if starts and not (base / "manifest.json").exists():
+        of = cut.snapshot(out / "source", "source", train_settings, config.model, config.adapt)
         based(of.folder, of.manifest, base, config)
-    snapshot = cache(lambda learns: cut.snapshot(work / learns, learns, train_settings, config.model, config.adapt.source_events))
+    snapshot = cache(lambda learns: cut.snapshot(work / learns, learns, train_settings, config.model, config.adapt))
     settings = (config.transitions, train_settings, config.adapt)
     held = Contest(f"{out.name}-{number}", DAY, base, work, snapshot, *settings, torch.get_num_threads())
-    if not base.exists():
+    if not starts:
         held.lent = Lending.by(config.transitions)
     held.plain()
     tried = [MODES[name] for name in modes]
@@ -205,7 +212,7 @@ def statistics_of(cut: Cut) -> dict[str, float]:
         "items": float(items),
         "events": float(events),
         "density": events / max(1, len(people) * items),
-        "entropy": (math.log(events) - (of_items * np.log(of_items)).sum() / events) / math.log(items),
+        "entropy": (math.log(events) - (of_items * np.log(of_items)).sum() / events) / math.log(items) if items > 1 else 1.0,
         "source_users": float(len(others)),
         "source_events": float(there.sum()),
         "shared_users": len(np.intersect1d(people, others)) / max(1, len(people)),
@@ -230,8 +237,8 @@ def show(options: argparse.Namespace, found: list[dict]) -> None:
         over = []
         for other in (OPPONENT, "weighed"):
             theirs = np.array([of[other, cut]["test_ndcg"] for cut in cuts])
-            error = (values - theirs).std(ddof=1) / math.sqrt(len(cuts)) if len(cuts) > 1 else math.nan
-            over.append(f"{values.mean() / theirs.mean() - 1:+.1%} ± {error / theirs.mean():.1%}")
+            error = (values - theirs).std(ddof=1) / math.sqrt(len(cuts)) / theirs.mean() if len(cuts) > 1 else None
+            over.append(f"{values.mean() / theirs.mean() - 1:+.1%}" + (f" ± {error:.1%}" if error is not None else ""))
         used = sum(chosen[cut] == mode for cut in cuts) if mode != "chosen" else len(cuts)
         print(f"| {mode} | {spread(values)} | {' | '.join(over)} | {used} | {statistics.mean(r['seconds'] for r in rows):.0f} |")
 

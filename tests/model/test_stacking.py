@@ -66,7 +66,7 @@ def test_a_stacking_that_learnt_nothing_is_the_plain_fusion(tmp_path):
 
 @pytest.mark.parametrize("base", [0.0, 1.5])
 def test_a_saved_stacking_gives_the_same_lists_by_sparse_additions_as_by_dense_scores(tmp_path, monkeypatch, base):
-    monkeypatch.setattr("metarec_spark.model.stacking.USERS", 3)
+    monkeypatch.setattr("metarec_spark.model.links.BLOCK_LINKS", 10)
     scorer = Scorer(bundle.load(saved(tmp_path, walked(), {"base": base, "transfer": 0.7}, stacking=drawn())))
     users = contexts(USERS)
     hidden = scorer.hidden(users)

@@ -111,7 +111,7 @@ def test_the_strongest_entries_of_a_row_stay_and_ties_go_to_the_smaller_column()
 def test_a_users_scores_do_not_depend_on_who_shares_the_block(monkeypatch):
     follows = np.random.default_rng(0).random((20, 20)) * (np.random.default_rng(1).random((20, 20)) < 0.2)
     signals, users, weigher = Signals.of_catalogue(catalogue(transitions=follows), 0), [[5, 3, 1, 2], [1], [4, 4, 6], []], drawn()
-    monkeypatch.setattr("metarec_spark.model.weigher.USERS", 3)
+    monkeypatch.setattr("metarec_spark.model.links.BLOCK_LINKS", 10)
     with torch.no_grad():
         together = weigher.scores(signals, contexts(users), 0)
         alone = torch.cat([weigher.scores(signals, contexts([user]), 0) for user in users])

@@ -25,6 +25,13 @@ def ring(users: int, domain: int, steps: int = 5, seed: int = 0) -> list[list[in
     return [[int(2 * ((start + step) % (ITEMS // 2)) + domain) for step in range(steps)] for start in starts]
 
 
+def drawn() -> Weigher:
+    torch.manual_seed(0)
+    weigher = Weigher()
+    torch.nn.init.normal_(weigher.out.weight)
+    return weigher.eval()
+
+
 def written(folder, sequences: list[list[int]], name: str = "1.parquet"):
     """Part ``sequences`` of a snapshot."""
     arrays, length = padded(sequences, 6)
@@ -56,7 +63,10 @@ def test_at_most_so_many_pairs_are_asked_and_all_events_count():
     sequences, of = contexts(ring(30, 0)), catalogue(ITEMS)
     few, all_ = (Lesson.of(sequences, of, 0, alike(of, 0), SETTINGS, most, np.random.default_rng(0)) for most in (5, 100))
     assert (len(few.target), len(all_.target)) == (5, 30)
-    np.testing.assert_array_equal(few.signals.links.signals, all_.signals.links.signals)
+    with torch.no_grad():
+        scores = [drawn().scores(of.signals, few.contexts, 0) for of in (few, all_)]
+    assert torch.equal(*scores)
+    assert len(few.signals.links.place) < len(all_.signals.links.place), "links of items that nobody asked about has are left out"
 
 
 def test_teaching_lowers_the_loss():
