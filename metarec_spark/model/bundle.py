@@ -31,7 +31,7 @@ from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.storage import write_json
 
-FORMAT, READABLE = 6, (3, 4, 5, 6)  # 3 has no weigher, 4 no stacking; up to 5, a weigher read other sums
+FORMAT, READABLE = 6, (3, 4, 5, 6)  # 3 has no weigher, 3 and 4 no stacking; before 6 a weigher read other sums
 _WEIGHER_SINCE = 6
 _WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
 

@@ -128,14 +128,20 @@ def alike(catalogue: Catalogue, domain: int) -> Likeness:
     spread, found = np.bincount(weight.indices, minlength=shape[1]), []
     for fewest, most in BANDS:
         band = weight[:, np.flatnonzero((spread >= fewest) & (spread <= most))]
-        home, parts = band[items].T.tocsr(), []
-        for first in range(0, size, _ROWS):
-            product = (band[first : first + _ROWS] @ home).tocoo()
-            other = items[product.col] != product.row + first
-            kept = (product.data[other], (product.row[other], product.col[other]))
-            parts.append(strongest(sparse.csr_matrix(kept, product.shape), _MOST_ALIKE))
-        found.append(sparse.vstack(parts, "csr", np.float32))
+        found.append(products(band, items, _MOST_ALIKE))
     return Likeness(found, strongest(sum(found), _NEAREST))
+
+
+def products(weight: sparse.csr_matrix, items: np.ndarray, most: int) -> sparse.csr_matrix:
+    """Scalar products of all rows of [I, V] weights with those of some, [I, D] float32; of each row the ``most`` largest, never
+    one with itself."""
+    home, parts = weight[items].T.tocsr(), []
+    for first in range(0, weight.shape[0], _ROWS):
+        product = (weight[first : first + _ROWS] @ home).tocoo()
+        other = items[product.col] != product.row + first
+        kept = (product.data[other], (product.row[other], product.col[other]))
+        parts.append(strongest(sparse.csr_matrix(kept, product.shape), most))
+    return sparse.vstack(parts, "csr", np.float32)
 
 
 def strongest(matrix: sparse.spmatrix, most: int) -> sparse.csr_matrix:

@@ -22,7 +22,7 @@ from scipy import sparse
 from metarec_spark import columns as c
 from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.model.weigher import Likeness, strongest
+from metarec_spark.model.weigher import Likeness, products, strongest
 from metarec_spark.sections import Adapt, Features, Model, Split, Train, Transitions
 from metarec_spark.training.snapshot import ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
 from metarec_spark.training.snapshot import TRANSITIONS as SUCCESSORS
@@ -30,7 +30,6 @@ from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.teaching import followed
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-_ROWS = 2048
 
 
 class Log:
@@ -82,17 +81,9 @@ class Log:
         spread = np.bincount(token)
         kept = (spread[token] >= 2) & (spread[token] <= self.settings.common_items)
         entries = self.tokens["weight"].to_numpy()[kept], (self.tokens[c.ITEM_IDX].to_numpy()[kept], token[kept])
-        weight, found = sparse.csr_matrix(entries, (size, len(spread)), np.float32), []
-        for domain in range(len(self.domains)):
-            items = np.flatnonzero(self.domain_of == domain)
-            home, parts = weight[items].T.tocsr(), []
-            for first in range(0, size, _ROWS):
-                product = (weight[first : first + _ROWS] @ home).tocoo()
-                other = items[product.col] != product.row + first
-                entries = product.data[other], (product.row[other], product.col[other])
-                parts.append(strongest(sparse.csr_matrix(entries, product.shape), self.settings.successors))
-            found.append(sparse.vstack(parts, "csr", np.float32))
-        return found
+        weight = sparse.csr_matrix(entries, (size, len(spread)), np.float32)
+        of_domain = (np.flatnonzero(self.domain_of == domain) for domain in range(len(self.domains)))
+        return [products(weight, items, self.settings.successors) for items in of_domain]
 
     def packed(self, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> dict[str, Any]:
         """Columns of a snapshot: of each sequence, events rows[start:end], the newest ``max_length`` of them."""
@@ -149,11 +140,11 @@ class Cut:
         size, events = len(log.domain_of), np.bincount(log.item[rows], minlength=len(log.domain_of))
         forward = followed(_contexts(log.packed(rows, *_bounds(log.user[rows]))), size, settings)
         count, parts = np.maximum(events, 1.0), []
-        source = sparse.diags(count**-settings.source_damping)
+        by_source = sparse.diags(count**-settings.source_damping)
         for domain, similarity in enumerate(log.similarity):
             items = np.flatnonzero(log.domain_of == domain)
             after, before = forward[:, items], forward.T.tocsr()[:, items]
-            damped = source @ (after + settings.backward * before) @ sparse.diags(count[items] ** -settings.popularity_damping)
+            damped = by_source @ (after + settings.backward * before) @ sparse.diags(count[items] ** -settings.popularity_damping)
             heaviest = strongest(damped + settings.similarity * similarity, settings.successors).tocoo()
             row, place = heaviest.row, heaviest.col
             if not len(row):

@@ -108,6 +108,14 @@ def test_the_strongest_entries_of_a_row_stay_and_ties_go_to_the_smaller_column()
     np.testing.assert_array_equal(strongest(sparse.csr_matrix(matrix), 2).toarray(), [[3, 0, 3, 0], [0, 0, 2, 0]])
 
 
+def test_users_are_taken_in_blocks_that_fit(monkeypatch):
+    follows = np.zeros((20, 20))
+    follows[2, [4, 6, 8]] = 1.0
+    links = Signals.of_catalogue(catalogue(transitions=follows, tokens=[]), 0).links
+    monkeypatch.setattr("metarec_spark.model.links.BLOCK_LINKS", 7)
+    assert [rows.tolist() for rows in links.blocks(contexts([[2], [2], [2], [1], [2, 2, 2]]))] == [[0, 1], [2, 3], [4]]
+
+
 def test_a_users_scores_do_not_depend_on_who_shares_the_block(monkeypatch):
     follows = np.random.default_rng(0).random((20, 20)) * (np.random.default_rng(1).random((20, 20)) < 0.2)
     signals, users, weigher = Signals.of_catalogue(catalogue(transitions=follows), 0), [[5, 3, 1, 2], [1], [4, 4, 6], []], drawn()
