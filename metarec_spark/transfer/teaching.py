@@ -52,13 +52,15 @@ class Lesson:
         draw: np.random.Generator,
     ) -> Lesson:
         """Ask for the newest event in ``domain`` of each sequence, which has one after its first event; at most ``most`` of
-        them, drawn at random."""
+        them, drawn at random. Of what is known, the newest event there is not counted, as it is not when a list is made: then
+        it came after the split."""
         ends = newest(sequences, domain)
         before = torch.from_numpy(ends)
         known = sequences.where(sequences.position < before.repeat_interleave(sequences.length), before)
+        counted = _without(known, newest(known, domain))
         items, target = catalogue.of_domain[domain], sequences.item.numpy()[sequences.starts.numpy() + ends]
-        forward = followed(known, catalogue.size, settings)
-        events = np.bincount(known.item.numpy(), minlength=catalogue.size)
+        forward = followed(counted, catalogue.size, settings)
+        events = np.bincount(counted.item.numpy(), minlength=catalogue.size)
         asked = np.sort(draw.permutation(len(target))[:most])
         users = known.take(torch.from_numpy(asked))
         rows = np.unique(users.item.numpy())
@@ -70,6 +72,14 @@ def newest(sequences: Contexts, domain: int) -> np.ndarray:
     """Position of each sequence's newest event in a domain, [B]; -1 where there is none."""
     inside = np.where(sequences.domain.numpy() == domain, sequences.position.numpy(), -1)
     return np.maximum.reduceat(inside, sequences.starts.numpy()) if len(inside) else np.empty(0, np.int64)
+
+
+def _without(sequences: Contexts, at: np.ndarray) -> Contexts:
+    """Without the event at a position of each sequence; -1: with all."""
+    position = torch.from_numpy(at)
+    return sequences.where(
+        sequences.position != position.repeat_interleave(sequences.length), sequences.length - (position >= 0).long()
+    )
 
 
 def followed(sequences: Contexts, size: int, settings: Transitions) -> sparse.csr_matrix:
