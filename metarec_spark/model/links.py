@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+from metarec_spark.compiled import compiled
 from metarec_spark.model.transfer import Ballots
 from metarec_spark.model.transformer import Contexts
 
@@ -71,18 +71,41 @@ class Links:
         weights
             [ballots, W]: the signals of an event are summed with each of them.
         """
-        item = ballots.item
-        count = self.indptr[item + 1] - self.indptr[item]
-        event = np.repeat(np.arange(len(item)), count)
-        link = np.arange(len(event)) + np.repeat(self.indptr[item] - np.cumsum(count) + count, count)
-        pair, at = np.unique(ballots.user[event] * self.size + self.place[link], return_inverse=True)
-        signals, weights = self.signals[link].T, weights[event].T
-        sums = np.empty((len(weights) * len(signals), len(pair)), np.float32)
-        for found, (weight, signal) in zip(sums, product(weights, signals), strict=True):
-            found[:] = np.bincount(at, weight * signal, len(pair))
-        row, place = np.divmod(pair, self.size)
-        numbers = np.bincount(at, minlength=len(pair)).astype(np.float32)
-        return tuple(map(torch.from_numpy, (row, place, sums.T, numbers)))
+        starts = np.searchsorted(ballots.user, np.arange(ballots.user[-1] + 2 if len(ballots.user) else 1))
+        row, place, sums, numbers = _sums(self.indptr, self.place, self.signals, starts, ballots.item, weights, self.size)
+        return tuple(map(torch.from_numpy, (row, place, sums, numbers)))
+
+
+@compiled
+def _sums(indptr, place, signals, starts, item, weights, size):
+    """As :meth:`Links.sums` gives them; ``starts`` are where each user's events begin, and the end."""
+    links = 0
+    for event in range(len(item)):
+        links += indptr[item[event] + 1] - indptr[item[event]]
+    number = signals.shape[1]
+    where, user, linked = np.full(size, -1, np.int64), np.empty(links, np.int64), np.empty(links, np.int64)
+    sums, counts, end = np.empty((links, weights.shape[1] * number), np.float32), np.empty(links, np.float32), 0
+    total = np.empty((size, sums.shape[1]))
+    for of in range(len(starts) - 1):
+        first = end
+        for event in range(starts[of], starts[of + 1]):
+            for link in range(indptr[item[event]], indptr[item[event] + 1]):
+                at = place[link]
+                if where[at] < 0:
+                    where[at] = 0
+                    linked[end] = at
+                    total[at] = 0
+                    end += 1
+                where[at] += 1
+                for weight in range(weights.shape[1]):
+                    for signal in range(number):
+                        total[at, weight * number + signal] += weights[event, weight] * signals[link, signal]
+        linked[first:end].sort()
+        for pair in range(first, end):
+            at = linked[pair]
+            user[pair], counts[pair], sums[pair] = of, where[at], total[at].astype(np.float32)
+            where[at] = -1
+    return user[:end], linked[:end], sums[:end], counts[:end]
 
 
 class Network(nn.Module):

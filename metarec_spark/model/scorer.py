@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from metarec_spark.compiled import products
 from metarec_spark.model import transfer
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.fusion import fuse
@@ -74,10 +75,10 @@ class Scorer:
         fusion = self.bundle.fusion[domain]
         if stacking := self._stacking(domain):
             everywhere = self._everywhere(domain)
-            users_BD, items_ID = self._theta_vectors(hidden, domain), self.vectors[domain]
+            users_BD, items_ID = self._theta_vectors(hidden, domain).numpy(), self.vectors[domain].numpy()
 
             def theta(row: Tensor, place: Tensor) -> Tensor:
-                return (users_BD[row] * items_ID[place]).sum(1)
+                return torch.from_numpy(products(users_BD, items_ID, row.numpy(), place.numpy()))
 
             row, place, score = stacking.of_links(self._linked(domain), contexts, theta)
             added = (score - everywhere[place]).numpy()
