@@ -12,9 +12,8 @@ import torch
 from metarec_spark import columns as c
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.scoring.batch import contexts_of, scorer_of
-from metarec_spark.scoring.ranking import block_rows, hide, places, ranks, seen_places
-from metarec_spark.scoring.topn import select
+from metarec_spark.scoring.batch import contexts_of, served
+from metarec_spark.scoring.ranking import block_rows, hide, places, ranks, seen_places, select
 
 SCHEMA = (
     "split string, domain string, scorer string, rank int, candidates int, loss double, "
@@ -55,7 +54,7 @@ def rank(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBat
     Items that the user has seen are left out, except the target. Ties count against the target. A target that the model's
     vocabulary lacks ranks last. A user without a usable context is ranked by popularity, as ``recommend`` does.
     """
-    scorer, _ = scorer_of(task.model)
+    scorer = served(task.model).scorer
     for batch in batches:
         domain = batch["target_position"].to_numpy()
         order = np.argsort(domain, kind="stable")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from scipy import sparse
 
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transformer import Contexts
 from metarec_spark.scoring.newcomers import joined
-from metarec_spark.scoring.ranking import places
-from metarec_spark.scoring.topn import top_n
+from metarec_spark.scoring.ranking import seen_places
+from metarec_spark.scoring.topn import ExactIndex
 
 SCHEMA = "user_id string, domain string, items array<struct<item_id: string, score: float>>, kind string"
 _ITEMS = pa.list_(pa.struct([("item_id", pa.string()), ("score", pa.float32())]))
@@ -36,15 +37,34 @@ class Task:
     """Folder of the items that came after the model; None: there is none."""
 
 
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A model as a process that makes lists holds it."""
+
+    scorer: Scorer
+    item_ids: pa.Array
+    """External ids by item index."""
+
+    @cache  # noqa: B019 (it lives as long as its process)
+    def index(self, domain: int) -> ExactIndex:
+        """Of a domain's items by their vectors."""
+        return ExactIndex(self.scorer.item_vectors(domain).numpy())
+
+    @cache  # noqa: B019
+    def popular(self, domain: int) -> ExactIndex:
+        """Of a domain's items by their training events, for users with vector [1]."""
+        return ExactIndex(self.scorer.popularity(domain)[:, None])
+
+
 @lru_cache(maxsize=2)
-def scorer_of(folder: str, newcomers: str | None = None) -> tuple[Scorer, pa.Array]:
-    """Scorer of a model, and of newcomers where there are any, and their external ids; loaded once per process."""
+def served(folder: str, newcomers: str | None = None) -> Served:
+    """A model, with newcomers where there are any; loaded once per process."""
     torch.set_num_threads(1)
     own = bundle.load(Path(folder))
     if newcomers is None:
-        return Scorer(own), own.item_ids().combine_chunks()
+        return Served(Scorer(own), own.item_ids().combine_chunks())
     both, item_ids = joined(own, Path(newcomers))
-    return Scorer(both), item_ids
+    return Served(Scorer(both), item_ids)
 
 
 def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
@@ -52,23 +72,23 @@ def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBa
 
     ``wanted`` are the positions of the domains that are due, ``active`` of those in which the user has events.
     """
-    scorer, item_ids = scorer_of(task.model, task.newcomers)
+    held = served(task.model, task.newcomers)
     for batch in batches:
         if not batch.num_rows:
             continue
         contexts = contexts_of(batch)
-        hidden = scorer.hidden(contexts)
-        seen = ragged(batch["seen_items"]) if task.exclude_seen else [np.empty(0, np.int64)] * batch.num_rows
+        hidden = held.scorer.hidden(contexts)
         pair_user, pair_domain = _pairs(batch["wanted"])
-        active = np.zeros((batch.num_rows, len(scorer.bundle.domains)), bool)
+        active = np.zeros((batch.num_rows, len(held.scorer.bundle.domains)), bool)
         active[_pairs(batch["active"])] = True
         for domain in np.unique(pair_domain):
             users = pair_user[pair_domain == domain]
-            yield _lists(batch, scorer, item_ids, task, int(domain), users, contexts, hidden, seen, active[users, domain])
+            yield _lists(batch, held, task, int(domain), users, contexts, hidden, active[users, domain])
 
 
-def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen, active) -> pa.RecordBatch:
-    items = scorer.catalogue.of_domain[domain]
+def _lists(batch, held, task, domain, users, contexts, hidden, active) -> pa.RecordBatch:
+    scorer = held.scorer
+    items, seen = scorer.catalogue.of_domain[domain], _seen(batch, task, scorer.catalogue.of_domain[domain])
     known = contexts.length.numpy()[users] > 0
     index = np.full((len(users), task.top_n), -1, np.int64)
     value = np.full((len(users), task.top_n), -np.inf, np.float32)
@@ -76,18 +96,18 @@ def _lists(batch, scorer, item_ids, task, domain, users, contexts, hidden, seen,
         rows = np.flatnonzero(known == by_model)
         if not len(rows):
             continue
-        hide = [place[place >= 0] for place in (places(items, seen[user]) for user in users[rows])]
+        due = users[rows]
         if by_model:
-            due = torch.from_numpy(users[rows])
-            users_d = scorer.user_vectors(hidden[due], domain).numpy()
-            additions = scorer.additions(contexts.take(due), hidden[due], domain)
-            found = top_n(users_d, scorer.item_vectors(domain).numpy(), hide, task.top_n, additions)
+            at = torch.from_numpy(due)
+            vectors = scorer.user_vectors(hidden[at], domain).numpy()
+            additions = scorer.additions(contexts.take(at), hidden[at], domain)
+            found = held.index(domain).search(vectors, task.top_n, seen[due], additions)
         else:
-            found = top_n(np.ones((len(rows), 1), np.float32), scorer.popularity(domain)[:, None], hide, task.top_n)
+            found = held.popular(domain).search(np.ones((len(rows), 1), np.float32), task.top_n, seen[due])
         index[rows], value[rows] = found
     filled = index >= 0
     offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
-    ids = item_ids.take(pa.array(items[index[filled]]))
+    ids = held.item_ids.take(pa.array(items[index[filled]]))
     lists = pa.ListArray.from_arrays(
         offsets, pa.StructArray.from_arrays([ids, pa.array(value[filled])], fields=list(_ITEMS.value_type))
     )
@@ -108,10 +128,14 @@ def contexts_of(batch: pa.RecordBatch) -> Contexts:
     return Contexts.packed(arrays, batch[LENGTH].to_numpy())
 
 
-def ragged(lists: pa.ListArray) -> list[np.ndarray]:
-    """A list column as one int array a row."""
-    counts = np.diff(lists.offsets.to_numpy())
-    return np.split(lists.flatten().to_numpy(), np.cumsum(counts)[:-1])
+def _seen(batch: pa.RecordBatch, task: Task, items: np.ndarray) -> sparse.csr_matrix:
+    """What each user of a batch is not to get, [users, I_d]."""
+    shape = batch.num_rows, len(items)
+    if not task.exclude_seen:
+        return sparse.csr_matrix(shape, dtype=np.float32)
+    lists = batch["seen_items"]
+    row, place = seen_places(items, lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
+    return sparse.csr_matrix((np.ones(len(row), np.float32), (row, place)), shape)
 
 
 def _pairs(wanted: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:

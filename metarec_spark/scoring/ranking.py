@@ -55,3 +55,21 @@ def sparse_ranks(scores_BI: sparse.csr_matrix, target_B: np.ndarray, seen: Seen)
     row = np.repeat(row_B, np.diff(left.indptr))
     ahead_B = np.bincount(row[left.data >= own_B[row]], minlength=len(row_B))
     return np.where(own_B > 0, ahead_B, size)
+
+
+def select(scores_BI: Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``n`` largest of each row, by (score descending, index ascending): [B, n] places and scores."""
+    if n == 0:
+        return np.empty((len(scores_BI), 0), np.int64), np.empty((len(scores_BI), 0), np.float32)
+    value, index = torch.topk(scores_BI, n, dim=1)
+    value, index = value.numpy(), index.numpy()
+    # topk breaks ties as it likes: order ties inside the list, then see whether one was cut at its end.
+    order = np.lexsort((index, -value), axis=1)
+    value, index = np.take_along_axis(value, order, 1), np.take_along_axis(index, order, 1)
+    last = torch.from_numpy(value[:, -1:].copy())
+    cut = ((scores_BI == last).sum(1) > torch.from_numpy((value == value[:, -1:]).sum(1))).numpy() & np.isfinite(value[:, -1])
+    for row in np.flatnonzero(cut):
+        all_scores = scores_BI[row].numpy()
+        above = int((value[row] > value[row, -1]).sum())
+        index[row, above:] = np.flatnonzero(all_scores == value[row, -1])[: n - above]
+    return index, value

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from metarec_spark.scoring.ranking import hide, places, ranks, seen_places, sparse_ranks
+from metarec_spark.scoring.ranking import hide, places, ranks, seen_places, select, sparse_ranks
 
 EVEN = np.arange(2, 20, 2)
 
@@ -51,3 +51,13 @@ def test_sparse_ranks_are_the_dense_ones_where_the_target_scores(scores, data):
     scored = scores[np.arange(4), target] > 0
     np.testing.assert_array_equal(found[scored], dense[scored])
     assert (found[~scored] == 7).all()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 12))
+@settings(max_examples=100, deadline=None)
+def test_the_largest_of_a_block_come_in_order_and_ties_by_their_places(seed, rows, n):
+    scores = np.random.default_rng(seed).integers(-2, 3, (rows, 12)).astype(np.float32)
+    index, score = select(torch.from_numpy(scores), n)
+    expected = np.stack([np.lexsort((np.arange(12), -row))[:n] for row in scores])
+    np.testing.assert_array_equal(index, expected)
+    np.testing.assert_array_equal(score, np.take_along_axis(scores, expected, 1))
