@@ -5,6 +5,7 @@ No Spark, no model. A users × items matrix never exists. Shape suffixes: U user
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -79,7 +80,12 @@ class ExactIndex:
         self._transposed = [torch.from_numpy(_filled(tile.values)).T for _, tile in self._tiles]
 
     def search(
-        self, users: np.ndarray, n: int, seen: sparse.csr_matrix | None = None, additions: sparse.csr_matrix | None = None
+        self,
+        users: np.ndarray,
+        n: int,
+        seen: sparse.csr_matrix | None = None,
+        additions: sparse.csr_matrix | None = None,
+        threads: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The ``n`` items with the highest score for each user, seen items left out; ties go to the smaller index.
 
@@ -93,6 +99,8 @@ class ExactIndex:
             [U, I]; what has an entry is no candidate.
         additions
             [U, I] float32; added to the product.
+        threads
+            That share the users; products are made with PyTorch's own number of threads in each of them.
 
         Returns
         -------
@@ -110,21 +118,22 @@ class ExactIndex:
         hidden, added = (_canonical(of, len(users), len(self.items)) for of in (seen, additions))
         _finite(added.data, "additions")
         index, score = np.full((len(users), n), -1, np.int64), np.full((len(users), n), -np.inf, np.float32)
-        if not kept:
-            return index, score
-        room = torch.empty(ROWS * TILE, dtype=torch.int32 if exact_integers() else torch.float32)
-        for start in range(0, len(users), ROWS):
-            block = slice(start, start + ROWS)
-            found = self._search(users[block], kept, hidden[block], added[block], room)
-            index[block, :kept], score[block, :kept] = found
+
+        def some(starts: np.ndarray) -> None:
+            room = torch.empty(ROWS * TILE, dtype=torch.int32 if exact_integers() else torch.float32)
+            for start in starts:
+                block = slice(start, start + ROWS)
+                index[block, :kept], score[block, :kept] = self._search(users[block], kept, hidden[block], added[block], room)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(some, np.array_split(np.arange(0, len(users) if kept else 0, ROWS), threads)))
         return index, score
 
     def _search(
         self, users: np.ndarray, n: int, hidden: sparse.csr_matrix, added: sparse.csr_matrix, room: torch.Tensor
     ) -> tuple[np.ndarray, np.ndarray]:
-        floor = np.int32(-(2**31)) if exact_integers() else np.float32(-np.inf)
         rows, rough = len(users), _Rough.of(users, alike=False)
-        values = torch.from_numpy(rough.values)
+        values, floor = torch.from_numpy(rough.values), np.int32(-(2**31)) if exact_integers() else np.float32(-np.inf)
         score, index = np.empty((rows, n)), np.empty((rows, n), np.int64)
         count, least = np.zeros(rows, np.int64), np.full(rows, -np.inf)
         hidden_at, added_at = hidden.indptr[:-1].copy(), added.indptr[:-1].copy()

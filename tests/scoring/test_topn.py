@@ -138,10 +138,14 @@ def test_numbers_that_are_not_finite_are_an_error(value):
         ExactIndex(good).search(good, 1, additions=sparse.csr_matrix(([value], ([0], [0])), (3, 3), np.float32))
 
 
-def test_a_users_scores_do_not_depend_on_who_shares_the_block():
+def test_a_users_scores_do_not_depend_on_who_shares_the_block(monkeypatch):
+    monkeypatch.setattr(topn, "ROWS", 8)
     random = np.random.default_rng(1)
     users, items = random.standard_normal((40, 64)).astype(np.float32), random.standard_normal((300, 64)).astype(np.float32)
     index, score = ExactIndex(items).search(users, 10)
+    for threads in (2, 3):
+        for one, other in zip(ExactIndex(items).search(users, 10, threads=threads), (index, score), strict=True):
+            np.testing.assert_array_equal(one, other)
     order = random.permutation(40)
     for rows in (order, order[:1], order[:7]):
         other_index, other_score = ExactIndex(items).search(users[rows], 10)
