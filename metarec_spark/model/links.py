@@ -15,6 +15,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from metarec_spark.compiled import compiled
+from metarec_spark.model.blocks import in_blocks
 from metarec_spark.model.transfer import Ballots
 from metarec_spark.model.transformer import Contexts
 
@@ -120,9 +121,7 @@ class Network(nn.Module):
         """[n, inputs] → [n]."""
         if self.training:
             return self._learnt(known)
-        # Products of one shape, padded with zeros: a pair's score does not depend on who shares the block.
-        padded = nn.functional.pad(known, (0, 0, 0, -len(known) % _ROWS)).split(_ROWS)
-        return torch.cat([self._learnt(part) for part in padded])[: len(known)]
+        return in_blocks(self._learnt, known, _ROWS)
 
     def _learnt(self, known: Tensor) -> Tensor:
         return (self.linear(known) + self.out(torch.relu(self.hidden(known)))).squeeze(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 import torch
@@ -11,11 +11,14 @@ from torch import Tensor
 
 from metarec_spark.compiled import products
 from metarec_spark.model import transfer
+from metarec_spark.model.blocks import in_blocks, of_one_length
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.fusion import fuse
 from metarec_spark.model.stacking import Linked, Stacking
-from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.transformer import Contexts, Rows
 from metarec_spark.model.weigher import Signals
+
+_ROWS, _ITEMS = 1024, 65_536
 
 
 class Scorer:
@@ -31,12 +34,12 @@ class Scorer:
         self._signals: dict[int, Signals] = {}
 
     @torch.inference_mode()
-    def hidden(self, contexts: Contexts, block: int = 1024) -> Tensor:
-        """Last hidden state of each sequence, [B, D]; sequences are taken in blocks of similar length."""
-        last = torch.empty(len(contexts.length), self.bundle.item_vectors.shape[1])
-        for rows in torch.argsort(contexts.length, stable=True).split(block):
-            last[rows] = self.bundle.model.encode(contexts.take(rows))
-        return last
+    def hidden(self, contexts: Contexts) -> Tensor:
+        """Last hidden state of each sequence, [B, D]; zeros for one without events."""
+        last_BD, model = torch.zeros(len(contexts.length), self.bundle.item_vectors.shape[1]), self.bundle.model
+        for rows, padded, last in of_one_length(contexts, self.bundle.manifest["max_length"]):
+            last_BD[rows] = model.hidden(padded, self._inputs[padded.item])[last]
+        return last_BD
 
     @torch.inference_mode()
     def user_vectors(self, hidden: Tensor, domain: int) -> Tensor:
@@ -111,10 +114,17 @@ class Scorer:
             self._signals[domain] = Signals.of_catalogue(self.catalogue, domain)
         return self._signals[domain]
 
+    @cached_property
+    def _inputs(self) -> Tensor:
+        """What f reads of each item, [I, D]; made at once, as products of other blocks would add in another order."""
+        items = torch.arange(self.catalogue.size).split(_ITEMS)
+        return torch.cat([Rows(self.bundle.model, part).vectors_RD for part in items])
+
     def _theta_vectors(self, hidden: Tensor, domain: int) -> Tensor:
         """Users' vectors whose product with the items' is the θ-part."""
         model = self.bundle.model
-        return self.bundle.fusion[domain].base * model.scale * model.user_vectors(hidden, domain)
+        vectors_BD = in_blocks(partial(model.user_vectors, domain=domain), hidden, _ROWS)
+        return self.bundle.fusion[domain].base * model.scale * vectors_BD
 
     def _stacking(self, domain: int) -> Stacking | None:
         """What stacks f and g in a domain; None: the plain fusion is h there."""

@@ -9,8 +9,18 @@ from model.factories import as_recommended, catalogue, contexts, saved
 
 from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
+from metarec_spark.model.stacking import Stacking
+from metarec_spark.model.weigher import Weigher
 
 USERS = [[3, 8, 1], [2], [4, 4, 4, 9]]
+
+
+def drawn(kind: type) -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = kind()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network.eval()
 
 
 def scorer(folder, fusion=None, **fields) -> Scorer:
@@ -24,7 +34,7 @@ def test_popularity_is_the_training_events_of_the_domains_items(tmp_path):
 def test_base_is_the_scaled_cosine(tmp_path):
     made, user = scorer(tmp_path), contexts(USERS)
     direct = made.bundle.model.user_vectors(made.bundle.model.encode(user), 1).detach().numpy() @ made.bundle.item_vectors[1::2].T
-    np.testing.assert_allclose(made.base(made.hidden(user, block=2), 1), 16 * direct, atol=1e-4)
+    np.testing.assert_allclose(made.base(made.hidden(user), 1), 16 * direct, atol=1e-4)
     assert np.abs(direct).max() <= 1 + 1e-6
 
 
@@ -45,3 +55,23 @@ def test_an_empty_sequence_has_a_finite_state_and_nothing_is_lent_to_it(tmp_path
     for user in (contexts([[], [2]], width=1), contexts([[]], width=1)):
         assert torch.isfinite(made.hidden(user)).all()
         assert made.transfer(user, 0)[0].sum() == 0
+
+
+@pytest.mark.parametrize("how", ["fused", "stacked", "weighed", "given vectors"])
+def test_what_a_user_gets_does_not_depend_on_the_others_to_the_last_bit(tmp_path, how):
+    random = np.random.default_rng(0)
+    users = [random.integers(0, 20, random.integers(0, 7)).tolist() for _ in range(700)]
+    vectors = random.standard_normal((20, 5)) if how == "given vectors" else None
+    known = catalogue(transitions=random.random((20, 20)), vectors=vectors)
+    network = {"stacked": {"stacking": drawn(Stacking)}, "weighed": {"weigher": drawn(Weigher)}}.get(how, {})
+    folder = saved(tmp_path, known, **network, dim=64, heads=2)
+
+    def found(of: list[list[int]]) -> list[np.ndarray]:
+        made, given = Scorer(bundle.load(folder)), contexts(of, width=6)
+        hidden = made.hidden(given)
+        return [hidden.numpy(), made.user_vectors(hidden, 0).numpy(), made.additions(given, hidden, 0).toarray()]
+
+    of_all = found(users)
+    for some in (random.permutation(700)[:300], np.arange(1), np.array([3, 5]), np.arange(700)[::-1].copy()):
+        for one, all_of_them in zip(found([users[row] for row in some]), of_all, strict=True):
+            np.testing.assert_array_equal(one, all_of_them[some])

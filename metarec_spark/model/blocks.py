@@ -1,0 +1,57 @@
+"""Blocks of one shape: what a row gets does not depend, to the last bit, on the rows that it is computed with.
+
+Products of matrices of other shapes may add in another order. Shape suffixes: B sequences, N rows, L events of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from metarec_spark.model.transformer import Contexts
+
+EVENTS = 2048
+"""Of a block of sequences, about."""
+
+
+def in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
+    """A function of rows [N, …] → [N, …], for ``size`` rows at a time; zeros fill the last block."""
+    padding = (0, 0) * (rows.ndim - 1) + (0, -len(rows) % size)
+    return torch.cat([function(block) for block in torch.nn.functional.pad(rows, padding).split(size)])[: len(rows)]
+
+
+def of_one_length(contexts: Contexts, longest: int) -> Iterator[tuple[Tensor, Contexts, Tensor]]:
+    """All sequences that hold events, in blocks of one shape for each length, rounded up.
+
+    Yields
+    ------
+    rows
+        Places of the sequences among all.
+    padded
+        Sequences of L events each, filled with events of item 0 after their own, which no event before them looks at; a few of
+        them may be made of such events alone, after the others.
+    last
+        Place of each row's newest event among the block's.
+    """
+    steps = sorted(
+        {min(longest, round(of)) for power in range(longest.bit_length()) for of in (2**power, 1.5 * 2**power)} | {longest}
+    )
+    of_step = torch.bucketize(contexts.length, torch.tensor(steps))
+    of_step[contexts.length == 0] = -1
+    for step in of_step.unique().tolist():
+        if step < 0:
+            continue
+        length = steps[step]
+        size = max(1, EVENTS // length)
+        for rows in (of_step == step).nonzero().squeeze(1).split(size):
+            own = contexts.take(rows)
+            at = torch.arange(len(rows)).repeat_interleave(own.length) * length + own.position
+            parts = []
+            for field in fields(Contexts)[:-1]:
+                part = torch.zeros(size * length, dtype=torch.int64)
+                part[at] = getattr(own, field.name)
+                parts.append(part)
+            yield rows, Contexts(*parts, torch.full((size,), length)), torch.arange(len(rows)) * length + own.length - 1
