@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, timedelta
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
@@ -18,6 +18,8 @@ from pyspark.sql import functions as F
 from metarec_spark.contracts import Contract, conform, contract
 from metarec_spark.errors import ConfigError, DataError, first_line
 
+_WRITING = timedelta(hours=12)
+"""What a commit may have taken from its first file on."""
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -116,13 +118,27 @@ class Warehouse:
         self.versions_read[name] = until
         if since >= until:
             return self.read(name, until).withColumn("_change_type", F.lit("insert")).limit(0)
-        if since + 1 < self._table(name).history().agg(F.min("version")).first()[0]:
+        if since + 1 < self._oldest_change(name):
             return None
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
         rows = reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
         kind = F.col("_change_type")
         rows = rows.withColumn("_change_type", F.when(kind.isin("insert", "update_postimage"), "insert").otherwise("delete"))
         return rows.drop("_commit_version", "_commit_timestamp")
+
+    def _oldest_change(self, name: str) -> int:
+        """The first version whose changes can be read: its log is there, and so are its files, which VACUUM may have removed."""
+        history = self._table(name).history().select("version", "timestamp", "operation", "operationParameters")
+        commits = [row.asDict() for row in history.toLocalIterator()]
+        gone = datetime.min
+        for row in commits:
+            if row["operation"] == "VACUUM START":
+                said = row["operationParameters"]
+                kept = said.get("specifiedRetentionMillis", said["defaultRetentionMillis"])
+                gone = max(gone, row["timestamp"] - timedelta(milliseconds=int(kept)))
+        # A file is somewhat older than the commit that names it.
+        left = [row["version"] for row in commits if row["timestamp"] - gone > _WRITING]
+        return min(left, default=commits[0]["version"] + 1)
 
     def last_commit(self, name: str, job: str | None = None) -> dict | None:
         """What the newest commit of a job to a table said of itself, or the newest of all that name their settings; None where

@@ -119,6 +119,21 @@ def test_changes_that_can_no_longer_be_read_are_none(spark: SparkSession, wareho
     assert warehouse.changes("items", 1, 2).count() == 2
 
 
+@pytest.mark.parametrize("hours", [0, 24 * 7])
+def test_changes_whose_files_were_vacuumed_are_none(spark: SparkSession, warehouse: Warehouse, hours: int):
+    for events in (1, 2, 3):
+        warehouse.merge("items", items(spark, (0, events)), COMMIT)
+    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    try:
+        warehouse.vacuum("items", hours)
+    finally:
+        spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    found = warehouse.changes("items", 1, 3)
+    assert found is None if hours == 0 else found.count() == 4
+    newest = warehouse.version("items")
+    assert warehouse.changes("items", newest, newest).count() == 0, "nothing is asked of what is gone"
+
+
 def test_an_append_is_written_once_for_each_transaction(spark: SparkSession, warehouse: Warehouse):
     for txn in (1, 1, 2, 1):
         warehouse.append("items", items(spark, (txn, txn)), COMMIT, app="nightly", txn=txn)

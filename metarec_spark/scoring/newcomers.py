@@ -6,6 +6,7 @@ the model. The model's own folder stays as it is.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ class Newcomers:
     count: int
     end: int
     """One more than their largest index."""
+    digest: str
+    """The same for the same items, and the same known of them."""
 
 
 @contextmanager
@@ -91,7 +94,11 @@ def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int
     found.write.mode("overwrite").parquet(file_uri(folder / ITEMS))
     found = read(file_uri(folder / ITEMS))
     count, last = found.agg(F.count("*"), F.max(c.ITEM_IDX)).first()
-    return Newcomers(folder, found, count, last + 1) if count else None
+    if not count:
+        return None
+    hashes = [read(file_uri(folder / name)).select(F.xxhash64("*").alias("hash")) for name in (ITEMS, *parts)]
+    digest = [str(rows.agg(F.count("*"), F.sum(F.col("hash").cast("decimal(38,0)"))).first()) for rows in hashes]
+    return Newcomers(folder, found, count, last + 1, hashlib.sha256(repr(digest).encode()).hexdigest()[:16])
 
 
 def known_events(users: DataFrame, newcomers: DataFrame, items: int) -> DataFrame:

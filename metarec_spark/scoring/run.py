@@ -15,7 +15,7 @@ from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.run import users_as_of
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
-from metarec_spark.scoring import newcomers
+from metarec_spark.scoring import increment, newcomers
 from metarec_spark.scoring.batch import SCHEMA, Task, score
 from metarec_spark.scoring.newcomers import Newcomers
 from metarec_spark.storage import local_path
@@ -35,17 +35,24 @@ def recommend(job: Job) -> Result:
     unknown = {r[0]: r[1] for r in unknown.groupBy(c.DOMAIN).count().toLocalIterator()}
     if unknown:
         log.warning("no lists in domains that no approved model serves: %s (users each); train again, or adapt", unknown)
-    tasks = max(job.spark.sparkContext.defaultParallelism, math.ceil(users.count() / USERS_PER_TASK))
     ids = [model["model_id"] for model, _ in serving]
-    commit = job.commit(inputs=versions, model_id=" ".join(ids))
     with ExitStack() as written:
         came = [written.enter_context(newcomers.written(job, local_path(model["path"]), versions)) for model, _ in serving]
-        lists = [_lists(job, users, *served, new, tasks) for served, new in zip(serving, came, strict=True)]
-        job.warehouse.replace_days(c.RECOMMENDATIONS, reduce(DataFrame.unionByName, lists), "ds", job.ds, job.ds, commit)
+        made = increment.settings(job, serving, came)
+        kept = increment.kept(job, versions, made)
+        due = users.join(kept.changed, c.USER_ID, "left_semi") if kept else users
+        count = due.count()
+        tasks = max(job.spark.sparkContext.defaultParallelism, math.ceil(count / USERS_PER_TASK))
+        rows = [_lists(job, due, *served, new, tasks) for served, new in zip(serving, came, strict=True)]
+        rows += [kept.lists] if kept else []
+        # Lists of a day that is run late are no start for others: they are of rows that the table does not hold.
+        said = made if increment.of_newest(job, versions) else None
+        commit = job.commit(inputs=versions, model_id=" ".join(ids), settings=said)
+        job.warehouse.replace_days(c.RECOMMENDATIONS, reduce(DataFrame.unionByName, rows), "ds", job.ds, job.ds, commit)
     written = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(job.ds))
     counts = written.agg(F.count("*"), F.countDistinct(c.USER_ID), F.coalesce(F.sum(F.size("items")), F.lit(0))).first()
-    log.info("recommendations: %d lists for %d users, %d items, by %s", *counts, ", ".join(ids))
-    details = {"items": counts[2], "models": ids, "new_items": [new.count if new else 0 for new in came]}
+    log.info("recommendations: %d lists for %d users, %d items, by %s; %d users scored", *counts, ", ".join(ids), count)
+    details = {"items": counts[2], "models": ids, "new_items": [new.count if new else 0 for new in came], "scored_users": count}
     return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details=details)
 
 
