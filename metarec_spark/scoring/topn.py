@@ -15,13 +15,13 @@ from scipy import sparse
 
 from metarec_spark.compiled import compiled, product
 
-ROWS, TILE = 256, 4096
+ROWS, TILE = 128, 16_384
 """Users and items whose products are in memory at a time."""
 _DEPTH, _LANES = 8, 16
 """A group is every 16th of 128 items: its largest product is looked at before the others, 16 groups by one instruction."""
 _CHUNK = _DEPTH * _LANES
-_SLACK = 1e-9
-"""What float64 loses in a bound, as a share of the product of two lengths; some thousand times too much."""
+_SLACK = 1e-6
+"""What rounding loses in a bound, as a share of the product of two lengths; ten times too much."""
 _TINY = float(np.finfo(np.float32).tiny)
 """And what float32 loses near zero."""
 
@@ -133,7 +133,9 @@ class ExactIndex:
         self, users: np.ndarray, n: int, hidden: sparse.csr_matrix, added: sparse.csr_matrix, room: torch.Tensor
     ) -> tuple[np.ndarray, np.ndarray]:
         rows, rough = len(users), _Rough.of(users, alike=False)
-        values, floor = torch.from_numpy(rough.values), np.int32(-(2**31)) if exact_integers() else np.float32(-np.inf)
+        values, integers = torch.from_numpy(rough.values), exact_integers()
+        # What stands for an item that is no candidate, and the least that stands for one.
+        floor = (np.int32(-(2**31)), -(2.0**31) + 1) if integers else (np.float32(-np.inf), float(np.finfo(np.float32).min))
         score, index = np.empty((rows, n)), np.empty((rows, n), np.int64)
         count, least = np.zeros(rows, np.int64), np.full(rows, -np.inf)
         hidden_at, added_at = hidden.indptr[:-1].copy(), added.indptr[:-1].copy()
@@ -143,7 +145,7 @@ class ExactIndex:
             bound = rough.lost * (length + lost) + rough.length * lost + _SLACK * rough.length * length + _TINY
             of_items = first, len(tile.values), self.items, users, rough.scale * tile.scale[0], bound
             of_users = hidden.indptr, hidden.indices, hidden_at, added.indptr, added.indices, added.data, added_at
-            _scan(products, floor, *of_items, *of_users, score, index, count, least)
+            _scan(products, *floor, *of_items, *of_users, score, index, count, least)
         _sort(score, index, count)
         missing = np.arange(n) >= count[:, None]
         return np.where(missing, -1, index), np.where(missing, -np.inf, score)
@@ -211,12 +213,12 @@ def _quantised(vectors, alike):
 
 @compiled
 def _about_nth(values, n):
-    """A number that at least ``n`` of the values reach, and few more."""
-    low = high = np.float64(values[0])
+    """A number that at least ``n`` of the values reach, and few more; in their own precision."""
+    low = high = values[0]
     for i in range(len(values)):
         low, high = min(low, values[i]), max(high, values[i])
     for _ in range(40):
-        middle, reached = (low + high) / 2, 0
+        middle, reached = (low + high) * np.float32(0.5), 0
         for i in range(len(values)):
             reached += values[i] >= middle
         if reached < n:
@@ -260,7 +262,7 @@ def _partition(score, index, n):
 
 @compiled
 def _scan(
-    products, floor, first, width, items, users, unit, bound,
+    products, floor, lowest, first, width, items, users, unit, bound,
     hidden_from, hidden, hidden_at, added_from, added, addition, added_at, score, index, count, least
 ):  # fmt: skip
     """Bring the users' lists up to date with one tile.
@@ -270,7 +272,7 @@ def _scan(
     """
     rows, chunks = products.shape[:2]
     size, n = chunks * _CHUNK, score.shape[1]
-    best, room = np.empty(chunks * _LANES, products.dtype), n + size
+    best, room = np.empty(chunks * _LANES, np.float32), n + size
     candidate, place, rough, plus = np.empty(room), np.empty(room, np.int64), np.empty(size), np.empty(room)
     for row in range(rows):
         values, known, at_least = products[row].reshape(size), count[row], least[row]
@@ -306,13 +308,13 @@ def _scan(
             place[end], plus[end] = place[known + i], plus[known + i]
             end += rough[i] >= at_least
         linked = end
-        limit = (at_least - bound[row]) / unit[row]
+        limit = max((at_least - bound[row]) / unit[row], lowest)
         for group in range(len(best)):
             if best[group] >= limit:
                 for deep in range(_DEPTH):
                     at = (group // _LANES * _DEPTH + deep) * _LANES + group % _LANES
                     place[end] = first + at
-                    end += values[at] >= limit and values[at] != floor
+                    end += values[at] >= limit
         for i in range(known):
             candidate[i], place[i] = score[row, i], index[row, i]
         for i in range(known, end):
@@ -334,9 +336,12 @@ def _scan(
 
 @compiled
 def _sort(score, index, count):
-    """Put each list in order, in place."""
+    """Put each list in order, in place. (Shell, 1959, with the gaps of Ciura, 2001)"""
     for row in range(len(count)):
-        of_score, of_index = score[row, : count[row]], index[row, : count[row]]
-        order = np.argsort(of_index)
-        order = order[np.argsort(-of_score[order], kind="mergesort")]
-        of_score[:], of_index[:] = of_score[order], of_index[order]
+        for gap in (701, 301, 132, 57, 23, 10, 4, 1):
+            for end in range(gap, count[row]):
+                of_score, of_index, at = score[row, end], index[row, end], end
+                while at >= gap and _before(of_score, of_index, score[row, at - gap], index[row, at - gap]):
+                    score[row, at], index[row, at] = score[row, at - gap], index[row, at - gap]
+                    at -= gap
+                score[row, at], index[row, at] = of_score, of_index

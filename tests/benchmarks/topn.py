@@ -3,7 +3,7 @@
 metarec benchmark --log ../shared/data/beauty --set model.dim=64 --set train.stacking_pairs=0 --out OUT
 python tests/benchmarks/topn.py --trained OUT/beauty
 
-Needs faiss and implicit beside the project: pip install --no-deps --target DIR faiss-cpu implicit; PYTHONPATH=DIR. They leave no
+Needs faiss and implicit beside the project: pip install --no-deps --target DIR faiss-cpu implicit tqdm; PYTHONPATH=DIR. They leave no
 seen items out, so they are asked for n more than the longest history is long, and what remains to be done on their lists is not
 counted. Rounds of all are taken in turns. Before it is timed, each search is compared with a full sort in float64.
 """
