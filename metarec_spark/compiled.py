@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numba import njit
@@ -11,13 +12,14 @@ from numba import njit
 def compiled(function: Callable | None = None, **options: object) -> Callable:
     """Compile a function of numbers and arrays, which then runs without Python's lock.
 
-    Numba keeps what it has compiled in ``NUMBA_CACHE_DIR``, in the package or in the user's cache; where none of them can be
-    written, each process compiles anew, which takes some seconds.
+    Numba keeps what it has compiled in ``NUMBA_CACHE_DIR``, in the package or in the user's cache. Where none of them can be
+    written, and where the package is a zip, whose place is another for each Spark application, each process compiles anew, which
+    takes some seconds.
     """
     if function is None:
         return lambda of: compiled(of, **options)
     try:
-        return njit(function, nogil=True, cache=True, **options)
+        return njit(function, nogil=True, cache=Path(function.__code__.co_filename).is_file(), **options)
     except RuntimeError:  # "no locator available": there is no place to keep it
         return njit(function, nogil=True, **options)
 

@@ -7,6 +7,7 @@ records job, day, model and input versions in its metadata, from which the next 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -112,13 +113,13 @@ class Warehouse:
     def changes(self, name: str, since: int, until: int) -> DataFrame | None:
         """Rows added (``_change_type`` insert) and removed (delete) after version ``since``, up to version ``until``.
 
-        Returns None where the change feed no longer reaches back that far (vacuumed, or the log was cleaned): the
-        caller then works from the whole table.
+        Returns None where the change feed no longer reaches back that far (vacuumed, or the log was cleaned), or the table was
+        made anew and has not come to ``since``: the caller then works from the whole table.
         """
         self.versions_read[name] = until
-        if since >= until:
+        if since == until:
             return self.read(name, until).withColumn("_change_type", F.lit("insert")).limit(0)
-        if since + 1 < self._oldest_change(name):
+        if since > until or since + 1 < self._oldest_change(name):
             return None
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
         rows = reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
@@ -134,8 +135,9 @@ class Warehouse:
         for row in commits:
             if row["operation"] == "VACUUM START":
                 said = row["operationParameters"]
-                kept = said.get("specifiedRetentionMillis", said["defaultRetentionMillis"])
-                gone = max(gone, row["timestamp"] - timedelta(milliseconds=int(kept)))
+                # Files that are not in use any more are kept for the table's own retention alone.
+                kept = min(int(of) for name, of in said.items() if name.endswith("RetentionMillis"))
+                gone = max(gone, row["timestamp"] - timedelta(milliseconds=kept))
         # A file is somewhat older than the commit that names it.
         left = [row["version"] for row in commits if row["timestamp"] - gone > _WRITING]
         return min(left, default=commits[0]["version"] + 1)
@@ -143,13 +145,18 @@ class Warehouse:
     def last_commit(self, name: str, job: str | None = None) -> dict | None:
         """What the newest commit of a job to a table said of itself, or the newest of all that name their settings; None where
         there is none in the history."""
-        if not self.exists(name):
-            return None
-        for row in self._table(name).history().select("userMetadata").where("userMetadata IS NOT NULL").toLocalIterator():
-            said = json.loads(row[0])
-            if said.get("job") == job if job else "settings" in said:
-                return said
-        return None
+        said = (said for _, said in self.commits(name))
+        return next((of for of in said if (of.get("job") == job if job else "settings" in of)), None)
+
+    def commits(self, name: str) -> Iterator[tuple[int, dict]]:
+        """Version of each commit that is on record, newest first, and what it said of itself; nothing where there is no table."""
+        if self.exists(name):
+            for version, said in self._table(name).history().select("version", "userMetadata").toLocalIterator():
+                yield version, json.loads(said) if said else {}
+
+    def identity(self, name: str) -> str:
+        """Another one for each table that was ever made in this place."""
+        return self._table(name).detail().select("id").first()[0]
 
     def replace_days(
         self, name: str, rows: DataFrame, column: str, first: date, last: date, commit: Commit, *, undated: bool = False
@@ -211,7 +218,9 @@ class Warehouse:
 
     def vacuum(self, name: str, hours: float) -> None:
         """Delete files that no version younger than ``hours`` needs."""
-        self._table(name).vacuum(hours)
+        # On record everywhere, so that it is known what changes can still be read.
+        with _SessionConf(self.spark, {"spark.databricks.delta.vacuum.logging.enabled": "true"}):
+            self._table(name).vacuum(hours)
 
     def names(self) -> list[str]:
         """Tables that have been written, in the order of the data flow."""

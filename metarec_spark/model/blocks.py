@@ -1,6 +1,7 @@
 """Blocks of one shape: what a row gets does not depend, to the last bit, on the rows that it is computed with.
 
-Products of matrices of other shapes may add in another order. Shape suffixes: B sequences, N rows, L events of a sequence.
+Products of matrices of other shapes may add in another order; and, where widths are no multiples of ``WIDTHS``, those of rows in
+other places. Shape suffixes: B sequences, N rows, L events of a sequence.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from metarec_spark.model.transformer import Contexts
 
 EVENTS = 2048
 """Of a block of sequences, about."""
+WIDTHS = 4
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:

@@ -32,6 +32,7 @@ class Scorer:
         self.catalogue = bundle.catalogue
         self.vectors = [torch.from_numpy(bundle.item_vectors[items]) for items in self.catalogue.of_domain]
         self._signals: dict[int, Signals] = {}
+        self._linked, self._everywhere = cache(self._linked), cache(self._everywhere)
 
     @torch.inference_mode()
     def hidden(self, contexts: Contexts) -> Tensor:
@@ -130,11 +131,9 @@ class Scorer:
         """What stacks f and g in a domain; None: the plain fusion is h there."""
         return self.bundle.stacking if self.bundle.stacked[domain] else None
 
-    @cache  # noqa: B019 (a scorer lives as long as its process)
     def _linked(self, domain: int) -> Linked:
         return Linked.of(self.catalogue, domain, self.bundle.lending[domain], self.bundle.fusion[domain])
 
-    @cache  # noqa: B019
     def _everywhere(self, domain: int) -> Tensor | None:
         """What a network says of each item to everyone, [I_d]."""
         if weigher := self.bundle.weigher:

@@ -37,23 +37,17 @@ class Task:
     """Folder of the items that came after the model; None: there is none."""
 
 
-@dataclass(frozen=True, eq=False)
 class Served:
     """A model as a process that makes lists holds it."""
 
-    scorer: Scorer
-    item_ids: pa.Array
-    """External ids by item index."""
-
-    @cache  # noqa: B019 (it lives as long as its process)
-    def index(self, domain: int) -> ExactIndex:
+    def __init__(self, scorer: Scorer, item_ids: pa.Array) -> None:
+        self.scorer = scorer
+        self.item_ids = item_ids
+        """External ids by item index."""
+        self.index = cache(lambda domain: ExactIndex(scorer.item_vectors(domain).numpy()))
         """Of a domain's items by their vectors."""
-        return ExactIndex(self.scorer.item_vectors(domain).numpy())
-
-    @cache  # noqa: B019
-    def popular(self, domain: int) -> ExactIndex:
+        self.popular = cache(lambda domain: ExactIndex(scorer.popularity(domain)[:, None]))
         """Of a domain's items by their training events, for users with vector [1]."""
-        return ExactIndex(self.scorer.popularity(domain)[:, None])
 
 
 @lru_cache(maxsize=2)
@@ -72,10 +66,10 @@ def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBa
 
     ``wanted`` are the positions of the domains that are due, ``active`` of those in which the user has events.
     """
-    held = served(task.model, task.newcomers)
     for batch in batches:
         if not batch.num_rows:
             continue
+        held = served(task.model, task.newcomers)
         contexts = contexts_of(batch)
         hidden = held.scorer.hidden(contexts)
         pair_user, pair_domain = _pairs(batch["wanted"])

@@ -1,7 +1,8 @@
 """What still holds of the lists that the last run wrote, so that a night scores those alone for whom something changed.
 
 A user's lists follow from the user's row of ``user_sequences``, the models, the newcomers and a few settings. Where all but the
-rows are as they were, lists of users whose row did not change are those that a full run would write, to the last bit.
+rows are as they were, lists of users whose row did not change are those that a full run would write, to the last bit on
+processors of one kind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
+import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -18,7 +21,13 @@ from metarec_spark import __version__
 from metarec_spark import columns as c
 from metarec_spark.features.sequences import newer_than
 from metarec_spark.job import Job, log
+from metarec_spark.model.blocks import WIDTHS
 from metarec_spark.scoring.newcomers import Newcomers
+
+_SCORING = 1
+"""Raised where the same model's lists are made otherwise than before."""
+Serving = Sequence[tuple[dict, list[str], Newcomers | None]]
+"""Manifest of each model, the domains that it serves, and its newcomers."""
 
 
 @dataclass(frozen=True)
@@ -31,35 +40,27 @@ class Kept:
     """(user_id) of those who are scored."""
 
 
-def settings(job: Job, serving: Sequence[tuple[dict, list[str]]], came: Sequence[Newcomers | None]) -> str:
-    """Fingerprint of all that shapes a user's lists but the user's own row.
-
-    Parameters
-    ----------
-    serving
-        Models, each with the domains that it serves.
-    came
-        Newcomers of each.
-    """
-    shaping = job.config.recommend.model_dump(mode="json", exclude={"mode"})
+def settings(job: Job, serving: Serving) -> str:
+    """Fingerprint of all that shapes a user's lists but the user's own row."""
+    shaping = [job.config.recommend.model_dump(mode="json", exclude={"mode"}), job.config.features.min_user_events]
     models = [
-        (model["model_id"], domains, new.digest if new else None) for (model, domains), new in zip(serving, came, strict=True)
+        (manifest["model_id"], manifest["sha256"], manifest["tuned"], domains, new.digest if new else None)
+        for manifest, domains, new in serving
     ]
-    said = json.dumps([__version__, shaping, job.config.features.min_user_events, models], sort_keys=True)
+    code = [__version__, _SCORING, torch.__version__, numba.__version__]
+    said = json.dumps([code, shaping, models, job.warehouse.identity(c.USER_SEQUENCES)], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def kept(job: Job, versions: dict[str, int], made: str) -> Kept | None:
+def kept(job: Job, versions: dict[str, int], serving: Serving) -> Kept | None:
     """What the last run's lists are still good for; None, and the reason in the log, where everyone is to be scored.
 
     Parameters
     ----------
     versions
         Pinned table versions.
-    made
-        What :func:`settings` says today.
     """
-    found, why = _kept(job, versions, made)
+    found, why = _kept(job, versions, serving)
     if found is None:
         log.info("everyone is scored: %s", why)
     return found
@@ -70,21 +71,25 @@ def of_newest(job: Job, versions: dict[str, int]) -> bool:
     return newer_than(job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES]), job.ds).isEmpty()
 
 
-def _kept(job: Job, versions: dict[str, int], made: str) -> tuple[Kept | None, str]:
+def _kept(job: Job, versions: dict[str, int], serving: Serving) -> tuple[Kept | None, str]:
     if job.config.recommend.mode == "full":
         return None, "recommend.mode is full"
-    last = job.warehouse.last_commit(c.RECOMMENDATIONS, job.name)
+    if any(manifest["model"][name] % WIDTHS for manifest, _, _ in serving for name in ("dim", "adapter")):
+        return None, f"model.dim or model.adapter is no multiple of {WIDTHS}: last bits depend on who is scored together"
+    # Whatever job made lists last; the commits after it keep files in order, or erase people.
+    commits = list(job.warehouse.commits(c.RECOMMENDATIONS))
+    last = next((said for _, said in commits if c.USER_SEQUENCES in said.get("inputs", {})), None)
     if last is None:
         return None, "there are no lists yet"
     if not of_newest(job, versions):
         return None, f"there are events after {job.ds}"
-    if last.get("settings") != made:
+    if last.get("settings") != settings(job, serving):
         return None, f"the lists of {last['ds']} are of another model, of other items or settings, or of a day run late"
     since, until = last["inputs"][c.USER_SEQUENCES], versions[c.USER_SEQUENCES]
     changes = job.warehouse.changes(c.USER_SEQUENCES, since, until)
     if changes is None:
         return None, f"what changed in {c.USER_SEQUENCES} since its version {since} is not on record any more"
     changed = changes.select(c.USER_ID).distinct()
-    lists = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(last["ds"]).cast("date"))
+    lists = job.warehouse.read(c.RECOMMENDATIONS, commits[0][0]).where(F.col("ds") == F.lit(last["ds"]).cast("date"))
     lists = lists.join(changed, c.USER_ID, "left_anti").withColumn("ds", F.lit(job.ds))
     return Kept(lists, changed), ""

@@ -22,8 +22,8 @@ _DEPTH, _LANES = 8, 16
 _CHUNK = _DEPTH * _LANES
 _SLACK = 1e-6
 """What rounding loses in a bound, as a share of the product of two lengths; ten times too much."""
-_TINY = float(np.finfo(np.float32).tiny)
-"""And what float32 loses near zero."""
+_TINY, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""What float32 loses near zero, at most; and its largest number."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,26 @@ class _Rough:
         return cls(vectors, np.ones(len(vectors)), length * vectors.shape[1] * np.finfo(np.float32).eps, length)
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """Items that are multiplied at a time."""
+
+    first: int
+    size: int
+    transposed: torch.Tensor
+    """[D or more, size up to a whole chunk] rough items."""
+    scale: float
+    lost: float
+    length: float
+    """As of :class:`_Rough`, the largest."""
+
+    @classmethod
+    def of(cls, first: int, items: np.ndarray) -> _Tile:
+        rough = _Rough.of(items, alike=True)
+        filled = np.pad(rough.values, ((0, -len(items) % _CHUNK), (0, 0)))
+        return cls(first, len(items), torch.from_numpy(filled).T, rough.scale[0], rough.lost.max(), rough.length.max())
+
+
 class ExactIndex:
     """Items, prepared for exact searches.
 
@@ -66,8 +86,10 @@ class ExactIndex:
     A score is the scalar product in float64 plus what is added, so it depends on the user and the item alone, and not on who
     shares a block; it is rounded to float32 at the end. With u ≈ û and v ≈ v̂, |u·v - û·v̂| ≤ |u - û| |v̂| + |u| |v - v̂| (Cauchy and
     Schwarz). Items whose rough product is further than that below the n-th best score known so far are left out; of the others
-    the score is computed. Before n scores are known, the n-th largest of the groups' maxima stands for them. Searching takes
-    ``ROWS`` × ``TILE`` × 4 bytes for products, ``ROWS`` × 16 n for lists, the result, and 1.25 times the items' bytes.
+    the score is computed. Before n scores are known, the n-th largest of the groups' maxima stands for them.
+
+    Searching takes ``ROWS`` × ``TILE`` × 4 bytes for products, ``ROWS`` × 16 n for lists, the result, and 1.25 times the items'
+    bytes; twice, where integer products are not exact and float32 is multiplied first.
 
     Measured and left out: bfloat16 products, half as fast; a rotation of the vectors that evens their numbers out, which saves a
     fifth of the true scores and no time; true scores one by one as they are found, twice as slow for branches guessed wrongly.
@@ -75,9 +97,7 @@ class ExactIndex:
 
     def __init__(self, items: np.ndarray) -> None:
         self.items = _finite(items, "items")
-        starts = range(0, len(items), TILE)
-        self._tiles = [(first, _Rough.of(self.items[first : first + TILE], alike=True)) for first in starts]
-        self._transposed = [torch.from_numpy(_filled(tile.values)).T for _, tile in self._tiles]
+        self._tiles = [_Tile.of(first, self.items[first : first + TILE]) for first in range(0, len(items), TILE)]
 
     def search(
         self,
@@ -112,10 +132,13 @@ class ExactIndex:
         Raises
         ------
         ValueError
-            Where a number is not finite.
+            Where a number is not finite, a score would not be, or shapes do not fit.
         """
+        if users.ndim != 2 or users.shape[1] != self.items.shape[1]:
+            raise ValueError(f"users must be [U, {self.items.shape[1]}], as the items are: got {users.shape}")
         users, kept = _finite(users, "users"), min(n, len(self.items))
-        hidden, added = (_canonical(of, len(users), len(self.items)) for of in (seen, additions))
+        shape = len(users), len(self.items)
+        hidden, added = (_canonical(of, shape, name) for of, name in ((seen, "seen"), (additions, "additions")))
         _finite(added.data, "additions")
         index, score = np.full((len(users), n), -1, np.int64), np.full((len(users), n), -np.inf, np.float32)
 
@@ -139,11 +162,14 @@ class ExactIndex:
         score, index = np.empty((rows, n)), np.empty((rows, n), np.int64)
         count, least = np.zeros(rows, np.int64), np.full(rows, -np.inf)
         hidden_at, added_at = hidden.indptr[:-1].copy(), added.indptr[:-1].copy()
-        for (first, tile), transposed in zip(self._tiles, self._transposed, strict=True):
-            products = _products(values, transposed, room).reshape(rows, -1, _DEPTH, _LANES)
-            length, lost = tile.length.max(), tile.lost.max()
-            bound = rough.lost * (length + lost) + rough.length * lost + _SLACK * rough.length * length + _TINY
-            of_items = first, len(tile.values), self.items, users, rough.scale * tile.scale[0], bound
+        for tile in self._tiles:
+            if rough.length.max() * tile.length > _LARGEST:
+                raise ValueError(f"vectors of length {rough.length.max():.3g} and {tile.length:.3g} have products beyond float32")
+            products = _products(values, tile.transposed, room).reshape(rows, -1, _DEPTH, _LANES)
+            bound = (
+                rough.lost * (tile.length + tile.lost) + rough.length * tile.lost + _SLACK * rough.length * tile.length + _TINY
+            )
+            of_items = tile.first, tile.size, self.items, users, rough.scale * tile.scale, bound
             of_users = hidden.indptr, hidden.indices, hidden_at, added.indptr, added.indices, added.data, added_at
             _scan(products, *floor, *of_items, *of_users, score, index, count, least)
         _sort(score, index, count)
@@ -152,22 +178,21 @@ class ExactIndex:
 
 
 def _finite(numbers: np.ndarray, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        numbers = np.ascontiguousarray(numbers, np.float32)
     if not np.isfinite(numbers).all():
-        raise ValueError(f"{name} must be finite: got NaN or infinity")
-    return np.ascontiguousarray(numbers, np.float32)
+        raise ValueError(f"{name} must be finite float32: got NaN, infinity or more than {_LARGEST:.3g}")
+    return numbers
 
 
-def _canonical(matrix: sparse.csr_matrix | None, rows: int, columns: int) -> sparse.csr_matrix:
-    matrix = sparse.csr_matrix((rows, columns), dtype=np.float32) if matrix is None else matrix.astype(np.float32, copy=False)
+def _canonical(matrix: sparse.csr_matrix | None, shape: tuple[int, int], name: str) -> sparse.csr_matrix:
+    matrix = sparse.csr_matrix(shape, dtype=np.float32) if matrix is None else matrix.astype(np.float32, copy=False)
+    if matrix.shape != shape:
+        raise ValueError(f"{name} must be [users, items] = {shape}: got {matrix.shape}")
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
     return matrix
-
-
-def _filled(values: np.ndarray) -> np.ndarray:
-    """With rows of zeros, up to a whole chunk."""
-    return np.pad(values, ((0, -len(values) % _CHUNK), (0, 0)))
 
 
 @cache
@@ -272,7 +297,7 @@ def _scan(
     """
     rows, chunks = products.shape[:2]
     size, n = chunks * _CHUNK, score.shape[1]
-    best, room = np.empty(chunks * _LANES, np.float32), n + size
+    best, room = np.empty(chunks * _LANES, np.float32), n + size + 1  # one more: places are written, then kept or not
     candidate, place, rough, plus = np.empty(room), np.empty(room, np.int64), np.empty(size), np.empty(room)
     for row in range(rows):
         values, known, at_least = products[row].reshape(size), count[row], least[row]

@@ -64,10 +64,12 @@ def test_what_a_user_gets_does_not_depend_on_the_others_to_the_last_bit(tmp_path
     vectors = random.standard_normal((20, 5)) if how == "given vectors" else None
     known = catalogue(transitions=random.random((20, 20)), vectors=vectors)
     network = {"stacked": {"stacking": drawn(Stacking)}, "weighed": {"weigher": drawn(Weigher)}}.get(how, {})
-    folder = saved(tmp_path, known, **network, dim=64, heads=2)
+    folder = saved(tmp_path, known, **network, dim=64, heads=2, adapter=8)
 
     def found(of: list[list[int]]) -> list[np.ndarray]:
         made, given = Scorer(bundle.load(folder)), contexts(of, width=6)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(made.bundle.model.adapter_out)
         hidden = made.hidden(given)
         return [hidden.numpy(), made.user_vectors(hidden, 0).numpy(), made.additions(given, hidden, 0).toarray()]
 

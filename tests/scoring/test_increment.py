@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from delta.tables import DeltaTable
 from training.warehouses import NEXT, copied, event, job_at, rows_of, stages, write_log
 
+from metarec_spark.contracts import contract
 from metarec_spark.features.run import extract
+from metarec_spark.scoring import increment
 from metarec_spark.scoring.run import recommend
+from metarec_spark.storage import local_path
 
 LATER = NEXT + timedelta(days=1)
 
@@ -40,6 +44,30 @@ def test_those_with_events_are_scored_and_the_table_is_that_of_a_full_run(spark,
     assert {"u1", "late"} <= {row[1] for row in rows}
     assert night(spark, folder) == (0, full), "the same day again: nobody changed"
     assert len(rows_of(job_at(spark, folder, "recommend"), "recommendations")) > len(full), "the day before is still there"
+
+
+def test_lists_of_another_jobs_run_are_no_others(spark, folder):
+    """``nightly`` makes lists, too; what stands in the table is what the last of them made."""
+    night(spark, folder)
+    recommend(job_at(spark, folder, "nightly", LATER, recommend={"top_n": 2}))
+    scored, rows = night(spark, folder)
+    assert scored == 34
+    assert (34, rows) == night(spark, folder, mode="full")
+
+
+def test_everyone_is_scored_where_the_sequences_were_made_anew(spark, folder, tmp_path):
+    warehouse = job_at(spark, folder, "recommend").warehouse
+    rows = warehouse.read("user_sequences").collect()
+    Path(local_path(warehouse.path("user_sequences"))).rename(tmp_path / "lost")
+    spark.catalog.clearCache()
+    sequences = spark.createDataFrame(rows, contract("user_sequences").schema)
+    warehouse.replace_all("user_sequences", sequences, job_at(spark, folder, "extract", LATER).commit())
+    assert night(spark, folder)[0] == 34
+
+
+def test_everyone_is_scored_where_last_bits_depend_on_the_others(spark, folder, monkeypatch):
+    monkeypatch.setattr(increment, "WIDTHS", 3)
+    assert night(spark, folder)[0] == 34
 
 
 def test_a_user_who_was_erased_meanwhile_has_no_list(spark, folder):

@@ -132,6 +132,8 @@ def test_numbers_that_are_not_finite_are_an_error(value):
     bad[1, 0] = value
     with pytest.raises(ValueError, match="items must be finite"):
         ExactIndex(bad)
+    with pytest.raises(ValueError, match="items must be finite"):
+        ExactIndex(np.full((1, 1), 1e39))
     with pytest.raises(ValueError, match="users must be finite"):
         ExactIndex(good).search(bad, 1)
     with pytest.raises(ValueError, match="additions must be finite"):
@@ -153,8 +155,24 @@ def test_a_users_scores_do_not_depend_on_who_shares_the_block(monkeypatch):
         np.testing.assert_array_equal(other_score, score[rows])
 
 
+def test_shapes_that_do_not_fit_are_an_error_and_so_are_products_beyond_float32(first_pass):
+    index, users = ExactIndex(np.ones((4, 5), np.float32)), np.ones((2, 5), np.float32)
+    with pytest.raises(ValueError, match=r"users must be \[U, 5\]"):
+        index.search(np.ones((2, 8), np.float32), 1)
+    for name in ("seen", "additions"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            index.search(users, 1, **{name: sparse.csr_matrix((1, 4), dtype=np.float32)})
+    with pytest.raises(ValueError, match="beyond float32"):
+        ExactIndex(np.full((4, 5), 1e20, np.float32)).search(users * 1e20, 1)
+
+
+def test_every_item_of_a_full_tile_is_a_candidate_and_the_last_is_added_to(first_pass, monkeypatch):
+    monkeypatch.setattr(topn, "TILE", 256)
+    added = sparse.csr_matrix(([0.5], ([0], [511])), (1, 512), np.float32)
+    assert check([[1.0]], np.ones((512, 1)), n=5, additions=added).tolist() == [[511, 0, 1, 2, 3]]
+
+
 def test_integer_products_that_clip_are_found_out(monkeypatch):
-    assert isinstance(exact_integers(), bool)
 
     def clipped(one, other, out=None):
         """Bytes made unsigned, pairs of products summed in 16 bits."""
