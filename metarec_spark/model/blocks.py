@@ -17,6 +17,7 @@ from metarec_spark.model.transformer import Contexts
 EVENTS = 2048
 """Of a block of sequences, about."""
 WIDTHS = 4
+"""What the widths of a model must be multiples of, for its rows not to depend on their places, as measured."""
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:

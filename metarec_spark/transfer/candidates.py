@@ -12,6 +12,7 @@ import torch
 
 from metarec_spark import columns as c
 from metarec_spark.model import bundle
+from metarec_spark.model.blocks import WIDTHS
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import Fusion
@@ -108,8 +109,8 @@ def weighed(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: Lendi
 
 
 def _without_base(manifest: dict[str, Any]) -> dict[str, Any]:
-    """f's parameters are of the smallest shape: none is used."""
-    return {**manifest, "model": {**manifest["model"], "dim": 2, "heads": 1, "adapter": 0}}
+    """f's parameters are of the smallest shape that :mod:`metarec_spark.model.blocks` is sure of: none is used."""
+    return {**manifest, "model": {**manifest["model"], "dim": WIDTHS, "heads": 1, "adapter": 0}}
 
 
 def _nothing(manifest: dict[str, Any], catalogue: Catalogue) -> NextItemModel:
