@@ -14,7 +14,7 @@ def compiled(function: Callable | None = None, **options: object) -> Callable:
 
     Numba keeps what it has compiled in ``NUMBA_CACHE_DIR``, in the package or in the user's cache. Where none of them can be
     written, and where the package is a zip, whose place is another for each Spark application, each process compiles anew, which
-    takes some seconds.
+    takes some seconds. It sees no change in functions of other files: loops that call each other stand in one.
     """
     if function is None:
         return lambda of: compiled(of, **options)
