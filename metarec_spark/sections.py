@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, get_args
 
@@ -19,6 +21,12 @@ class Section(BaseModel):
     """A table of the configuration file: frozen, strictly typed, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def fingerprint(*said: object) -> str:
+    """Twelve hex digits that follow from sections and other JSON values; the same in every process."""
+    plain = [part.model_dump(mode="json") if isinstance(part, Section) else part for part in said]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class File(Section):

@@ -7,7 +7,6 @@ the same settings is not made again, so a benchmark that was killed goes on wher
 from __future__ import annotations
 
 import csv
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from metarec_spark.evaluation.published import PUBLISHED
 from metarec_spark.evaluation.run import evaluate
 from metarec_spark.features.run import extract
 from metarec_spark.job import Job, Result
+from metarec_spark.sections import fingerprint
 from metarec_spark.storage import file_uri, whole
 from metarec_spark.training.run import train
 
@@ -120,9 +120,8 @@ def _fingerprint(made: Config, logs: list[Path]) -> str:
     """Of all settings but the seed, of the logs, and of the code's version."""
     files = [file for log in logs for file in (log / "events.parquet", log / "items.parquet") if file.exists()]
     of_logs = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    shown = made.model_dump_json(exclude={"warehouse": True, "sources": True, "items": True, "spark": True, "train": {"seed"}})
-    said = f"{shown} {of_logs} {__version__}"
-    return hashlib.sha256(said.encode()).hexdigest()[:8]
+    left_out = {"warehouse": True, "sources": True, "items": True, "spark": True, "train": {"seed"}}
+    return fingerprint(made.model_dump(mode="json", exclude=left_out), of_logs, __version__)
 
 
 def _last_day(path: Path) -> date:

@@ -6,8 +6,6 @@ version that it was last made from, so a run that was killed between two tables 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
@@ -26,7 +24,7 @@ from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
 from metarec_spark.features.vocabulary import counted, updated
 from metarec_spark.job import Job, Result, log
-from metarec_spark.sections import Features, Section
+from metarec_spark.sections import Features, fingerprint
 
 _FIRST_DAY = date(1970, 1, 1)
 
@@ -186,7 +184,7 @@ def _items(job: Job, events_version: int, information: DataFrame | None) -> None
 
 def _sequences(job: Job, events_version: int) -> None:
     warehouse, features = job.warehouse, job.config.features
-    settings = _fingerprint(features.max_length)
+    settings = fingerprint(features.max_length)
     changes = _changes(job, c.USER_SEQUENCES, events_version, settings)
     events, items = warehouse.read(c.EVENTS, events_version), warehouse.read(c.ITEMS)
     commit = job.commit(inputs={c.EVENTS: events_version}, settings=settings)
@@ -217,7 +215,7 @@ def _transitions_settings(job: Job) -> str:
     config = job.config
     # A temporal split moves with the day; the others do not.
     moving = job.ds.isoformat() if config.split.protocol == "temporal" else None
-    return _fingerprint(config.transitions, config.split, config.features.min_user_events, moving)
+    return fingerprint(config.transitions, config.split, config.features.min_user_events, moving)
 
 
 def _content(job: Job, information: DataFrame | None) -> None:
@@ -241,9 +239,4 @@ def _changes(job: Job, name: str, events_version: int, settings: str | None = No
 
 def _cleaning_settings(job: Job) -> str:
     features = job.config.features
-    return _fingerprint(*job.config.sources, features.late_days, features.max_events_per_hour, features.event_types)
-
-
-def _fingerprint(*settings: Section | object) -> str:
-    plain = [s.model_dump(mode="json") if isinstance(s, Section) else s for s in settings]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(*job.config.sources, features.late_days, features.max_events_per_hour, features.event_types)

@@ -31,8 +31,7 @@ class Scorer:
         self.bundle = bundle
         self.catalogue = bundle.catalogue
         self.vectors = [torch.from_numpy(bundle.item_vectors[items]) for items in self.catalogue.of_domain]
-        self._signals: dict[int, Signals] = {}
-        self._linked, self._everywhere = cache(self._linked), cache(self._everywhere)
+        self.signals, self._linked, self._everywhere = cache(self.signals), cache(self._linked), cache(self._everywhere)
 
     @torch.inference_mode()
     def hidden(self, contexts: Contexts) -> Tensor:
@@ -76,25 +75,23 @@ class Scorer:
     @torch.inference_mode()
     def additions(self, contexts: Contexts, hidden: Tensor, domain: int) -> sparse.csr_matrix:
         """What is added to the product of user and item vectors for the items that g links to a user, [B, I_d]."""
-        fusion = self.bundle.fusion[domain]
+        fusion, everywhere = self.bundle.fusion[domain], self._everywhere(domain)
+        if everywhere is None:
+            lent = self._lent_scores(contexts, domain)
+            lent.data = fusion.of_transfer(torch.from_numpy(lent.data)).numpy()
+            return lent
         if stacking := self._stacking(domain):
-            everywhere = self._everywhere(domain)
             users_BD, items_ID = self._theta_vectors(hidden, domain).numpy(), self.vectors[domain].numpy()
 
             def theta(row: Tensor, place: Tensor) -> Tensor:
                 return torch.from_numpy(products(users_BD, items_ID, row.numpy(), place.numpy()))
 
             row, place, score = stacking.of_links(self._linked(domain), contexts, theta)
-            added = (score - everywhere[place]).numpy()
-            return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
-        if weigher := self.bundle.weigher:
-            everywhere = self._everywhere(domain)
-            row, place, score = weigher.of_links(self.signals(domain), contexts, domain)
-            added = (fusion.transfer * score - everywhere[place]).numpy()
-            return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
-        lent = self._lent_scores(contexts, domain)
-        lent.data = fusion.of_transfer(torch.from_numpy(lent.data)).numpy()
-        return lent
+        else:
+            row, place, score = self.bundle.weigher.of_links(self.signals(domain), contexts, domain)
+            score = fusion.transfer * score
+        added = (score - everywhere[place]).numpy()
+        return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
 
     @torch.no_grad()
     def fused(self, base: Tensor, contexts: Contexts, domain: int) -> Tensor:
@@ -111,9 +108,7 @@ class Scorer:
 
     def signals(self, domain: int) -> Signals:
         """What a weigher weighs; made at the first call."""
-        if domain not in self._signals:
-            self._signals[domain] = Signals.of_catalogue(self.catalogue, domain)
-        return self._signals[domain]
+        return Signals.of_catalogue(self.catalogue, domain)
 
     @cached_property
     def _inputs(self) -> Tensor:

@@ -7,8 +7,6 @@ processors of one kind.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +21,7 @@ from metarec_spark.features.sequences import newer_than
 from metarec_spark.job import Job, log
 from metarec_spark.model.blocks import WIDTHS
 from metarec_spark.scoring.newcomers import Newcomers
+from metarec_spark.sections import fingerprint
 
 _SCORING = 1
 """Raised where the same model's lists are made otherwise than before."""
@@ -40,38 +39,39 @@ class Kept:
     """(user_id) of those who are scored."""
 
 
-def settings(job: Job, serving: Serving) -> str:
-    """Fingerprint of all that shapes a user's lists but the user's own row."""
+def settings(job: Job, versions: dict[str, int], serving: Serving) -> str | None:
+    """Fingerprint of all that shapes a user's lists but the user's own row.
+
+    None where users have events after the job's day: the table's rows are not those that the lists are made of.
+    """
+    if not newer_than(job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES]), job.ds).isEmpty():
+        return None
     shaping = [job.config.recommend.model_dump(mode="json", exclude={"mode"}), job.config.features.min_user_events]
     models = [
         (manifest["model_id"], manifest["sha256"], manifest["tuned"], domains, new.digest if new else None)
         for manifest, domains, new in serving
     ]
     code = [__version__, _SCORING, torch.__version__, numba.__version__]
-    said = json.dumps([code, shaping, models, job.warehouse.identity(c.USER_SEQUENCES)], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    return fingerprint(code, shaping, models, job.warehouse.identity(c.USER_SEQUENCES))
 
 
-def kept(job: Job, versions: dict[str, int], serving: Serving) -> Kept | None:
+def kept(job: Job, versions: dict[str, int], serving: Serving, shaped: str | None) -> Kept | None:
     """What the last run's lists are still good for; None, and the reason in the log, where everyone is to be scored.
 
     Parameters
     ----------
     versions
         Pinned table versions.
+    shaped
+        Of this run's :func:`settings`.
     """
-    found, why = _kept(job, versions, serving)
+    found, why = _kept(job, versions, serving, shaped)
     if found is None:
         log.info("everyone is scored: %s", why)
     return found
 
 
-def of_newest(job: Job, versions: dict[str, int]) -> bool:
-    """Whether the table's rows are those of the job's day: no user has later events."""
-    return newer_than(job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES]), job.ds).isEmpty()
-
-
-def _kept(job: Job, versions: dict[str, int], serving: Serving) -> tuple[Kept | None, str]:
+def _kept(job: Job, versions: dict[str, int], serving: Serving, shaped: str | None) -> tuple[Kept | None, str]:
     if job.config.recommend.mode == "full":
         return None, "recommend.mode is full"
     if any(manifest["model"][name] % WIDTHS for manifest, _, _ in serving for name in ("dim", "adapter")):
@@ -81,9 +81,9 @@ def _kept(job: Job, versions: dict[str, int], serving: Serving) -> tuple[Kept | 
     last = next((said for _, said in commits if c.USER_SEQUENCES in said.get("inputs", {})), None)
     if last is None:
         return None, "there are no lists yet"
-    if not of_newest(job, versions):
+    if shaped is None:
         return None, f"there are events after {job.ds}"
-    if last.get("settings") != settings(job, serving):
+    if last.get("settings") != shaped:
         return None, f"the lists of {last['ds']} are of another model, of other items or settings, or of a day run late"
     since, until = last["inputs"][c.USER_SEQUENCES], versions[c.USER_SEQUENCES]
     changes = job.warehouse.changes(c.USER_SEQUENCES, since, until)

@@ -6,7 +6,6 @@ the model. The model's own folder stays as it is.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from metarec_spark.job import Job
 from metarec_spark.model import bundle
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.catalogue import Catalogue, pad_tokens
+from metarec_spark.sections import fingerprint
 from metarec_spark.storage import file_uri, local_path
 from metarec_spark.training import snapshot
 from metarec_spark.training.snapshot import ITEMS, TOKENS, TRANSITIONS, VECTORS
@@ -98,7 +98,7 @@ def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int
         return None
     hashes = [read(file_uri(folder / name)).select(F.xxhash64("*").alias("hash")) for name in (ITEMS, *parts)]
     digest = [str(rows.agg(F.count("*"), F.sum(F.col("hash").cast("decimal(38,0)"))).first()) for rows in hashes]
-    return Newcomers(folder, found, count, last + 1, hashlib.sha256(repr(digest).encode()).hexdigest()[:16])
+    return Newcomers(folder, found, count, last + 1, fingerprint(*digest))
 
 
 def known_events(users: DataFrame, newcomers: DataFrame, items: int) -> DataFrame:

@@ -40,15 +40,14 @@ def recommend(job: Job) -> Result:
         came = [written.enter_context(newcomers.written(job, local_path(model["path"]), versions)) for model, _ in serving]
         manifests = [bundle.read_manifest(local_path(model["path"])) for model, _ in serving]
         known = [(manifest, domains, new) for manifest, (_, domains), new in zip(manifests, serving, came, strict=True)]
-        kept = increment.kept(job, versions, known)
+        shaped = increment.settings(job, versions, known)
+        kept = increment.kept(job, versions, known, shaped)
         due = users.join(kept.changed, c.USER_ID, "left_semi") if kept else users
         count = due.count()
         tasks = max(job.spark.sparkContext.defaultParallelism, math.ceil(count / USERS_PER_TASK))
         rows = [_lists(job, due, *served, new, tasks) for served, new in zip(serving, came, strict=True)]
         rows += [kept.lists] if kept else []
-        # Lists of a day that is run late are no start for others: they are of rows that the table does not hold.
-        said = increment.settings(job, known) if increment.of_newest(job, versions) else None
-        commit = job.commit(inputs=versions, model_id=" ".join(ids), settings=said)
+        commit = job.commit(inputs=versions, model_id=" ".join(ids), settings=shaped)
         job.warehouse.replace_days(c.RECOMMENDATIONS, reduce(DataFrame.unionByName, rows), "ds", job.ds, job.ds, commit)
     written = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(job.ds))
     counts = written.agg(F.count("*"), F.countDistinct(c.USER_ID), F.coalesce(F.sum(F.size("items")), F.lit(0))).first()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from metarec_spark.features.run import transitions_as_of, users_as_of
 from metarec_spark.features.split import held_out
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
+from metarec_spark.sections import fingerprint
 from metarec_spark.storage import file_uri, local_path, read_json, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
@@ -41,7 +41,7 @@ def train(job: Job) -> Result:
     """
     versions = {name: job.warehouse.version(name) for name in PINNED}
     ancestor, inherited = _inherited(job)
-    model_id = f"{job.ds}-{_fingerprint(job.config, versions, job.ds, ancestor)}"
+    model_id = _model_id(job.config, versions, job.ds, ancestor)
     work = local_path(job.warehouse.path(f"_training/{model_id}"))
     model_folder = local_path(job.warehouse.path(f"_models/{model_id}"))
     if not (model_folder / "manifest.json").exists():
@@ -99,14 +99,11 @@ def _inherited(job: Job) -> tuple[str | None, dict[str, dict[str, Any]]]:
     return None, {}
 
 
-def _fingerprint(config: Config, versions: dict[str, int], ds: date, ancestor: str | None) -> str:
-    shaping = {
-        name: getattr(config, name).model_dump(mode="json") for name in ("split", "features", "transitions", "model", "train")
-    }
+def _model_id(config: Config, versions: dict[str, int], ds: date, ancestor: str | None) -> str:
+    shaping = [config.split, config.features, config.transitions, config.model, config.train]
     # Not of events: every extract writes a version of it, and what is trained on is the sequences.
     versions = {name: version for name, version in versions.items() if name != c.EVENTS}
-    said = json.dumps([shaping, versions, ds.isoformat(), ancestor, __version__], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:12]
+    return f"{ds}-{fingerprint(*shaping, versions, ds.isoformat(), ancestor, __version__)}"
 
 
 def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> dict:

@@ -5,7 +5,6 @@ No Spark: what is learnt lies in snapshots; where ranks train on executors, the 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 
 from metarec_spark.model import bundle
 from metarec_spark.model.transfer import Lending
-from metarec_spark.sections import Adapt, Train, Transitions
+from metarec_spark.sections import Adapt, Train, Transitions, fingerprint
 from metarec_spark.storage import write_json
 from metarec_spark.training.distributed import launch
 from metarec_spark.transfer import candidates, guard
@@ -188,5 +187,4 @@ class Contest:
 
     def model_id(self, name: str, share: float = 1.0, seed: int = 0) -> str:
         """The same for the same adaptation."""
-        said = hashlib.sha256(f"{self.run} {name} {share} {seed}".encode()).hexdigest()[:12]
-        return f"{self.ds}-{said}"
+        return f"{self.ds}-{fingerprint(self.run, name, share, seed)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
 from metarec_spark.model.weigher import Likeness
 from metarec_spark.scoring.run import newest_approved
+from metarec_spark.sections import fingerprint
 from metarec_spark.storage import local_path, read_json, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.run import PINNED, about, enter, known_names, threads
@@ -124,12 +124,9 @@ class _Task:
                 f"domain {domain!r} has {pairs} held-out validation events, {_FEWEST_PAIRS} are needed to choose on: wait for "
                 "more events; until then the base model serves it"
             )
-        shaping = [
-            getattr(config, name).model_dump(mode="json")
-            for name in ("split", "features", "transitions", "model", "train", "adapt")
-        ]
-        said = [domain, base["model_id"], shaping, versions, job.ds.isoformat(), __version__, bundle.FORMAT]
-        run = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+        shaping = [config.split, config.features, config.transitions, config.model, config.train, config.adapt]
+        about_all = [domain, base["model_id"], versions, job.ds.isoformat(), __version__, bundle.FORMAT]
+        run = fingerprint(*shaping, *about_all)
         modes = [MODES[name] for name in config.adapt.modes]
         if json.loads(base["config"])["train"]["method"] == "joint":
             modes = [mode for mode in modes if mode.start != "meta"]
