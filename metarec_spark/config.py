@@ -16,9 +16,11 @@ from pydantic import Field, ValidationError, field_validator
 from metarec_spark.errors import ConfigError
 from metarec_spark.sections import (
     Adapt,
+    Cap,
     Evaluate,
     Features,
     Feedback,
+    ItemList,
     ItemSource,
     Maintain,
     Model,
@@ -42,6 +44,12 @@ class Config(Section):
     """Behaviour logs."""
     items: list[ItemSource] = Field(default_factory=list)
     """Item information."""
+    allow: list[ItemList] = Field(default_factory=list)
+    """What may be recommended in the domains that these lists name; in others, everything may."""
+    block: list[ItemList] = Field(default_factory=list)
+    """What may not be recommended: not for sale any more, for example."""
+    cap: list[Cap] = Field(default_factory=list)
+    """How many items of a group a list may hold."""
     split: Split = Split()
     features: Features = Features()
     transitions: Transitions = Transitions()
@@ -137,7 +145,7 @@ def _explain(problem: Any) -> str:
 
 
 def _section_at(parts: list[str]) -> type[Section]:
-    lists = {"sources": Source, "items": ItemSource}
+    lists = {"sources": Source, "items": ItemSource, "allow": ItemList, "block": ItemList, "cap": Cap}
     if not parts:
         return Config
     if parts[0] in lists:

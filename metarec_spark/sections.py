@@ -71,6 +71,21 @@ class ItemSource(File):
     mappable = (c.ITEM_ID, c.DOMAIN, c.TITLE, c.ATTRIBUTES, c.CONTENT)
 
 
+class ItemList(File):
+    """Items, a row each, in an allow or a block list."""
+
+    mappable = (c.ITEM_ID, c.DOMAIN, c.LISTED)
+
+
+class Cap(File):
+    """Groups of items, such as brands or attributes, of which no list holds more than a few."""
+
+    at_most: Count
+    """Items of one group in a list. An item may be in several groups; one without a group is not held back."""
+
+    mappable = (c.ITEM_ID, c.DOMAIN, c.GROUP)
+
+
 class Split(Section):
     """Which events are held out from training."""
 
@@ -272,6 +287,8 @@ class Recommend(Section):
     users: Literal["active", "all"] = "active"
     """active: lists in the domains where a user has events. all: lists in every domain, by events elsewhere (kind cold) or,
     without any, by popularity."""
+    min_score: dict[str, float] = Field(default_factory=dict)
+    """Domain = least score of an item in its lists; lists by popularity, whose scores are counts, are not held to it."""
 
 
 class Feedback(Section):

@@ -246,6 +246,12 @@ class Warehouse:
         return _SessionConf(self.spark, {_USER_METADATA: commit.to_json()})
 
 
+def digest(rows: DataFrame) -> str:
+    """The same for the same rows, in whatever order."""
+    hashes = rows.select(F.xxhash64("*").cast("decimal(38,0)").alias("hash"))
+    return str(hashes.agg(F.count("*"), F.sum("hash")).first())
+
+
 class _SessionConf:
     """Session settings that hold for a block: how DML commands, which take no options, get their commit metadata."""
 
@@ -271,6 +277,7 @@ WRITTEN_BY = {
     "item_content": "extract",
     "models": "train",
     "metrics": "evaluate",
+    "withheld": "recommend",
     "recommendations": "recommend",
     "feedback": "feedback",
     "transfer_runs": "adapt",

@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError
-from metarec_spark.sections import File, ItemSource, Source
+from metarec_spark.sections import Cap, File, ItemList, ItemSource, Source
 
 ARRIVAL = "arrival"
 TIME_TEXT = "time_text"
@@ -82,6 +82,40 @@ def open_items(spark: SparkSession, source: ItemSource, position: int) -> DataFr
         (F.lit(None) if attributes is None else attributes).cast("array<string>").alias(c.ATTRIBUTES),
         (F.lit(None) if content is None else content).cast("array<float>").alias(c.CONTENT),
     )
+    return rows.where((F.trim(c.DOMAIN) != "") & (F.trim(c.ITEM_ID) != ""))
+
+
+def open_list(spark: SparkSession, source: ItemList, where: str) -> DataFrame:
+    """Open an allow or block list as (domain, item_id, listed), without rows that lack a key.
+
+    ``listed`` is true where the file has no such column, and null where it cannot be read.
+
+    Raises
+    ------
+    DataError
+        As :func:`open_events`; ``where`` names the list.
+    """
+    frame = _open(spark, source, where)
+    pick = _Picker(frame, source, where)
+    listed = pick.optional(c.LISTED, (T.BooleanType, T.StringType, *_INTEGERS))
+    return _of_items(frame, pick, source, (F.lit(True) if listed is None else listed.try_cast("boolean")).alias(c.LISTED))
+
+
+def open_groups(spark: SparkSession, source: Cap, where: str) -> DataFrame:
+    """Open the groups of a cap as (domain, item_id, group), a row for each item in a group; otherwise as :func:`open_list`."""
+    frame = _open(spark, source, where)
+    pick = _Picker(frame, source, where)
+    group = pick.required(c.GROUP, (*_ID_TYPES, T.ArrayType))
+    several = isinstance(frame.select(group).schema[0].dataType, T.ArrayType)
+    groups = group.cast("array<string>") if several else F.array(group.cast("string"))
+    rows = _of_items(frame, pick, source, F.explode(groups).alias(c.GROUP))
+    return rows.where(F.trim(c.GROUP) != "").distinct()
+
+
+def _of_items(frame: DataFrame, pick: _Picker, source: File, said: Column) -> DataFrame:
+    domain = F.lit(source.domain) if source.domain else pick.required(c.DOMAIN, _ID_TYPES).cast("string")
+    item = pick.required(c.ITEM_ID, _ID_TYPES).cast("string")
+    rows = frame.select(domain.alias(c.DOMAIN), item.alias(c.ITEM_ID), said)
     return rows.where((F.trim(c.DOMAIN) != "") & (F.trim(c.ITEM_ID) != ""))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transformer import Contexts
 from metarec_spark.scoring.newcomers import joined
+from metarec_spark.scoring.offer import Offer
 from metarec_spark.scoring.ranking import seen_places
 from metarec_spark.scoring.topn import ExactIndex
 
@@ -35,30 +36,34 @@ class Task:
     exclude_seen: bool
     newcomers: str | None = None
     """Folder of the items that came after the model; None: there is none."""
+    rules: str | None = None
+    """Folder of the rules on items; None: there is none."""
+    min_score: dict[str, float] = field(default_factory=dict)
+    """Domain = least score of an item in its lists."""
 
 
 class Served:
     """A model as a process that makes lists holds it."""
 
-    def __init__(self, scorer: Scorer, item_ids: pa.Array) -> None:
+    def __init__(self, scorer: Scorer, item_ids: pa.Array, rules: Path | None) -> None:
         self.scorer = scorer
         self.item_ids = item_ids
         """External ids by item index."""
-        self.index = cache(lambda domain: ExactIndex(scorer.item_vectors(domain).numpy()))
-        """Of a domain's items by their vectors."""
-        self.popular = cache(lambda domain: ExactIndex(scorer.popularity(domain)[:, None]))
-        """Of a domain's items by their training events, for users with vector [1]."""
+        self.offer = cache(lambda domain: Offer(scorer.catalogue.of_domain[domain], rules))
+        """What a domain's lists are made of."""
+        self.index = cache(lambda domain: ExactIndex(scorer.item_vectors(domain).numpy()[self.offer(domain).places]))
+        """Of its items by their vectors."""
+        self.popular = cache(lambda domain: ExactIndex(scorer.popularity(domain)[self.offer(domain).places, None]))
+        """Of its items by their training events, for users with vector [1]."""
 
 
 @lru_cache(maxsize=2)
-def served(folder: str, newcomers: str | None = None) -> Served:
-    """A model, with newcomers where there are any; loaded once per process."""
+def served(folder: str, newcomers: str | None = None, rules: str | None = None) -> Served:
+    """A model, with newcomers and rules where there are any; loaded once per process."""
     torch.set_num_threads(1)
-    own = bundle.load(Path(folder))
-    if newcomers is None:
-        return Served(Scorer(own), own.item_ids().combine_chunks())
-    both, item_ids = joined(own, Path(newcomers))
-    return Served(Scorer(both), item_ids)
+    model = bundle.load(Path(folder))
+    model, item_ids = joined(model, Path(newcomers)) if newcomers else (model, model.item_ids().combine_chunks())
+    return Served(Scorer(model), item_ids, Path(rules) if rules else None)
 
 
 def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
@@ -69,7 +74,7 @@ def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBa
     for batch in batches:
         if not batch.num_rows:
             continue
-        held = served(task.model, task.newcomers)
+        held = served(task.model, task.newcomers, task.rules)
         contexts = contexts_of(batch)
         hidden = held.scorer.hidden(contexts)
         pair_user, pair_domain = _pairs(batch["wanted"])
@@ -81,8 +86,8 @@ def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBa
 
 
 def _lists(batch, held, task, domain, users, contexts, hidden, active) -> pa.RecordBatch:
-    scorer = held.scorer
-    items, seen = scorer.catalogue.of_domain[domain], _seen(batch, task, scorer.catalogue.of_domain[domain])
+    scorer, offer = held.scorer, held.offer(domain)
+    seen, least = _seen(batch, task, offer.items), task.min_score.get(scorer.bundle.domains[domain], -np.inf)
     known = contexts.length.numpy()[users] > 0
     index = np.full((len(users), task.top_n), -1, np.int64)
     value = np.full((len(users), task.top_n), -np.inf, np.float32)
@@ -94,14 +99,15 @@ def _lists(batch, held, task, domain, users, contexts, hidden, active) -> pa.Rec
         if by_model:
             at = torch.from_numpy(due)
             vectors = scorer.user_vectors(hidden[at], domain).numpy()
-            additions = scorer.additions(contexts.take(at), hidden[at], domain)
-            found = held.index(domain).search(vectors, task.top_n, seen[due], additions)
+            additions = offer.of_all(scorer.additions(contexts.take(at), hidden[at], domain))
+            found, scores = offer.best(held.index(domain), vectors, task.top_n, seen[due], additions)
+            index[rows], value[rows] = np.where(scores >= least, found, -1), scores
         else:
-            found = held.popular(domain).search(np.ones((len(rows), 1), np.float32), task.top_n, seen[due])
-        index[rows], value[rows] = found
+            ones = np.ones((len(rows), 1), np.float32)
+            index[rows], value[rows] = offer.best(held.popular(domain), ones, task.top_n, seen[due])
     filled = index >= 0
     offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
-    ids = held.item_ids.take(pa.array(items[index[filled]]))
+    ids = held.item_ids.take(pa.array(offer.items[index[filled]]))
     lists = pa.ListArray.from_arrays(
         offsets, pa.StructArray.from_arrays([ids, pa.array(value[filled])], fields=list(_ITEMS.value_type))
     )

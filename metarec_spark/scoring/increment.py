@@ -21,6 +21,7 @@ from metarec_spark.features.sequences import newer_than
 from metarec_spark.job import Job, log
 from metarec_spark.model.blocks import WIDTHS
 from metarec_spark.scoring.newcomers import Newcomers
+from metarec_spark.scoring.rules import Rules
 from metarec_spark.sections import fingerprint
 
 _SCORING = 1
@@ -39,8 +40,8 @@ class Kept:
     """(user_id) of those who are scored."""
 
 
-def settings(job: Job, versions: dict[str, int], serving: Serving) -> str | None:
-    """Fingerprint of all that shapes a user's lists but the user's own row.
+def settings(job: Job, versions: dict[str, int], serving: Serving, rules: Rules | None) -> str | None:
+    """Fingerprint of all that shapes a user's lists but the user's own row and what is withheld.
 
     None where users have events after the job's day: the table's rows are not those that the lists are made of.
     """
@@ -52,7 +53,8 @@ def settings(job: Job, versions: dict[str, int], serving: Serving) -> str | None
         for manifest, domains, new in serving
     ]
     code = [__version__, _SCORING, torch.__version__, numba.__version__]
-    return fingerprint(code, shaping, models, job.warehouse.identity(c.USER_SEQUENCES))
+    tables = [job.warehouse.identity(name) for name in (c.USER_SEQUENCES, c.WITHHELD) if name in versions]
+    return fingerprint(code, shaping, models, tables, rules and rules.caps)
 
 
 def kept(job: Job, versions: dict[str, int], serving: Serving, shaped: str | None) -> Kept | None:
@@ -89,7 +91,19 @@ def _kept(job: Job, versions: dict[str, int], serving: Serving, shaped: str | No
     changes = job.warehouse.changes(c.USER_SEQUENCES, since, until)
     if changes is None:
         return None, f"what changed in {c.USER_SEQUENCES} since its version {since} is not on record any more"
-    changed = changes.select(c.USER_ID).distinct()
     lists = job.warehouse.read(c.RECOMMENDATIONS, commits[0][0]).where(F.col("ds") == F.lit(last["ds"]).cast("date"))
+    changed = changes.select(c.USER_ID)
+    if c.WITHHELD in versions:
+        since, until = last["inputs"][c.WITHHELD], versions[c.WITHHELD]
+        rules = job.warehouse.changes(c.WITHHELD, since, until)
+        if rules is None:
+            return None, f"what changed in {c.WITHHELD} since its version {since} is not on record any more"
+        left = rules.where("_change_type = 'delete'")
+        if not left.join(job.warehouse.read(c.WITHHELD, until), c.ITEM_IDX, "left_anti").isEmpty():
+            return None, "items that were withheld are on offer again"
+        listed = lists.select(c.USER_ID, c.DOMAIN, F.explode("items.item_id").alias(c.ITEM_ID))
+        entered = rules.where("_change_type = 'insert'")
+        changed = changed.union(listed.join(entered, [c.DOMAIN, c.ITEM_ID], "left_semi").select(c.USER_ID))
+    changed = changed.distinct()
     lists = lists.join(changed, c.USER_ID, "left_anti").withColumn("ds", F.lit(job.ds))
     return Kept(lists, changed), ""

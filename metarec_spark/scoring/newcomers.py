@@ -28,6 +28,7 @@ from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.catalogue import Catalogue, pad_tokens
 from metarec_spark.sections import fingerprint
 from metarec_spark.storage import file_uri, local_path
+from metarec_spark.tables import digest
 from metarec_spark.training import snapshot
 from metarec_spark.training.snapshot import ITEMS, TOKENS, TRANSITIONS, VECTORS
 
@@ -96,9 +97,8 @@ def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int
     count, last = found.agg(F.count("*"), F.max(c.ITEM_IDX)).first()
     if not count:
         return None
-    hashes = [read(file_uri(folder / name)).select(F.xxhash64("*").alias("hash")) for name in (ITEMS, *parts)]
-    digest = [str(rows.agg(F.count("*"), F.sum(F.col("hash").cast("decimal(38,0)"))).first()) for rows in hashes]
-    return Newcomers(folder, found, count, last + 1, fingerprint(*digest))
+    digests = [digest(read(file_uri(folder / name))) for name in (ITEMS, *parts)]
+    return Newcomers(folder, found, count, last + 1, fingerprint(*digests))
 
 
 def known_events(users: DataFrame, newcomers: DataFrame, items: int) -> DataFrame:

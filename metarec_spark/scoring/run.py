@@ -15,9 +15,10 @@ from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.run import users_as_of
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
-from metarec_spark.scoring import increment, newcomers
+from metarec_spark.scoring import increment, newcomers, rules
 from metarec_spark.scoring.batch import SCHEMA, Task, score
 from metarec_spark.scoring.newcomers import Newcomers
+from metarec_spark.scoring.rules import Rules
 from metarec_spark.storage import local_path
 
 USERS_PER_TASK = 5_000
@@ -29,6 +30,8 @@ def recommend(job: Job) -> Result:
     config = job.config
     serving = models_of_domains(job)
     versions = {name: job.warehouse.version(name) for name in _PINNED}
+    withheld = rules.withhold(job, versions[c.ITEMS])
+    versions |= {} if withheld is None else {c.WITHHELD: withheld}
     users = users_as_of(job, job.ds, versions, config.features)
     served = [domain for _, domains in serving for domain in domains]
     unknown = users.select(F.explode("active_domains").alias(c.DOMAIN)).where(~F.col(c.DOMAIN).isin(served))
@@ -38,14 +41,15 @@ def recommend(job: Job) -> Result:
     ids = [model["model_id"] for model, _ in serving]
     with ExitStack() as written:
         came = [written.enter_context(newcomers.written(job, local_path(model["path"]), versions)) for model, _ in serving]
+        ruled = written.enter_context(rules.written(job, versions))
         manifests = [bundle.read_manifest(local_path(model["path"])) for model, _ in serving]
         known = [(manifest, domains, new) for manifest, (_, domains), new in zip(manifests, serving, came, strict=True)]
-        shaped = increment.settings(job, versions, known)
+        shaped = increment.settings(job, versions, known, ruled)
         kept = increment.kept(job, versions, known, shaped)
         due = users.join(kept.changed, c.USER_ID, "left_semi") if kept else users
         count = due.count()
         tasks = max(job.spark.sparkContext.defaultParallelism, math.ceil(count / USERS_PER_TASK))
-        rows = [_lists(job, due, *served, new, tasks) for served, new in zip(serving, came, strict=True)]
+        rows = [_lists(job, due, *served, new, ruled, tasks) for served, new in zip(serving, came, strict=True)]
         rows += [kept.lists] if kept else []
         commit = job.commit(inputs=versions, model_id=" ".join(ids), settings=shaped)
         job.warehouse.replace_days(c.RECOMMENDATIONS, reduce(DataFrame.unionByName, rows), "ds", job.ds, job.ds, commit)
@@ -56,10 +60,13 @@ def recommend(job: Job) -> Result:
     return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details=details)
 
 
-def _lists(job: Job, users: DataFrame, model: dict, domains: list[str], came: Newcomers | None, tasks: int) -> DataFrame:
+def _lists(
+    job: Job, users: DataFrame, model: dict, domains: list[str], came: Newcomers | None, ruled: Rules | None, tasks: int
+) -> DataFrame:
     """Rows of ``recommendations`` in the domains that one model serves."""
     folder, settings = local_path(model["path"]), job.config.recommend
-    task = Task(str(folder), settings.top_n, settings.exclude_seen, str(came.folder) if came else None)
+    folders = (str(of.folder) if of else None for of in (came, ruled))
+    task = Task(str(folder), settings.top_n, settings.exclude_seen, *folders, settings.min_score)
     rows = inputs(users, bundle.read_manifest(folder), domains, came, everywhere=settings.users == "all")
     rows = rows.where(F.size("wanted") > 0).repartition(tasks, c.USER_ID).sortWithinPartitions(c.USER_ID)
     rows = rows.mapInArrow(partial(score, task=task), SCHEMA)

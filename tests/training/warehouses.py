@@ -65,9 +65,10 @@ def write_log(file: Path, rows: list[Row]) -> None:
     pq.write_table(pa.table({"user_id": user, "domain": domain, "item_id": item, "event_time": times}), file)
 
 
-def job_at(spark: SparkSession, folder: Path, name: str, ds: date = DAY, **sections: dict) -> Job:
+def job_at(spark: SparkSession, folder: Path, name: str, ds: date = DAY, **sections: dict | list) -> Job:
     """A job on ``folder/WAREHOUSE`` and ``folder/log``; sections replace settings of ``SECTIONS``, key by key."""
-    merged = {key: SECTIONS.get(key, {}) | sections.get(key, {}) for key in {*SECTIONS, *sections}}
+    merged = SECTIONS | sections
+    merged |= {key: settings | sections.get(key, {}) for key, settings in SECTIONS.items()}
     raw = {"warehouse": file_uri(folder / WAREHOUSE), "sources": [{"path": file_uri(folder / "log")}]}
     made = config.parse(raw | merged)
     return Job(name, made, ds, spark, Warehouse(spark, made.warehouse))
