@@ -74,9 +74,9 @@ def test_every_kind_of_line_is_covered() -> None:
     assert {words[0].split("/")[0] for words in shell_lines()} == {"make", "metarec", "deploy", "source", "export"}
 
 
-def test_the_configuration_example_is_valid() -> None:
-    (example,) = blocks("toml")
-    assert config.parse(tomllib.loads(example)).warehouse == WAREHOUSE
+@pytest.mark.parametrize("example", blocks("toml"))
+def test_a_configuration_example_is_valid(example: str) -> None:
+    assert config.parse({"warehouse": WAREHOUSE} | tomllib.loads(example)).warehouse == WAREHOUSE
 
 
 def test_the_commands_table_lists_every_command() -> None:

@@ -11,7 +11,7 @@ from metarec_spark import columns as c
 from metarec_spark.errors import DataError
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
-from metarec_spark.scoring.run import newest_approved
+from metarec_spark.scoring.serving import newest_approved
 from metarec_spark.storage import local_path
 
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID)

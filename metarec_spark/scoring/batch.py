@@ -16,6 +16,7 @@ from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transformer import Contexts
+from metarec_spark.scoring.costs import ADDITIONS, ENCODING, SEARCH, WHOLE, Costs
 from metarec_spark.scoring.newcomers import joined
 from metarec_spark.scoring.offer import Offer
 from metarec_spark.scoring.ranking import seen_places
@@ -66,26 +67,28 @@ def served(folder: str, newcomers: str | None = None, rules: str | None = None) 
     return Served(Scorer(model), item_ids, Path(rules) if rules else None)
 
 
-def score(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
+def score(batches: Iterator[pa.RecordBatch], task: Task, costs: Costs) -> Iterator[pa.RecordBatch]:
     """Rows of ``recommendations`` without day and model, for (user_id, encoded sequence, seen_items, wanted, active).
 
     ``wanted`` are the positions of the domains that are due, ``active`` of those in which the user has events.
     """
-    for batch in batches:
-        if not batch.num_rows:
-            continue
-        held = served(task.model, task.newcomers, task.rules)
-        contexts = contexts_of(batch)
-        hidden = held.scorer.hidden(contexts)
-        pair_user, pair_domain = _pairs(batch["wanted"])
-        active = np.zeros((batch.num_rows, len(held.scorer.bundle.domains)), bool)
-        active[_pairs(batch["active"])] = True
-        for domain in np.unique(pair_domain):
-            users = pair_user[pair_domain == domain]
-            yield _lists(batch, held, task, int(domain), users, contexts, hidden, active[users, domain])
+    with costs.of(WHOLE):
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            held = served(task.model, task.newcomers, task.rules)
+            contexts = contexts_of(batch)
+            with costs.of(ENCODING):
+                hidden = held.scorer.hidden(contexts)
+            pair_user, pair_domain = _pairs(batch["wanted"])
+            active = np.zeros((batch.num_rows, len(held.scorer.bundle.domains)), bool)
+            active[_pairs(batch["active"])] = True
+            for domain in np.unique(pair_domain):
+                users = pair_user[pair_domain == domain]
+                yield _lists(batch, held, task, costs, int(domain), users, contexts, hidden, active[users, domain])
 
 
-def _lists(batch, held, task, domain, users, contexts, hidden, active) -> pa.RecordBatch:
+def _lists(batch, held, task, costs, domain, users, contexts, hidden, active) -> pa.RecordBatch:
     scorer, offer = held.scorer, held.offer(domain)
     seen, least = _seen(batch, task, offer.items), task.min_score.get(scorer.bundle.domains[domain], -np.inf)
     known = contexts.length.numpy()[users] > 0
@@ -98,9 +101,13 @@ def _lists(batch, held, task, domain, users, contexts, hidden, active) -> pa.Rec
         due = users[rows]
         if by_model:
             at = torch.from_numpy(due)
-            vectors = scorer.user_vectors(hidden[at], domain).numpy()
-            additions = offer.of_all(scorer.additions(contexts.take(at), hidden[at], domain))
-            found, scores = offer.best(held.index(domain), vectors, task.top_n, seen[due], additions)
+            with costs.of(ENCODING):
+                vectors = scorer.user_vectors(hidden[at], domain).numpy()
+            with costs.of(ADDITIONS):
+                additions = offer.of_all(scorer.additions(contexts.take(at), hidden[at], domain))
+            items = held.index(domain)
+            with costs.of(SEARCH):
+                found, scores = offer.best(items, vectors, task.top_n, seen[due], additions)
             index[rows], value[rows] = np.where(scores >= least, found, -1), scores
         else:
             ones = np.ones((len(rows), 1), np.float32)

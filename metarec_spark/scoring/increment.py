@@ -20,14 +20,12 @@ from metarec_spark import columns as c
 from metarec_spark.features.sequences import newer_than
 from metarec_spark.job import Job, log
 from metarec_spark.model.blocks import WIDTHS
-from metarec_spark.scoring.newcomers import Newcomers
 from metarec_spark.scoring.rules import Rules
+from metarec_spark.scoring.serving import Serving
 from metarec_spark.sections import fingerprint
 
 _SCORING = 1
 """Raised where the same model's lists are made otherwise than before."""
-Serving = Sequence[tuple[dict, list[str], Newcomers | None]]
-"""Manifest of each model, the domains that it serves, and its newcomers."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Kept:
     """(user_id) of those who are scored."""
 
 
-def settings(job: Job, versions: dict[str, int], serving: Serving, rules: Rules | None) -> str | None:
+def settings(job: Job, versions: dict[str, int], models: Sequence[Serving], rules: Rules | None) -> str | None:
     """Fingerprint of all that shapes a user's lists but the user's own row and what is withheld.
 
     None where users have events after the job's day: the table's rows are not those that the lists are made of.
@@ -48,16 +46,15 @@ def settings(job: Job, versions: dict[str, int], serving: Serving, rules: Rules 
     if not newer_than(job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES]), job.ds).isEmpty():
         return None
     shaping = [job.config.recommend.model_dump(mode="json", exclude={"mode"}), job.config.features.min_user_events]
-    models = [
-        (manifest["model_id"], manifest["sha256"], manifest["tuned"], domains, new.digest if new else None)
-        for manifest, domains, new in serving
+    of_models = [
+        (of.model_id, of.manifest["sha256"], of.manifest["tuned"], of.domains, of.came and of.came.digest) for of in models
     ]
     code = [__version__, _SCORING, torch.__version__, numba.__version__]
     tables = [job.warehouse.identity(name) for name in (c.USER_SEQUENCES, c.WITHHELD) if name in versions]
-    return fingerprint(code, shaping, models, tables, rules and rules.caps)
+    return fingerprint(code, shaping, of_models, tables, rules and rules.caps)
 
 
-def kept(job: Job, versions: dict[str, int], serving: Serving, shaped: str | None) -> Kept | None:
+def kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: str | None) -> Kept | None:
     """What the last run's lists are still good for; None, and the reason in the log, where everyone is to be scored.
 
     Parameters
@@ -67,16 +64,16 @@ def kept(job: Job, versions: dict[str, int], serving: Serving, shaped: str | Non
     shaped
         Of this run's :func:`settings`.
     """
-    found, why = _kept(job, versions, serving, shaped)
+    found, why = _kept(job, versions, models, shaped)
     if found is None:
         log.info("everyone is scored: %s", why)
     return found
 
 
-def _kept(job: Job, versions: dict[str, int], serving: Serving, shaped: str | None) -> tuple[Kept | None, str]:
+def _kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: str | None) -> tuple[Kept | None, str]:
     if job.config.recommend.mode == "full":
         return None, "recommend.mode is full"
-    if any(manifest["model"][name] % WIDTHS for manifest, _, _ in serving for name in ("dim", "adapter")):
+    if any(of.manifest["model"][name] % WIDTHS for of in models for name in ("dim", "adapter")):
         return None, f"model.dim or model.adapter is no multiple of {WIDTHS}: last bits depend on who is scored together"
     # Whatever job made lists last; the commits after it keep files in order, or erase people.
     commits = list(job.warehouse.commits(c.RECOMMENDATIONS))

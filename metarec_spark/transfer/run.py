@@ -20,7 +20,7 @@ from metarec_spark.features.split import held_out, train_part
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
 from metarec_spark.model.weigher import Likeness
-from metarec_spark.scoring.run import newest_approved
+from metarec_spark.scoring.serving import newest_approved
 from metarec_spark.sections import fingerprint
 from metarec_spark.storage import local_path, read_json, write_json
 from metarec_spark.training import snapshot

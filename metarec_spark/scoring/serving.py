@@ -1,0 +1,75 @@
+"""Which approved model serves which domain on a day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyspark.sql import functions as F
+
+from metarec_spark import columns as c
+from metarec_spark.errors import ModelRejected
+from metarec_spark.job import Job
+from metarec_spark.model import bundle
+from metarec_spark.scoring.newcomers import Newcomers
+from metarec_spark.storage import local_path
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A model, and what it serves."""
+
+    model_id: str
+    folder: Path
+    manifest: dict
+    domains: list[str]
+    """Whose lists it makes, of those that it knows."""
+    came: Newcomers | None = None
+    """Items that came after it."""
+
+    @classmethod
+    def of(cls, row: dict, domains: list[str]) -> Serving:
+        """By its row of ``models``."""
+        folder = local_path(row["path"])
+        return cls(row["model_id"], folder, bundle.read_manifest(folder), domains)
+
+
+def newest_approved(job: Job) -> dict:
+    """The approved base model with the newest day not after the job's: its row of ``models``.
+
+    Raises
+    ------
+    ModelRejected
+        Where there is none.
+    """
+    return next(row for row in _approved(job) if row["kind"] == "base")
+
+
+def models_of_domains(job: Job) -> list[Serving]:
+    """The models that serve today: of each domain the newest approved one; of a day's, an adapted one.
+
+    Raises
+    ------
+    ModelRejected
+        Where there is none.
+    """
+    models: dict[str, dict] = {}
+    of_domain: dict[str, str] = {}
+    for row in _approved(job):
+        models[row["model_id"]] = row
+        for domain in row["domains"]:
+            of_domain.setdefault(domain, row["model_id"])
+    used = dict.fromkeys(of_domain.values())
+    return [Serving.of(models[used_id], sorted(d for d, by in of_domain.items() if by == used_id)) for used_id in used]
+
+
+def _approved(job: Job) -> list[dict]:
+    """Approved models not after the job's day, newest first: a few a week."""
+    approved = job.warehouse.read(c.MODELS).where((F.col("status") == "approved") & (F.col("ds") <= F.lit(job.ds)))
+    rows = approved.orderBy(F.desc("ds"), F.col("kind") == "base", F.desc("model_id")).toLocalIterator()
+    found = [row.asDict() for row in rows]
+    if not any(row["kind"] == "base" for row in found):
+        raise ModelRejected(
+            f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`"
+        )
+    return found
