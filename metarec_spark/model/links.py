@@ -1,4 +1,4 @@
-"""What items say of others, as sparse signals; their sums over a user's events; and a small network that makes a score of them.
+"""What items say of others, as sparse signals; and their sums over a user's events.
 
 Shape suffixes: B users, I items of all domains, D items of one domain, S signals, W weights of an event, n pairs of a user and
 an item.
@@ -12,17 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarec_spark.compiled import compiled
-from metarec_spark.model.blocks import in_blocks
 from metarec_spark.model.transfer import Ballots
 from metarec_spark.model.transformer import Contexts
 
-HIDDEN = 32
 BLOCK_LINKS = 500_000
 """Links of the users whose sums are made at once, about: memory is some hundred bytes for each."""
-_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -107,26 +104,3 @@ def _sums(indptr, place, signals, starts, item, weights, size):
             user[pair], counts[pair], sums[pair] = of, where[at], total[at].astype(np.float32)
             where[at] = -1
     return user[:end], linked[:end], sums[:end], counts[:end]
-
-
-class Network(nn.Module):
-    """Inputs → a score, the log-odds of being next; a linear part, and a hidden layer beside it that starts at zero."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.linear, self.hidden, self.out = nn.Linear(inputs, 1), nn.Linear(inputs, HIDDEN), nn.Linear(HIDDEN, 1, bias=False)
-        nn.init.zeros_(self.out.weight)
-
-    def score(self, known: Tensor) -> Tensor:
-        """[n, inputs] → [n]."""
-        if self.training:
-            return self._learnt(known)
-        return in_blocks(self._learnt, known, _ROWS)
-
-    def _learnt(self, known: Tensor) -> Tensor:
-        return (self.linear(known) + self.out(torch.relu(self.hidden(known)))).squeeze(1)
-
-
-def of_sums(sums: Tensor) -> list[Tensor]:
-    """Sums as a network reads them: it tells the small ones apart by the first, and the large ones by the second."""
-    return [torch.log1p(10 * sums), (3 * sums).clamp(max=4)]

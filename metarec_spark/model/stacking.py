@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.fusion import Fusion
-from metarec_spark.model.links import Links, Network, of_sums
+from metarec_spark.model.links import Links
+from metarec_spark.model.network import Network
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import Contexts
 
 _SIGNALS, _DECAYS, _POPULARITIES = 3, 3, 2
-_SUMS = _SIGNALS * _DECAYS + 1
-_FEATURES = 2 * _SUMS + _POPULARITIES + 3
+_SUMS, _OTHERS = _SIGNALS * _DECAYS + 1, _POPULARITIES + 3
 Theta = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -74,7 +74,7 @@ class Stacking(Network):
     """
 
     def __init__(self) -> None:
-        super().__init__(_FEATURES)
+        super().__init__(_SUMS, _OTHERS)
         self.base = nn.Parameter(torch.ones(1))
         """Weight of the θ-part, everywhere."""
         for parameter in self.linear.parameters():
@@ -83,7 +83,7 @@ class Stacking(Network):
     def forward(self, sums: Tensor, popularity: Tensor, phi: Tensor, length: Tensor, theta: Tensor) -> Tensor:
         """[n, 10], [n, 2], [n], [n], [n] → [n]; inputs are brought to about the same size."""
         others = torch.stack([phi / 4, torch.log1p(length) / 4, theta / 8], 1)
-        return self.score(torch.cat([*of_sums(sums), popularity / 4, others], 1))
+        return self.score(sums, torch.cat([popularity / 4, others], 1))
 
     def everywhere(self, linked: Linked) -> Tensor:
         """[D]: what is added to an item's score for a user whom nothing links to it."""

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.links import Links, Network, of_sums
+from metarec_spark.model.links import Links
+from metarec_spark.model.network import Network
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import Contexts
 
@@ -166,11 +167,11 @@ class Weigher(Network):
     """(Sums, popularity) → a score."""
 
     def __init__(self) -> None:
-        super().__init__(2 * SUMS + POPULARITIES)
+        super().__init__(SUMS, POPULARITIES)
 
     def forward(self, sums: Tensor, popularity: Tensor) -> Tensor:
         """[n, SUMS] and [n, POPULARITIES] → [n]."""
-        return self.score(torch.cat([*of_sums(sums), popularity], 1))
+        return self.score(sums, popularity)
 
     def of_popularity(self, signals: Signals) -> Tensor:
         """[D]: score of each item for a user whom nothing links to it."""

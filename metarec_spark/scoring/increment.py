@@ -24,7 +24,7 @@ from metarec_spark.scoring.rules import Rules
 from metarec_spark.scoring.serving import Serving
 from metarec_spark.sections import fingerprint
 
-_SCORING = 1
+_SCORING = 2
 """Raised where the same model's lists are made otherwise than before."""
 
 
