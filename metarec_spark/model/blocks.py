@@ -37,7 +37,7 @@ def of_one_length(contexts: Contexts, longest: int) -> Iterator[tuple[Tensor, Co
         Sequences of L events each, filled with events of item 0 after their own, which no event before them looks at; a few of
         them may be made of such events alone, after the others.
     last
-        Place of each row's newest event among the block's.
+        Place of each sequence's newest event among the block's; of those after the others, any.
     """
     steps = sorted(
         {min(longest, round(of)) for power in range(longest.bit_length()) for of in (2**power, 1.5 * 2**power)} | {longest}
@@ -57,4 +57,6 @@ def of_one_length(contexts: Contexts, longest: int) -> Iterator[tuple[Tensor, Co
                 part = torch.zeros(size * length, dtype=torch.int64)
                 part[at] = getattr(own, field.name)
                 parts.append(part)
-            yield rows, Contexts(*parts, torch.full((size,), length)), torch.arange(len(rows)) * length + own.length - 1
+            last = torch.arange(size) * length
+            last[: len(rows)] += own.length - 1
+            yield rows, Contexts(*parts, torch.full((size,), length)), last

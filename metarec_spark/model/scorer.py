@@ -38,7 +38,7 @@ class Scorer:
         """Last hidden state of each sequence, [B, D]; zeros for one without events."""
         last_BD, model = torch.zeros(len(contexts.length), self.bundle.item_vectors.shape[1]), self.bundle.model
         for rows, padded, last in of_one_length(contexts, self.bundle.manifest["max_length"]):
-            last_BD[rows] = model.hidden(padded, self._inputs[padded.item])[last]
+            last_BD[rows] = model.hidden(padded, self._inputs[padded.item], last)[: len(rows)]
         return last_BD
 
     @torch.inference_mode()

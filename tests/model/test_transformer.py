@@ -45,6 +45,14 @@ def test_the_state_after_the_last_event_is_the_encoding():
     torch.testing.assert_close(made.encode(given), states(made, given)[[0, 5]])
 
 
+@pytest.mark.parametrize(("state", "heads"), [("attention", 1), ("attention", 2), ("recurrent", 1)])
+@pytest.mark.parametrize("newest", [[0, 5, 8], [0, 3, 6]], ids=["last", "earlier"])
+def test_the_state_after_one_event_of_each_sequence_is_that_among_all(state, heads, newest):
+    made, given = model(blocks=2, heads=heads, state=state), contexts([[2], SEQUENCE, [4, 5, 6]])
+    vectors = Rows(made, given.item.unique()).of(given.item)
+    torch.testing.assert_close(made.hidden(given, vectors, torch.tensor(newest)), made.hidden(given, vectors)[newest])
+
+
 def test_the_recurrent_rule_is_a_gated_recurrent_unit():
     block, of = RecurrentBlock(8, 1, 0.0), torch.nn.GRU(8, 8, batch_first=True)
     of.load_state_dict({f"{name}_l0": value for name, value in block.rule.state_dict().items()})
