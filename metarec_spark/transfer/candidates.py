@@ -27,6 +27,7 @@ from metarec_spark.training.snapshot import SEQUENCES
 from metarec_spark.training.tuning import FUSIONS, Tuned, cross_fitted, gains_of, tune
 from metarec_spark.training.validation import gain, placed
 from metarec_spark.training.worker import read_catalogue
+from metarec_spark.transfer.rehearsal import rehearsed
 from metarec_spark.transfer.teaching import taught
 
 WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
@@ -43,6 +44,7 @@ class Snapshot:
         """Position of the target among the domains."""
         self._alike = {} if alike is None else alike
         self._held: dict[str, Held] = {}
+        self._signals: dict[str, Signals] = {}
 
     @cached_property
     def items(self) -> tuple[Catalogue, Any]:
@@ -62,9 +64,18 @@ class Snapshot:
         return self._alike[name]
 
     @cached_property
-    def signals(self) -> Signals:
-        """What a weigher weighs in the target."""
-        return Signals.of_catalogue(self.catalogue, self.target, self.alike(self.target))
+    def rehearsal(self) -> Catalogue:
+        """What validation pairs are ranked by; see :mod:`metarec_spark.transfer.rehearsal`."""
+        contexts = self.held(c.VALIDATION).contexts
+        known = contexts.take((contexts.length > 0).nonzero().squeeze(1))
+        return rehearsed(self.catalogue, known, self.target, Transitions.model_validate(self.manifest["transitions"]))
+
+    def signals(self, split: str) -> Signals:
+        """What a weigher weighs in the target to rank the pairs of a split; made once."""
+        if split not in self._signals:
+            by = self.rehearsal if split == c.VALIDATION else self.catalogue
+            self._signals[split] = Signals.of_catalogue(by, self.target, self.alike(self.target))
+        return self._signals[split]
 
     def held(self, split: str) -> Held:
         """The target's pairs of a split, those without context among them."""
@@ -88,7 +99,7 @@ def without_base(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: 
     start = [Tuned(lending, WITHOUT_BASE)] * len(manifest["domains"])
     held = of.held(c.VALIDATION)
     known = held.take(np.flatnonzero(held.contexts.length.numpy()))
-    tuned = tune(model, catalogue, [known], start, Alone(), fusions=[WITHOUT_BASE])
+    tuned = tune(model, of.rehearsal, [known], start, Alone(), fusions=[WITHOUT_BASE])
     of_domain = dict(zip(manifest["domains"], tuned, strict=True))
     said = {name: {"lending": t.lending.model_dump(), "fusion": WITHOUT_BASE.model_dump()} for name, t in of_domain.items()}
     metrics = {"epochs": 0, "history": [], "validation": {name: {"transfer": t.transfer} for name, t in of_domain.items()}}
@@ -132,7 +143,7 @@ def gains(of: Snapshot, made: Bundle, lending: Lending, base: bool) -> np.ndarra
         Whether there is an f.
     """
     fusions = FUSIONS if base else [WITHOUT_BASE]
-    return _gains(of, made, c.VALIDATION, lambda held: cross_fitted(made.model, of.catalogue, held, lending, fusions))
+    return _gains(of, made, c.VALIDATION, lambda held: cross_fitted(made.model, of.rehearsal, held, lending, fusions))
 
 
 def test_gains(of: Snapshot, made: Bundle) -> np.ndarray:
@@ -145,7 +156,7 @@ def _gains(of: Snapshot, made: Bundle, split: str, ranked: Callable[[Held], np.n
     held = of.held(split)
     found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
     with_context = held.take(np.flatnonzero(known))
-    found[known] = _gains_of_weigher(of, made, with_context) if made.weigher else ranked(with_context)
+    found[known] = _gains_of_weigher(of, made, split, with_context) if made.weigher else ranked(with_context)
     items, target = of.catalogue.of_domain[of.target], held.target[~known]
     popularity = torch.from_numpy(of.catalogue.events[items]).expand(len(target), -1)
     found[~known] = gain(ranks(popularity, places(items, target)))
@@ -153,10 +164,10 @@ def _gains(of: Snapshot, made: Bundle, split: str, ranked: Callable[[Held], np.n
 
 
 @torch.inference_mode()
-def _gains_of_weigher(of: Snapshot, made: Bundle, held: Held) -> np.ndarray:
+def _gains_of_weigher(of: Snapshot, made: Bundle, split: str, held: Held) -> np.ndarray:
     items, found = of.catalogue.of_domain[of.target], []
     for rows in torch.arange(len(held.target)).split(block_rows(len(items), _MOST_ROWS)):
         contexts = held.contexts.take(rows)
         place, seen = placed(contexts, held.target[rows.numpy()], items)
-        found.append(gain(ranks(hide(made.weigher.scores(of.signals, contexts, of.target), seen), place)))
+        found.append(gain(ranks(hide(made.weigher.scores(of.signals(split), contexts, of.target), seen), place)))
     return np.concatenate(found)

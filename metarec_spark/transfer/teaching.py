@@ -57,7 +57,7 @@ class Lesson:
         ends = newest(sequences, domain)
         before = torch.from_numpy(ends)
         known = sequences.where(sequences.position < before.repeat_interleave(sequences.length), before)
-        counted = _without(known, newest(known, domain))
+        counted = without(known, newest(known, domain))
         items, target = catalogue.of_domain[domain], sequences.item.numpy()[sequences.starts.numpy() + ends]
         forward = followed(counted, catalogue.size, settings)
         events = np.bincount(counted.item.numpy(), minlength=catalogue.size)
@@ -74,7 +74,7 @@ def newest(sequences: Contexts, domain: int) -> np.ndarray:
     return np.maximum.reduceat(inside, sequences.starts.numpy()) if len(inside) else np.empty(0, np.int64)
 
 
-def _without(sequences: Contexts, at: np.ndarray) -> Contexts:
+def without(sequences: Contexts, at: np.ndarray) -> Contexts:
     """Without the event at a position of each sequence; -1: with all."""
     position = torch.from_numpy(at)
     return sequences.where(
