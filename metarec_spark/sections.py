@@ -287,7 +287,7 @@ class Recommend(Section):
     users: Literal["active", "all"] = "active"
     """active: lists in the domains where a user has events. all: lists in every domain, by events elsewhere (kind cold) or,
     without any, by popularity."""
-    min_score: dict[str, float] = Field(default_factory=dict)
+    min_score: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
     """Domain = least score of an item in its lists; lists by popularity, whose scores are counts, are not held to it."""
 
 

@@ -111,7 +111,9 @@ def _lists(batch, held, task, costs, domain, users, contexts, hidden, active) ->
             index[rows], value[rows] = np.where(scores >= least, found, -1), scores
         else:
             ones = np.ones((len(rows), 1), np.float32)
-            index[rows], value[rows] = offer.best(held.popular(domain), ones, task.top_n, seen[due])
+            items = held.popular(domain)
+            with costs.of(SEARCH):
+                index[rows], value[rows] = offer.best(items, ones, task.top_n, seen[due])
     filled = index >= 0
     offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
     ids = held.item_ids.take(pa.array(offer.items[index[filled]]))

@@ -1,19 +1,21 @@
 """What still holds of the lists that the last run wrote, so that a night scores those alone for whom something changed.
 
-A user's lists follow from the user's row of ``user_sequences``, the models, the newcomers and a few settings. Where all but the
-rows are as they were, lists of users whose row did not change are those that a full run would write, to the last bit on
-processors of one kind.
+A user's lists follow from the user's row of ``user_sequences``, the models, the newcomers, the rules on items and a few settings.
+Where all but the rows are as they were, lists of users whose row did not change are those that a full run would write, to the
+last bit on processors of one kind. Items that are newly withheld change the lists that held them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numba
 import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import __version__
 from metarec_spark import columns as c
@@ -39,7 +41,7 @@ class Kept:
 
 
 def settings(job: Job, versions: dict[str, int], models: Sequence[Serving], rules: Rules | None) -> str | None:
-    """Fingerprint of all that shapes a user's lists but the user's own row and what is withheld.
+    """Fingerprint of all that shapes a user's lists but the user's own row, and which items are withheld.
 
     None where users have events after the job's day: the table's rows are not those that the lists are made of.
     """
@@ -51,10 +53,11 @@ def settings(job: Job, versions: dict[str, int], models: Sequence[Serving], rule
     ]
     code = [__version__, _SCORING, torch.__version__, numba.__version__]
     tables = [job.warehouse.identity(name) for name in (c.USER_SEQUENCES, c.WITHHELD) if name in versions]
-    return fingerprint(code, shaping, of_models, tables, rules and rules.caps)
+    return fingerprint(code, shaping, of_models, tables, rules and rules.digest)
 
 
-def kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: str | None) -> Kept | None:
+@contextmanager
+def kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: str | None) -> Iterator[Kept | None]:
     """What the last run's lists are still good for; None, and the reason in the log, where everyone is to be scored.
 
     Parameters
@@ -67,7 +70,11 @@ def kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: 
     found, why = _kept(job, versions, models, shaped)
     if found is None:
         log.info("everyone is scored: %s", why)
-    return found
+    try:
+        yield found
+    finally:
+        if found:
+            found.changed.unpersist()
 
 
 def _kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: str | None) -> tuple[Kept | None, str]:
@@ -99,8 +106,8 @@ def _kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped:
         if not left.join(job.warehouse.read(c.WITHHELD, until), c.ITEM_IDX, "left_anti").isEmpty():
             return None, "items that were withheld are on offer again"
         listed = lists.select(c.USER_ID, c.DOMAIN, F.explode("items.item_id").alias(c.ITEM_ID))
-        entered = rules.where("_change_type = 'insert'")
+        entered = F.broadcast(rules.where("_change_type = 'insert'").select(c.DOMAIN, c.ITEM_ID))
         changed = changed.union(listed.join(entered, [c.DOMAIN, c.ITEM_ID], "left_semi").select(c.USER_ID))
-    changed = changed.distinct()
+    changed = changed.distinct().persist(StorageLevel.DISK_ONLY)
     lists = lists.join(changed, c.USER_ID, "left_anti").withColumn("ds", F.lit(job.ds))
     return Kept(lists, changed), ""

@@ -23,6 +23,8 @@ def block_rows(items: int, most: int) -> int:
 
 def places(items: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Place of each wanted item in ascending ``items``; -1 where it is not among them."""
+    if not len(items):
+        return np.full(len(wanted), -1)
     place = np.searchsorted(items, wanted, side="right") - 1  # the last item that is not above; -1 is the very last, which is
     return np.where(items[place] == wanted, place, -1)
 

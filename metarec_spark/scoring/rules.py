@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -16,102 +16,133 @@ from pathlib import Path
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError
 from metarec_spark.features.sources import open_groups, open_list
 from metarec_spark.job import Job, log
 from metarec_spark.scoring.offer import AT_MOST, CAP
+from metarec_spark.scoring.serving import Serving
 from metarec_spark.sections import ItemList
 from metarec_spark.storage import file_uri, local_path
 from metarec_spark.tables import digest
 
 _KEY = [c.DOMAIN, c.ITEM_ID]
+_LIST = "list"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What was written of them."""
+    """The rules of a night, as executors read them."""
 
     folder: Path
-    caps: str
+    """Where they were written; it lasts as long as the lists are made."""
+    digest: str
     """The same for the same groups and caps."""
+    withheld: int | None
+    """Version of ``withheld``; None: there never was an allow or block list."""
 
 
-def withhold(job: Job, items_version: int) -> int | None:
-    """Bring ``withheld`` up to date, and return its version; None where there is no list and never was.
+@contextmanager
+def written(job: Job, items_version: int, models: Sequence[Serving]) -> Iterator[Rules | None]:
+    """The night's rules; ``withheld`` is brought up to date. None where there is no rule, and no list ever was.
 
     Raises
     ------
     DataError
-        Where a list cannot be read, or all items of a domain would be withheld.
+        Where a file cannot be read, or all items of a domain that has lists would be withheld.
     """
     warehouse, config = job.warehouse, job.config
-    if not (config.allow or config.block or warehouse.exists(c.WITHHELD)):
-        return None
-    warehouse.ensure(c.WITHHELD)
-    items, stored = warehouse.read(c.ITEMS, items_version).select(c.ITEM_IDX, *_KEY), warehouse.read(c.WITHHELD)
-    judged = _judged(job, items)
-    of_domain = judged.groupBy(c.DOMAIN).agg(F.count("*").alias("items"), F.count(c.REASON).alias("withheld"))
-    counts = {row[0]: (row[1], row[2]) for row in of_domain.toLocalIterator()}
-    if none := sorted(domain for domain, (known, withheld) in counts.items() if known == withheld):
-        raise DataError(f"the lists of [[allow]] and [[block]] withhold every item of {', '.join(none)}: correct them")
-    now = judged.where(F.col(c.REASON).isNotNull())
-    new = now.join(stored, [c.ITEM_IDX, c.REASON], "left_anti").withColumn("gone", F.lit(False))
-    gone = stored.join(now, c.ITEM_IDX, "left_anti").withColumn("gone", F.lit(True))
-    warehouse.merge(c.WITHHELD, new.unionByName(gone), job.commit(inputs={c.ITEMS: items_version}), delete="gone")
-    log.info("withheld items: %s", {domain: withheld for domain, (_, withheld) in sorted(counts.items()) if withheld} or "none")
-    return warehouse.version(c.WITHHELD)
-
-
-@contextmanager
-def written(job: Job, versions: dict[str, int]) -> Iterator[Rules | None]:
-    """The rules, from pinned table versions; None where there is none."""
-    if c.WITHHELD not in versions and not job.config.cap:
+    listed = bool(config.allow or config.block) or warehouse.exists(c.WITHHELD)
+    if not listed and not config.cap:
         yield None
         return
-    folder = local_path(job.warehouse.path("_rules")) / uuid.uuid4().hex  # executors keep what they have read
+    items = warehouse.read(c.ITEMS, items_version).select(c.ITEM_IDX, *_KEY)
+    groups = _groups(job, items.where(F.col(c.ITEM_IDX) < max(of.end for of in models)))
+    folder = local_path(warehouse.path("_rules"))
+    for left in folder.glob(f"{job.ds}-*"):  # by a run of the day that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    folder /= f"{job.ds}-{uuid.uuid4().hex}"  # a name of its own: executors keep what they have read
     try:
-        withheld = _none(job, "item_idx int")
-        if c.WITHHELD in versions:
-            withheld = job.warehouse.read(c.WITHHELD, versions[c.WITHHELD]).select(c.ITEM_IDX)
+        groups.write.parquet(file_uri(folder / c.GROUP))
+        version = _withhold(job, items, items_version, {domain for of in models for domain in of.domains}) if listed else None
+        withheld = warehouse.read(c.WITHHELD, version).select(c.ITEM_IDX) if listed else _none(job, "item_idx int")
         withheld.write.parquet(file_uri(folder / c.WITHHELD))
-        _groups(job, versions).write.parquet(file_uri(folder / c.GROUP))
-        yield Rules(folder, digest(job.spark.read.parquet(file_uri(folder / c.GROUP))))
+        yield Rules(folder, digest(job.spark.read.parquet(file_uri(folder / c.GROUP))), version)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _withhold(job: Job, items: DataFrame, items_version: int, served: set[str]) -> int:
+    """Bring ``withheld`` up to date, and return its version."""
+    warehouse = job.warehouse
+    warehouse.ensure(c.WITHHELD)
+    judged, stored = _judged(job, items).persist(StorageLevel.DISK_ONLY), warehouse.read(c.WITHHELD)
+    try:
+        of_domain = judged.groupBy(c.DOMAIN).agg(F.count("*").alias("items"), F.count(c.REASON).alias("withheld"))
+        counts = {row[0]: (row[1], row[2]) for row in of_domain.toLocalIterator()}
+        if none := {name: known for name, (known, withheld) in counts.items() if known == withheld and name in served}:
+            raise DataError(
+                f"[[allow]] and [[block]] withhold every item of {none} (items each): correct the lists; none was made"
+            )
+        now = judged.where(F.col(c.REASON).isNotNull())
+        new = now.join(stored, [c.ITEM_IDX, c.REASON], "left_anti").withColumn("gone", F.lit(False))
+        gone = stored.join(now, c.ITEM_IDX, "left_anti").withColumn("gone", F.lit(True))
+        warehouse.merge(c.WITHHELD, new.unionByName(gone), job.commit(inputs={c.ITEMS: items_version}), delete="gone")
+    finally:
+        judged.unpersist()
+    log.info("withheld items: %s", {domain: withheld for domain, (_, withheld) in sorted(counts.items()) if withheld} or "none")
+    return warehouse.version(c.WITHHELD)
+
+
 def _judged(job: Job, items: DataFrame) -> DataFrame:
     """``items`` with the reason to withhold each; null: it may be recommended."""
-    blocked = _listed(job, "block", job.config.block).where(c.LISTED).select(*_KEY, F.lit(True).alias("blocked")).distinct()
-    listed = _listed(job, "allow", job.config.allow)
-    allowed = listed.where(c.LISTED).select(*_KEY, F.lit(True).alias("allowed")).distinct()
-    restricted = listed.select(c.DOMAIN, F.lit(True).alias("restricted")).distinct()
+    config = job.config
+    # What is neither true nor false is taken as that which keeps an item from lists.
+    block, allow = (_listed(job, items, name, getattr(config, name), kept) for name, kept in (("block", True), ("allow", False)))
+    blocked = block.where(c.LISTED).select(*_KEY, F.lit(True).alias("blocked")).distinct()
+    allowed = allow.where(c.LISTED).select(*_KEY, F.lit(True).alias("allowed")).distinct()
+    named = _none(job, "domain string").unionByName(allow.select(c.DOMAIN))
+    for domain in {source.domain for source in config.allow if source.domain}:  # its file may have no row
+        named = named.unionByName(job.spark.createDataFrame([(domain,)], "domain string"))
+    restricted = named.distinct().withColumn("restricted", F.lit(True))
     rows = items.join(blocked, _KEY, "left").join(allowed, _KEY, "left").join(F.broadcast(restricted), c.DOMAIN, "left")
     not_allowed = F.col("restricted") & F.col("allowed").isNull()
     reason = F.when(F.col("blocked"), "blocked").when(not_allowed, "not_allowed")
     return rows.select(c.ITEM_IDX, *_KEY, reason.alias(c.REASON))
 
 
-def _listed(job: Job, name: str, lists: list[ItemList]) -> DataFrame:
-    """Rows of all allow or block lists."""
-    opened = [open_list(job.spark, source, f"{name}[{i}] {source.path}") for i, source in enumerate(lists)]
-    rows = reduce(DataFrame.unionByName, opened, _none(job, "domain string, item_id string, listed boolean"))
-    unread = rows.where(F.col(c.LISTED).isNull()).count()
-    if unread:
-        log.warning("[[%s]]: listed is neither true nor false in %d rows; they are taken as not listed", name, unread)
-    return rows
+def _listed(job: Job, items: DataFrame, name: str, lists: list[ItemList], unread: bool) -> DataFrame:
+    """Rows (domain, item_id, listed) of all allow or block lists; a list that says nothing of any item is warned of.
+
+    Parameters
+    ----------
+    unread
+        What a row is taken for whose ``listed`` is neither true nor false.
+    """
+    where = [f"{name}[{i}] {source.path}" for i, source in enumerate(lists)]
+    opened = [open_list(job.spark, *of).withColumn(_LIST, F.lit(i)) for i, of in enumerate(zip(lists, where, strict=True))]
+    rows = reduce(DataFrame.unionByName, opened, _none(job, f"domain string, item_id string, listed boolean, {_LIST} int"))
+    known = rows.join(items, _KEY, "left").groupBy(_LIST)
+    counts = known.agg(F.count("*"), F.count(c.ITEM_IDX), F.count_if(F.col(c.LISTED).isNull()))
+    found = {number: of for number, *of in counts.toLocalIterator()}
+    for number, file in enumerate(where):
+        read, matched, unreadable = found.get(number, (0, 0, 0))
+        if not matched:
+            log.warning("%s: none of its %d rows names an item that is known; check domain and item_id", file, read)
+        if unreadable:
+            log.warning("%s: listed is neither true nor false in %d rows; taken as %s", file, unreadable, unread)
+    return rows.withColumn(c.LISTED, F.coalesce(c.LISTED, F.lit(unread)))
 
 
-def _groups(job: Job, versions: dict[str, int]) -> DataFrame:
-    """(item_idx, cap, group, at_most)."""
-    items, found = job.warehouse.read(c.ITEMS, versions[c.ITEMS]).select(c.ITEM_IDX, *_KEY), []
+def _groups(job: Job, items: DataFrame) -> DataFrame:
+    """(item_idx, cap, group, at_most) of the items, a row for each in a group."""
+    found = []
     for i, cap in enumerate(job.config.cap):
         rows = items.join(open_groups(job.spark, cap, f"cap[{i}] {cap.path}"), _KEY)
         found.append(rows.select(c.ITEM_IDX, F.lit(i).alias(CAP), c.GROUP, F.lit(cap.at_most).alias(AT_MOST)))
-    none = _none(job, "item_idx int, cap int, group string, at_most int")
-    return reduce(DataFrame.unionByName, found, none)
+    return reduce(DataFrame.unionByName, found, _none(job, "item_idx int, cap int, group string, at_most int"))
 
 
 def _none(job: Job, schema: str) -> DataFrame:

@@ -22,6 +22,7 @@ from metarec_spark.scoring.rules import Rules
 from metarec_spark.scoring.serving import Serving, models_of_domains
 
 USERS_PER_TASK, PAIRS_PER_TASK = 5_000, 250_000_000
+"""Of a task, at most, about: the one bounds its encoding, the other its search."""
 _PINNED = (c.USER_SEQUENCES, c.EVENTS, c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS)
 
 
@@ -29,15 +30,14 @@ def recommend(job: Job) -> Result:
     """Write the top-N of every (user, domain) that is due, replacing the day's rows."""
     models = models_of_domains(job)
     versions = {name: job.warehouse.version(name) for name in _PINNED}
-    withheld = rules.withhold(job, versions[c.ITEMS])
-    versions |= {} if withheld is None else {c.WITHHELD: withheld}
     users = users_as_of(job, job.ds, versions, job.config.features)
-    _warn_of_unserved(users, models)
+    _warn_of_unserved(job, users, models)
     with ExitStack() as written:
         models = [replace(of, came=written.enter_context(newcomers.written(job, of.folder, versions))) for of in models]
-        ruled = written.enter_context(rules.written(job, versions))
+        ruled = written.enter_context(rules.written(job, versions[c.ITEMS], models))
+        versions |= {c.WITHHELD: ruled.withheld} if ruled and ruled.withheld is not None else {}
         shaped = increment.settings(job, versions, models, ruled)
-        kept = increment.kept(job, versions, models, shaped)
+        kept = written.enter_context(increment.kept(job, versions, models, shaped))
         due = users.join(kept.changed, c.USER_ID, "left_semi") if kept else users
         work = _Work.of(job, due, models, versions)
         start = time.monotonic()
@@ -46,18 +46,21 @@ def recommend(job: Job) -> Result:
         commit = job.commit(inputs=versions, model_id=" ".join(ids), settings=shaped)
         job.warehouse.replace_days(c.RECOMMENDATIONS, reduce(DataFrame.unionByName, rows), "ds", job.ds, job.ds, commit)
         seconds = time.monotonic() - start
-    written = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(job.ds))
-    counts = written.agg(F.count("*"), F.countDistinct(c.USER_ID), F.coalesce(F.sum(F.size("items")), F.lit(0))).first()
+    lists = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(job.ds))
+    counts = lists.agg(F.count("*"), F.countDistinct(c.USER_ID), F.coalesce(F.sum(F.size("items")), F.lit(0))).first()
     log.info("recommendations: %d lists for %d users, %d items, by %s; %d users scored", *counts, ", ".join(ids), work.users)
     spent = work.costs.seconds()
-    log.info("%.3g pairs of a user and an item in %.1f s; processor seconds of tasks: %s", work.pairs, seconds, spent)
+    pairs = sum(work.pairs_of.values())
+    log.info("%.3g pairs of a user and an item in %.1f s; processor seconds of tasks: %s", pairs, seconds, spent)
     details = {"items": counts[2], "models": ids, "new_items": [of.came.count if of.came else 0 for of in models]}
-    details |= {"scored_users": work.users, "pairs": work.pairs, "processor_seconds": spent}
+    details |= {"scored_users": work.users, "pairs": pairs, "processor_seconds": spent}
     return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details=details)
 
 
-def _warn_of_unserved(users: DataFrame, models: list[Serving]) -> None:
+def _warn_of_unserved(job: Job, users: DataFrame, models: list[Serving]) -> None:
     served = [domain for of in models for domain in of.domains]
+    if unknown := sorted(job.config.recommend.min_score.keys() - served):
+        log.warning("recommend.min_score names %s, which no approved model serves; served are %s", unknown, sorted(served))
     unserved = users.select(F.explode("active_domains").alias(c.DOMAIN)).where(~F.col(c.DOMAIN).isin(served))
     counts = {row[0]: row[1] for row in unserved.groupBy(c.DOMAIN).count().toLocalIterator()}
     if counts:
@@ -70,22 +73,29 @@ class _Work:
     """What there is to score, and what it costs."""
 
     users: int
-    pairs: int
-    """Of a user and an item, in the domains where the user gets a list."""
-    tasks: int
-    """As many as make tasks of about one size, however unlike domains are."""
+    pairs_of: dict[str, int]
+    """Model → pairs of a user and an item on offer, in the domains where it makes the user a list."""
     costs: Costs
+    cores: int
+    """That tasks run on at a time."""
 
     @classmethod
     def of(cls, job: Job, due: DataFrame, models: list[Serving], versions: dict[str, int]) -> _Work:
         served = F.array(*[F.lit(domain) for of in models for domain in of.domains])
         wanted = served if job.config.recommend.users == "all" else F.array_intersect("active_domains", served)
-        users = due.select(F.explode(wanted).alias(c.DOMAIN)).groupBy(c.DOMAIN).agg(F.count("*").alias("users"))
-        items = job.warehouse.read(c.ITEMS, versions[c.ITEMS]).groupBy(c.DOMAIN).agg(F.count("*").alias("items"))
-        pairs = users.join(items, c.DOMAIN).agg(F.coalesce(F.sum(F.col("users") * F.col("items")), F.lit(0))).first()[0]
-        count, context = due.count(), job.spark.sparkContext
-        tasks = max(context.defaultParallelism, count / USERS_PER_TASK, pairs / PAIRS_PER_TASK)
-        return cls(count, pairs, math.ceil(tasks), Costs(context))
+        lists = due.select(F.explode(F.array_append(wanted, F.lit(None))).alias(c.DOMAIN))  # null: everyone, once
+        users = dict(lists.groupBy(c.DOMAIN).count().toLocalIterator())
+        items = job.warehouse.read(c.ITEMS, versions[c.ITEMS]).where(F.col(c.ITEM_IDX) < max(of.end for of in models))
+        if c.WITHHELD in versions:
+            items = items.join(job.warehouse.read(c.WITHHELD, versions[c.WITHHELD]), c.ITEM_IDX, "left_anti")
+        sizes = dict(items.groupBy(c.DOMAIN).count().toLocalIterator())
+        pairs_of = {of.model_id: sum(users.get(name, 0) * sizes.get(name, 0) for name in of.domains) for of in models}
+        return cls(users.get(None, 0), pairs_of, Costs(job.spark.sparkContext), job.spark.sparkContext.defaultParallelism)
+
+    def tasks(self, model: Serving) -> int:
+        """As many as there are cores, or so many that none has more than ``USERS_PER_TASK`` users or ``PAIRS_PER_TASK`` pairs."""
+        tasks = max(self.users / USERS_PER_TASK, self.pairs_of[model.model_id] / PAIRS_PER_TASK)
+        return max(self.cores, math.ceil(tasks))
 
 
 def _lists(job: Job, users: DataFrame, model: Serving, ruled: Rules | None, work: _Work) -> DataFrame:
@@ -94,7 +104,7 @@ def _lists(job: Job, users: DataFrame, model: Serving, ruled: Rules | None, work
     folders = (str(of.folder) if of else None for of in (model.came, ruled))
     task = Task(str(model.folder), settings.top_n, settings.exclude_seen, *folders, settings.min_score)
     rows = inputs(users, model.manifest, model.domains, model.came, everywhere=settings.users == "all")
-    rows = rows.where(F.size("wanted") > 0).repartition(work.tasks, c.USER_ID).sortWithinPartitions(c.USER_ID)
+    rows = rows.where(F.size("wanted") > 0).repartition(work.tasks(model), c.USER_ID).sortWithinPartitions(c.USER_ID)
     rows = rows.mapInArrow(partial(score, task=task, costs=work.costs), SCHEMA)
     return rows.withColumns({"ds": F.lit(job.ds), "model_id": F.lit(model.model_id)})
 

@@ -27,6 +27,11 @@ class Serving:
     came: Newcomers | None = None
     """Items that came after it."""
 
+    @property
+    def end(self) -> int:
+        """One more than the largest index of an item that it can recommend."""
+        return self.came.end if self.came else self.manifest["items"]
+
     @classmethod
     def of(cls, row: dict, domains: list[str]) -> Serving:
         """By its row of ``models``."""

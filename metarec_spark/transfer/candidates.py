@@ -24,7 +24,7 @@ from metarec_spark.sections import Model, Transitions
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held, Shard, held_out
 from metarec_spark.training.snapshot import SEQUENCES
-from metarec_spark.training.tuning import FUSIONS, Tuned, cross_fitted, gains_of, tune
+from metarec_spark.training.tuning import FUSIONS, Tuned, cross_fitted, gains_of, starts, tune
 from metarec_spark.training.validation import gain, placed
 from metarec_spark.training.worker import read_catalogue
 from metarec_spark.transfer.rehearsal import rehearsed
@@ -37,12 +37,21 @@ _MOST_ROWS = 256
 class Snapshot:
     """What candidates of one kind learn, and the target's pairs; what is made of it is made once, and stays in memory."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], domain: str, alike: dict[str, Likeness] | None = None) -> None:
-        """``alike`` is what other snapshots of the same items found, by domain; it is added to."""
+    def __init__(
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        domain: str,
+        alike: dict[str, Likeness] | None = None,
+        mixed: Snapshot | None = None,
+    ) -> None:
+        """``alike`` is what other snapshots of the same items found, by domain; it is added to. ``mixed`` has the same pairs with
+        the people's events of all domains, by which transitions were counted; None: this one has them."""
         self.folder, self.manifest = folder, manifest
         self.target = manifest["domains"].index(domain)
         """Position of the target among the domains."""
         self._alike = {} if alike is None else alike
+        self._mixed = mixed or self
         self._held: dict[str, Held] = {}
         self._signals: dict[str, Signals] = {}
 
@@ -66,9 +75,9 @@ class Snapshot:
     @cached_property
     def rehearsal(self) -> Catalogue:
         """What validation pairs are ranked by; see :mod:`metarec_spark.transfer.rehearsal`."""
-        contexts = self.held(c.VALIDATION).contexts
+        contexts = self._mixed.held(c.VALIDATION).contexts
         known = contexts.take((contexts.length > 0).nonzero().squeeze(1))
-        return rehearsed(self.catalogue, known, self.target, Transitions.model_validate(self.manifest["transitions"]))
+        return rehearsed(self.catalogue, known, self._mixed.target, Transitions.model_validate(self.manifest["transitions"]))
 
     def signals(self, split: str) -> Signals:
         """What a weigher weighs in the target to rank the pairs of a split; made once."""
@@ -97,13 +106,29 @@ def without_base(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: 
     catalogue, item_ids = of.items
     model = _nothing(manifest, catalogue)
     start = [Tuned(lending, WITHOUT_BASE)] * len(manifest["domains"])
-    held = of.held(c.VALIDATION)
-    known = held.take(np.flatnonzero(held.contexts.length.numpy()))
-    tuned = tune(model, of.rehearsal, [known], start, Alone(), fusions=[WITHOUT_BASE])
-    of_domain = dict(zip(manifest["domains"], tuned, strict=True))
+    of_domain = dict(zip(manifest["domains"], _tuned(of, model, start, [WITHOUT_BASE]), strict=True))
     said = {name: {"lending": t.lending.model_dump(), "fusion": WITHOUT_BASE.model_dump()} for name, t in of_domain.items()}
     metrics = {"epochs": 0, "history": [], "validation": {name: {"transfer": t.transfer} for name, t in of_domain.items()}}
     bundle.save(folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
+
+
+def settled(of: Snapshot, trained: Path, folder: Path) -> None:
+    """Save a trained model with the settings of g and of the fusion that rank the validation pairs best."""
+    found, (catalogue, item_ids) = bundle.load(trained), of.items
+    tuned = _tuned(of, found.model, starts(found.manifest), None)[of.target]
+    manifest, name = found.manifest, found.domains[of.target]
+    settings = {"lending": tuned.lending.model_dump(), "fusion": tuned.fusion.model_dump(), "stacked": False}
+    measured = {part: getattr(tuned, part) for part in ("base", "transfer", "fused")}
+    metrics = {**manifest["metrics"], "validation": {**manifest["metrics"]["validation"], name: measured}}
+    manifest = {**manifest, "tuned": {**manifest["tuned"], name: settings}, "metrics": metrics}
+    bundle.save(folder, manifest, found.model, catalogue, item_ids)
+
+
+def _tuned(of: Snapshot, model: NextItemModel, start: list[Tuned], fusions: list[Fusion] | None) -> list[Tuned]:
+    """What ranks the validation pairs best, by domain; other domains than the target keep their start."""
+    held = of.held(c.VALIDATION)
+    known = held.take(np.flatnonzero(held.contexts.length.numpy()))
+    return tune(model, of.rehearsal, [known], start, Alone(), fusions)
 
 
 def weighed(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: Lending, seed: int) -> None:

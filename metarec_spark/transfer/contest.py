@@ -116,14 +116,15 @@ class Contest:
         self, mode: Mode, share: float, seed: int, of: Snapshot, made: Path, manifest: dict[str, Any], lending: Lending
     ) -> None:
         epochs = int(np.clip(self.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
-        changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0}
+        changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0, "tune": False}
         train = self.train.model_copy(update=changed)
         if mode.start != "random":
             manifest = {**manifest, "model": self._of_base["model"]}
         manifest |= {"train": train.model_dump(mode="json"), "transitions": manifest["transitions"] | lending.model_dump()}
+        place, trained = self.work / "runs" / made.name, made.with_name(f"{made.name}-trained")
         spec = {
             "snapshot": str(of.folder),
-            "model": str(made),
+            "model": str(trained),
             "start": None if mode.start == "random" else str(self.base),
             "trained": mode.trained,
             "targets": None if mode.learns in ("uniform", "weighted") else [of.target],
@@ -131,9 +132,9 @@ class Contest:
             "threads": self.threads,
             "manifest": manifest,
         }
-        place = self.work / "runs" / made.name
         write_json(place / "spec.json", spec)
         launch(place / "spec.json", train.processes, train.launcher, self.spark, train.timeout_seconds)
+        candidates.settled(of, trained, made)
 
     @cached_property
     def _of_base(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from metarec_spark.sections import Transitions
 from metarec_spark.transfer.teaching import followed, newest, without
 
 _NONE = 1e-5
-"""What subtraction of counts may leave for rounding."""
+"""What subtraction may leave of a count, for rounding."""
 
 
 def rehearsed(catalogue: Catalogue, contexts: Contexts, domain: int, settings: Transitions) -> Catalogue:
@@ -47,6 +47,7 @@ def _less(successors: Successors, counted: sparse.csr_matrix) -> Successors:
         at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
         kept = key[at] == wanted if len(key) else np.zeros(0, bool)  # of an item, the strongest successors alone
         left = getattr(successors, name).copy()
-        left[at[kept]] -= pair.data[kept]
-        signals[name] = np.where(left > _NONE, left, 0).astype(np.float32)
+        rest = left[at[kept]] - pair.data[kept]
+        left[at[kept]] = np.where(rest > _NONE, rest, 0)
+        signals[name] = left
     return replace(successors, **signals)

@@ -148,8 +148,9 @@ class _Task:
     def snapshot(self, learns: str) -> Snapshot:
         """The events that a kind of candidate learns; written once."""
         folder, done = self.work / learns, self.work / f"{learns}.json"
+        mixed = self.snapshot("target") if learns == "own" else None
         if done.exists():
-            return Snapshot(folder, read_json(done), self.domain, self.alike)
+            return Snapshot(folder, read_json(done), self.domain, self.alike, mixed)
         adapt, job = self.job.config.adapt, self.job
         mine = self.users.where(people.of_domain(self.users, self.domain))
         known = {**self.known, "domains": [self.domain]} if learns == "own" else self.known
@@ -173,7 +174,7 @@ class _Task:
         manifest |= {"serves": [self.domain], "learnt_events": int(events)}
         write_json(done, manifest)
         log.info("snapshot %s: %d sequences, %d events", learns, rows, events)
-        return Snapshot(folder, manifest, self.domain, self.alike)
+        return Snapshot(folder, manifest, self.domain, self.alike, mixed)
 
 
 def _advised(task: _Task, facts: dict[str, float]) -> list[Mode]:

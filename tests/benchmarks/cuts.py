@@ -210,7 +210,8 @@ class Cut:
             "learnt_events": len(rows),
             **{name: section.model_dump(mode="json") for name, section in sections.items()},
         }
-        return Snapshot(folder, manifest, log.domains[self.target], log.alike)
+        mixed = self.snapshot(folder.with_name("target"), "target", train, model, adapt) if learns == "own" else None
+        return Snapshot(folder, manifest, log.domains[self.target], log.alike, mixed)
 
     def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str, most: int) -> dict[str, Any]:
         """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from metarec_spark.scoring.offer import Groups, Offer
+from metarec_spark.scoring.ranking import places
 from metarec_spark.scoring.topn import ExactIndex
 
 ITEMS = np.array([3, 4, 7, 8, 9, 12])
@@ -39,12 +40,12 @@ def test_withheld_items_are_not_on_offer_and_groups_are_of_those_that_are(tmp_pa
     offer = Offer(ITEMS, rules(tmp_path, [4, 9, 99], [(9, 0, "a", 1), (12, 0, "a", 1), (3, 0, "b", 1), (12, 1, "a", 2)]))
     assert offer.places.tolist() == [0, 2, 3, 5]
     assert offer.items.tolist() == [3, 7, 8, 12]
-    assert np.diff(offer.groups.starts).tolist() == [1, 0, 0, 2]
-    first, second, third = offer.groups.group
-    assert len({first, second, third}) == 3, "the same name under another cap is another group"
-    assert sorted(offer.groups.at_most[[second, third]]) == [1, 2]
-    columns = np.arange(6)[None]
-    assert offer.of_all(columns).tolist() == [[0, 2, 3, 5]]
+    groups = offer.groups.of_item
+    assert groups.sum(1).tolist() == [[1], [0], [0], [2]]
+    assert groups.sum(0).tolist() == [[1, 1, 1]], "the same name under another cap is another group"
+    assert sorted(offer.groups.at_most[groups[3].indices]) == [1, 2]
+    assert (offer.groups.of_group != groups.T).nnz == 0
+    assert offer.of_all(sparse.csr_matrix(np.arange(6)[None])).toarray().tolist() == [[0, 2, 3, 5]]
 
 
 def test_groups_of_withheld_items_alone_are_none(tmp_path):
@@ -61,6 +62,29 @@ def test_a_capped_list_is_filled_with_what_comes_next(tmp_path):
     assert score.tolist() == [[40, 39, 4, 3, 2]]
     short, score = offer.best(index, np.ones((1, 1), np.float32), 8, none(1, 40))
     assert short.tolist() == [[0, 1, 36, 37, 38, 39, -1, -1]] and np.isneginf(score[0, 6:]).all()
+
+
+def test_where_nothing_is_on_offer_lists_are_empty(tmp_path):
+    offer = Offer(ITEMS, rules(tmp_path, ITEMS.tolist(), [(4, 0, "a", 1)]))
+    assert len(offer.items) == 0 and offer.groups is None
+    index = ExactIndex(np.zeros((0, 1), np.float32))
+    found, score = offer.best(index, np.ones((2, 1), np.float32), 3, none(2, 0))
+    assert found.tolist() == [[-1] * 3] * 2 and np.isneginf(score).all()
+    assert places(offer.items, np.array([3, 4])).tolist() == [-1, -1]
+
+
+def test_what_is_searched_for_after_a_capped_list_is_bounded(tmp_path, monkeypatch):
+    """A list that cannot be filled: full groups are left out, so few are asked for again, and users are taken a few at a time."""
+    asked = []
+    search = ExactIndex.search
+    monkeypatch.setattr(
+        ExactIndex, "search", lambda self, users, n, *rest: asked.append((len(users), n)) or search(self, users, n, *rest)
+    )
+    monkeypatch.setattr("metarec_spark.scoring.offer._MARKS", 2 * 400)
+    offer = Offer(np.arange(400), rules(tmp_path, [], [(i, 0, str(i % 4), 2) for i in range(400)]))
+    found, _ = offer.best(ExactIndex(-np.arange(400, dtype=np.float32)[:, None]), np.ones((3, 1), np.float32), 10, none(3, 400))
+    assert found.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, -1, -1]] * 3
+    assert asked == [(2, 10), (2, 2), (1, 10), (1, 2)]
 
 
 @settings(max_examples=60, deadline=None)

@@ -67,17 +67,45 @@ def test_where_an_allow_list_names_a_domain_its_other_items_are_withheld(spark, 
 def test_lists_that_leave_a_domain_nothing_are_refused(spark, folder, tmp_path):
     version = job_at(spark, folder, "recommend").warehouse.version("recommendations")
     block = [items_file(tmp_path / "all", "films", *(f"f{i}" for i in range(10)))]
-    with pytest.raises(DataError, match=r"\[\[block\]\] withhold every item of films: correct them"):
+    with pytest.raises(
+        DataError, match=r"\[\[allow\]\] and \[\[block\]\] withhold every item of {'films': 10} .*correct the lists"
+    ):
         night(spark, folder, block=block)
     assert job_at(spark, folder, "recommend").warehouse.version("recommendations") == version
+    withheld = rows_of(job_at(spark, folder, "recommend"), "withheld")
+    with pytest.raises(DataError, match=r"cap\[0\] .*nowhere: .*no such file"):
+        night(
+            spark,
+            folder,
+            block=[items_file(tmp_path / "one", "films", "f1")],
+            cap=[{"path": f"file://{tmp_path}/nowhere", "at_most": 1}],
+        )
+    assert rows_of(job_at(spark, folder, "recommend"), "withheld") == withheld, "all files are opened before any rule holds"
+    with pytest.raises(DataError, match="withhold every item of {'films': 10}"):
+        night(spark, folder, allow=[items_file(tmp_path / "empty", "films")])
     with pytest.raises(DataError, match=r"block\[0\] .*nowhere: .*no such file"):
         night(spark, folder, block=[{"path": f"file://{tmp_path}/nowhere", "domain": "films"}])
+
+
+def test_a_flag_that_cannot_be_read_keeps_the_item_out_and_a_list_that_fits_nothing_is_told(spark, folder, tmp_path, caplog):
+    block = items_file(tmp_path / "block", "books", "b1", "b2", "b3", listed=["yes", "no", "sold out"])
+    allow = items_file(tmp_path / "allow", "films", "f1", "f2", listed=["true", "?"])
+    _, found = night(spark, folder, block=[block, items_file(tmp_path / "other", "shopp", "b1")], allow=[allow])
+    offered = {
+        domain: {item for (_, of), items in found.items() if of == domain for item, _ in items} for domain in ("books", "films")
+    }
+    assert not offered["books"] & {"b1", "b3"} and "b2" in offered["books"]
+    assert offered["films"] == {"f1"}
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [message for message in said if "block[0]" in message and "in 1 rows; taken as True" in message]
+    assert [message for message in said if "allow[0]" in message and "in 1 rows; taken as False" in message]
+    assert [message for message in said if "block[1]" in message and "none of its 1 rows names an item that is known" in message]
 
 
 def test_a_list_holds_no_more_items_of_a_group_than_its_cap(spark, folder, free, tmp_path):
     odd = [["odd", "all"] if i % 2 else ["all"] for i in range(10)]
     cap = items_file(tmp_path / "books", "books", *(f"b{i}" for i in range(10)), attributes=odd)
-    caps = [cap | {"columns": {"group": "attributes"}, "at_most": most} for most in (1,)]
+    caps = [cap | {"columns": {"group": "attributes"}, "at_most": 1}]
     _, found = night(spark, folder, cap=caps, recommend={"mode": "full"})
     for (user, domain), items in free.items():
         assert found[user, domain] == items[: 1 if domain == "books" else 5]
@@ -98,6 +126,18 @@ def test_items_below_the_least_score_are_left_out_but_of_lists_by_popularity(spa
             assert found[user, domain] == [item for item in items[:5] if item[1] >= least]
     kept = {user for (user, domain), items in found.items() if domain == "books" and items}
     assert kept == {"new"}, "no usable history: by popularity"
+
+
+def test_kept_lists_are_those_of_a_full_run_under_all_rules(spark, folder, tmp_path):
+    cap = items_file(tmp_path / "odd", "books", *(f"b{i}" for i in range(1, 10, 2)), group=[1] * 5) | {"at_most": 2}
+    sections = {"cap": [cap], "allow": [items_file(tmp_path / "allow", "films", *(f"f{i}" for i in range(8)))]}
+    rules = {"min_score": {"films": 0.0}, "users": "all"}
+    everyone, before = night(spark, folder, **sections, recommend=rules | {"mode": "full"})
+    assert night(spark, folder, **sections, recommend=rules) == (0, before)
+    block = [items_file(tmp_path / "block", "books", "b4")]
+    scored, found = night(spark, folder, **sections, block=block, recommend=rules)
+    assert 0 < scored < everyone
+    assert found == night(spark, folder, **sections, block=block, recommend=rules | {"mode": "full"})[1]
 
 
 def test_a_night_scores_those_whose_lists_a_new_rule_changes(spark, folder, tmp_path):
