@@ -176,8 +176,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         for (of, run, settings, scorer), found in groups.items():
             if of == domain:
                 run = run if len(made[run]) == 1 else f"{run} ({settings})"
-                cost = _spread(found, "cpu_seconds", 0) if scorer == c.MODEL else ""
-                values = f"{_spread(found, 'ndcg@10', 4)} | {_spread(found, 'hit_rate@10', 4)}"
+                cost = mean_and_spread(found, "cpu_seconds", 0) if scorer == c.MODEL else ""
+                values = f"{mean_and_spread(found, 'ndcg@10', 4)} | {mean_and_spread(found, 'hit_rate@10', 4)}"
                 lines.append(f"| {domain} | {run} | {scorer} | {values} | {cost} |")
         for known in PUBLISHED:
             if known.log == domain:
@@ -188,6 +188,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _spread(rows: list[dict[str, Any]], name: str, digits: int) -> str:
+def mean_and_spread(rows: list[dict[str, Any]], name: str, digits: int) -> str:
+    """The mean of a column of a run's rows and, where they differ, the sample's standard deviation."""
     values = [float(row[name]) for row in rows]
     return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 and stdev(values) else "")

@@ -1,4 +1,4 @@
-"""What each part of the model is worth on a log: one row a variant, every other setting as it is.
+"""What each part of the model is worth on a log: one row a variant, mean and spread over seeds, every other setting as it is.
 
 python tests/benchmarks/ablations.py [--log ../shared/data/beauty] [--out warehouse/ablations] [--seeds 1]
     [--set train.threads=1 ...]
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from metarec_spark.evaluation.benchmark import mean_and_spread
 
 VARIANTS = {
     "as it is": [],
@@ -47,13 +48,10 @@ def main() -> None:
         command += [part for setting in options.set for part in ("--set", setting)]
         ended = subprocess.run([*command, *VARIANTS[name]], stdout=subprocess.PIPE, text=True, check=True)
         mine = json.loads(ended.stdout.splitlines()[-1])["results"]
-        values = {
-            scorer: statistics.mean(float(r["ndcg@10"]) for r in mine if r["scorer"] == scorer)
-            for scorer in ("base", "transfer", "model")
-        }
-        hit_rate = statistics.mean(float(row["hit_rate@10"]) for row in mine if row["scorer"] == "model")
-        cost = statistics.mean(float(row["cpu_seconds"]) for row in mine)
-        print(f"| {name} | {' | '.join(f'{v:.4f}' for v in values.values())} | {hit_rate:.4f} | {cost:.0f} |", flush=True)
+        of = {scorer: [row for row in mine if row["scorer"] == scorer] for scorer in ("base", "transfer", "model")}
+        cells = [mean_and_spread(rows, "ndcg@10", 4) for rows in of.values()]
+        cells += [mean_and_spread(of["model"], "hit_rate@10", 4), mean_and_spread(of["model"], "cpu_seconds", 0)]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

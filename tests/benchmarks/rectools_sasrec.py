@@ -1,9 +1,10 @@
 """Training speed and quality of the base model f against RecTools' SASRec: same log, threads, width, blocks, negatives, length.
 
-python tests/benchmarks/rectools_sasrec.py --rectools PYTHON [--log ../shared/data/beauty] [--out warehouse/rectools] [--epochs 10] [--our-epochs 30]
+python tests/benchmarks/rectools_sasrec.py --rectools PYTHON [--log ../shared/data/beauty] [--out warehouse/rectools] [--epochs 10]
+    [--our-epochs 30] [--seeds 3]
 
-PYTHON is an interpreter that has ``rectools[torch]`` and ``pyarrow<20``; this project does not depend on them.
-RecTools' result is kept in OUT/rectools-EPOCHS-THREADS.json.
+PYTHON is an interpreter that has ``rectools[torch]`` and ``pyarrow<20``; this project does not depend on them. RecTools trains as
+often as f, without a seed of its own; each result is kept in OUT/rectools-EPOCHS-THREADS-RUN.json. Mean and spread over the runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import mean, stdev
 
 SAME = {"blocks": 1, "dim": 64, "negatives": 256, "length": 50}
 
@@ -26,6 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("warehouse/rectools"))
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--our-epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--their-side", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -35,28 +38,42 @@ def main() -> None:
     if not (options.log / "events.parquet").exists():
         sys.exit(f"this benchmark needs the log {options.log}; it is not there")
     options.out.mkdir(parents=True, exist_ok=True)
-    kept = options.out / f"rectools-{options.epochs}-{options.threads}.json"
+    rows = {
+        "RecTools SASRec": [their_run(options, run) for run in range(options.seeds)],
+        "f, ids alone": ours(options, False),
+        "f": ours(options, True),
+    }
+    rival = {name: mean(row[name] for row in rows["RecTools SASRec"]) for name in ("speed", "validation_ndcg@10")}
+    print("| model | sequences/s | ratio | epochs | seconds | NDCG@10 | HR@10 | seconds to RecTools' validation NDCG@10 |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, runs in rows.items():
+        for row in runs:
+            row["ratio"] = row["speed"] / rival["speed"]
+            curve = row.get("curve", [(row["seconds"], rival["validation_ndcg@10"])])
+            row["reached"] = min((s for s, ndcg in curve if ndcg >= rival["validation_ndcg@10"]), default=float("nan"))
+        columns = {"speed": 0, "ratio": 1, "epochs": 0, "seconds": 0, "ndcg@10": 4, "hit_rate@10": 4, "reached": 0}
+        print(f"| {name} | {' | '.join(over_runs(runs, column, digits) for column, digits in columns.items())} |")
+
+
+def over_runs(runs: list[dict], column: str, digits: int) -> str:
+    """Mean and, of several runs, sample standard deviation."""
+    values = [float(row[column]) for row in runs]
+    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def their_run(options: argparse.Namespace, run: int) -> dict:
+    """RecTools' result of a run, as kept or made now."""
+    kept = options.out / f"rectools-{options.epochs}-{options.threads}-{run}.json"
     if not kept.exists():
         command = [options.rectools, __file__, "--their-side", "--rectools", "-", "--log", options.log]
         command += ["--epochs", str(options.epochs), "--threads", str(options.threads)]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         kept.write_text(ended.stdout.splitlines()[-1])
-    rows = {"RecTools SASRec": json.loads(kept.read_text())}
-    rows["f, ids alone"] = ours(options, False)
-    rows["f"] = ours(options, True)
-    rival = rows["RecTools SASRec"]
-    print("| model | sequences/s | ratio | epochs | seconds | NDCG@10 | HR@10 | seconds to RecTools' validation NDCG@10 |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name, row in rows.items():
-        reached = [s for s, ndcg in row.get("curve", []) if ndcg >= rival["validation_ndcg@10"]]
-        said = f"{row['speed']:.0f} | {row['speed'] / rival['speed']:.1f} | {row['epochs']} | {row['seconds']:.0f}"
-        print(
-            f"| {name} | {said} | {row['ndcg@10']:.4f} | {row['hit_rate@10']:.4f} | {f'{reached[0]:.0f}' if reached else '–'} |"
-        )
+    return json.loads(kept.read_text())
 
 
-def ours(options: argparse.Namespace, attributes: bool) -> dict:
-    """Train and evaluate f through ``metarec benchmark``."""
+def ours(options: argparse.Namespace, attributes: bool) -> list[dict]:
+    """Train and evaluate f through ``metarec benchmark``, a run a seed."""
     settings = {
         "model.dim": SAME["dim"],
         "model.blocks": SAME["blocks"],
@@ -66,14 +83,17 @@ def ours(options: argparse.Namespace, attributes: bool) -> dict:
         "train.threads": options.threads,
         "train.max_epochs": options.our_epochs,
     }
-    sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, *sets]
-    ended = subprocess.run(
-        [*command, *([] if attributes else ["--no-attributes"])], stdout=subprocess.PIPE, text=True, check=True
-    )
+    command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, "--seeds", str(options.seeds)]
+    command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    command += [] if attributes else ["--no-attributes"]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(ended.stdout.splitlines()[-1])["results"]
-    (row,) = [row for row in result if row["scorer"] == "base" and ("without" not in row["run"]) == attributes]
-    folder = options.out / row["run"].replace(" ", "-") / "_models" / row["model_id"]
+    mine = [row for row in result if row["scorer"] == "base" and ("without" not in row["run"]) == attributes]
+    return [of_model(options.out / row["run"].replace(" ", "-") / "_models" / row["model_id"], row) for row in mine]
+
+
+def of_model(folder: Path, row: dict) -> dict:
+    """Speed and learning curve from the model's manifest beside its test figures."""
     history = json.loads((folder / "manifest.json").read_text())["metrics"]["history"]
     seconds = [sum(epoch["seconds"] for epoch in history[: n + 1]) for n in range(len(history))]
     return {

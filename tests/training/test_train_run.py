@@ -15,7 +15,7 @@ from metarec_spark.features.run import extract
 from metarec_spark.model import bundle
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.storage import local_path
-from metarec_spark.training.run import _fingerprint, _inherited, train
+from metarec_spark.training.run import _inherited, _model_id, train
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_night_without_validation_inherits_what_the_newest_approved_model_of_a
     night(NEXT).warehouse.merge_records("models", [made | {"status": "approved"}], night(NEXT).commit())
     assert train(night(NEXT)).model_id == result.model_id, "the day again, after its own model was approved"
     assert _inherited(night(NEXT + timedelta(days=1))) == (result.model_id, found), "handed on"
-    assert len({_fingerprint(night(NEXT).config, {}, NEXT, of) for of in (None, measured["model_id"], result.model_id)}) == 3
+    assert len({_model_id(night(NEXT).config, {}, NEXT, of) for of in (None, measured["model_id"], result.model_id)}) == 3
     assert _inherited(night(NEXT + timedelta(days=1), tune=False)) == _inherited(night(DAY)) == (None, {})
 
     shutil.rmtree(local_path(made["path"]))
