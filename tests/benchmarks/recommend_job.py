@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import processes
 import pyarrow as pa
 import torch
 from pyspark.sql import DataFrame
@@ -186,33 +186,10 @@ def compared(out: Path, of: dict) -> None:
 def night(out: Path, name: str, ds: date, pairs: int | None, kernel: float, *more: str) -> None:
     """Run recommend through spark-submit, and print a line."""
     command = ["deploy/submit.sh", "recommend_batch", "--config", out / "metarec.toml", "--ds", ds.isoformat(), *more]
-    environment = os.environ | {"SPARK_MASTER": "local[2]", "OMP_NUM_THREADS": "1"}
-    with (out / f"{name}.log").open("w") as log:
-        running = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
-        most = 0.0
-        while running.poll() is None:
-            most = max(most, memory(running.pid))
-            time.sleep(0.5)
-    said = json.loads(running.stdout.read().splitlines()[-1])
-    if running.returncode:
-        sys.exit(f"{name} failed: {said}; see {out / f'{name}.log'}")
+    ended = processes.run(command, out / f"{name}.log", SPARK_MASTER="local[2]", OMP_NUM_THREADS="1")
+    said = ended.said
     rate = f"{pairs / said['seconds'] / 1e6:.0f} | {pairs / said['seconds'] / kernel:.0%}" if pairs else " | "
-    print(f"| {name} | {said['scored_users']} | {said['seconds']} | {most:.2f} | {rate} |", flush=True)
-
-
-def memory(root: int) -> float:
-    """GB that a process and all it started hold."""
-    parents, held = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            said = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
-        except OSError:
-            continue
-        parents[int(folder.name)], held[int(folder.name)] = int(said["PPid"]), int(said.get("VmRSS", "0 kB").split()[0])
-    mine = {root}
-    for _ in range(6):
-        mine |= {process for process, parent in parents.items() if parent in mine}
-    return sum(held.get(process, 0) for process in mine) / 2**20
+    print(f"| {name} | {said['scored_users']} | {said['seconds']} | {ended.peak:.2f} | {rate} |", flush=True)
 
 
 def of_kernel(options: argparse.Namespace) -> float:

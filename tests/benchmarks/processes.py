@@ -1,0 +1,62 @@
+"""Commands as a user starts them, timed and weighed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_PERIOD = 1.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that ended well."""
+
+    said: dict[str, Any]
+    """The last line on its standard output."""
+    seconds: float
+    """On the wall."""
+    peak: float
+    """GB that it and all it started held at a time, at most: proportional set size, sampled every second."""
+
+
+def run(command: list[object], log: Path, **environment: str) -> Ended:
+    """Run a command whose last line on standard output is a JSON object; its standard error goes to ``log``.
+
+    The program ends where the command fails.
+    """
+    start, peak = time.monotonic(), 0.0
+    with log.open("w") as errors:
+        running = subprocess.Popen(
+            list(map(str, command)), env=os.environ | environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        while running.poll() is None:
+            peak = max(peak, held(running.pid))
+            time.sleep(_PERIOD)
+    seconds, lines = time.monotonic() - start, running.stdout.read().splitlines()
+    if running.returncode or not lines:
+        sys.exit(f"{' '.join(map(str, command))} failed with {running.returncode}: {lines[-1:]}; see {log}")
+    return Ended(json.loads(lines[-1]), seconds, peak)
+
+
+def held(root: int) -> float:
+    """GB that a process and all it started hold."""
+    total = 0
+    try:
+        mine = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0.0
+    for process in mine:
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+            continue
+    return total / 2**30
