@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 SAME = {"blocks": 1, "dim": 64, "negatives": 256, "length": 50}
 
@@ -35,6 +35,8 @@ def main() -> None:
     if options.their_side:
         print(json.dumps(theirs(options.log, options.epochs, options.threads)))
         return
+    from metarec_spark.evaluation.benchmark import mean_and_spread  # not there on RecTools' side
+
     if not (options.log / "events.parquet").exists():
         sys.exit(f"this benchmark needs the log {options.log}; it is not there")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -52,13 +54,7 @@ def main() -> None:
             curve = row.get("curve", [(row["seconds"], rival["validation_ndcg@10"])])
             row["reached"] = min((s for s, ndcg in curve if ndcg >= rival["validation_ndcg@10"]), default=float("nan"))
         columns = {"speed": 0, "ratio": 1, "epochs": 0, "seconds": 0, "ndcg@10": 4, "hit_rate@10": 4, "reached": 0}
-        print(f"| {name} | {' | '.join(over_runs(runs, column, digits) for column, digits in columns.items())} |")
-
-
-def over_runs(runs: list[dict], column: str, digits: int) -> str:
-    """Mean and, of several runs, sample standard deviation."""
-    values = [float(row[column]) for row in runs]
-    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+        print(f"| {name} | {' | '.join(mean_and_spread(runs, column, digits) for column, digits in columns.items())} |")
 
 
 def their_run(options: argparse.Namespace, run: int) -> dict:
