@@ -1,0 +1,68 @@
+"""Which candidates a contest makes before the guard decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metarec_spark.sections import Adapt, Train, Transitions
+from metarec_spark.transfer.contest import Contest
+from metarec_spark.transfer.modes import MODES, Mode
+
+PLAIN = [MODES[name] for name in ("untrained", "weighed")]
+TRANSFERS = [MODES[name] for name in ("lent", "taught")]
+
+
+@dataclass
+class Told(Contest):
+    """Of each candidate the mean is told; pairs are spread about it."""
+
+    means: dict[str, float] = field(default_factory=dict)
+
+    def make(self, mode: Mode, share: float, seed: int = 0) -> None:
+        spread = np.random.default_rng(0).standard_normal(500)
+        self.gains[mode.name, share, seed] = self.means[mode.name] + 0.01 * (spread - spread.mean())
+
+
+@pytest.fixture
+def contest(tmp_path: Path):
+    def of(**means: float) -> Told:
+        settings = (Transitions(), Train(), Adapt(seeds=3))
+        told = Told("run", "2026-01-01", tmp_path, tmp_path, lambda learns: None, *settings, 1, means=means)
+        for mode in (*PLAIN, *TRANSFERS):
+            told.make(mode, 1.0)
+        return told
+
+    return of
+
+
+def seeds(contest: Told) -> dict[str, int]:
+    return {mode.name: sum(name == mode.name for name, _, _ in contest.gains) for mode in (*PLAIN, *TRANSFERS)}
+
+
+def test_finalists_get_their_seeds_where_the_transfer_is_ahead(contest):
+    held = contest(untrained=0.1, weighed=0.2, lent=0.1, taught=0.3)
+    assert held.judged(PLAIN, TRANSFERS).used == "taught"
+    assert seeds(held) == {"untrained": 1, "weighed": 3, "lent": 1, "taught": 3}
+
+
+def test_a_candidate_that_takes_no_seed_is_made_once(contest):
+    held = contest(untrained=0.2, weighed=0.1, lent=0.3, taught=0.1)
+    assert held.judged(PLAIN, TRANSFERS).used == "lent"
+    assert set(seeds(held).values()) == {1}
+
+
+def test_a_transfer_that_is_behind_costs_no_more(contest):
+    held = contest(untrained=0.1, weighed=0.3, lent=0.1, taught=0.2)
+    verdict = held.judged(PLAIN, TRANSFERS)
+    assert (verdict.used, verdict.winner) == ("weighed", "weighed")
+    assert set(seeds(held).values()) == {1}
+
+
+def test_without_transfers_the_best_plain_candidate_is_used(contest):
+    held = contest(untrained=0.1, weighed=0.3, lent=0.1, taught=0.2)
+    assert held.judged(PLAIN, []).used == "weighed"
+    assert set(seeds(held).values()) == {1}
