@@ -4,8 +4,8 @@ python tests/benchmarks/transfer.py --target kitchen --share 0.05 --log ../share
 python tests/benchmarks/transfer.py --target beauty --share 0.2 --log ../shared/data/beauty ../shared/data/toys ../shared/data/sports
 
 The logs are extracted once and cut in memory (cuts.py); candidates are made, ranked and judged by the code of ``metarec adapt``.
-Each cut's rows are kept in OUT/runs.jsonl, with the statistics of its task. With ``--by-jobs``, the first cut goes through the jobs
-extract, train, evaluate and adapt instead, in a warehouse of its own: the same rows, all modes, and minutes.
+Each cut's rows are kept in OUT/runs.jsonl, with the statistics of its task, and are not made again. With ``--by-jobs``, the first cut
+goes through the jobs extract, train, evaluate and adapt instead, in a warehouse of its own: the same rows, all modes, and minutes.
 """
 
 from __future__ import annotations
@@ -74,18 +74,21 @@ def run(options: argparse.Namespace, out: Path) -> list[dict]:
     config = load(warehouse.parent / "metarec.toml", options.set)
     torch.set_num_threads(1 if config.train.threads == "auto" else config.train.threads)
     log = limited(Log(warehouse, config.transitions), options)
-    found = []
+    of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
+    name = f"{options.target}-from-{of}-{options.share}{'-scrambled' if options.scramble else ''}"
+    asked, file, found = [options.modes, options.set], out / "runs.jsonl", []
+    kept = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     for cut in range(*options.cuts):
-        start = time.time()
-        of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
-        name = f"{options.target}-from-{of}-{options.share}{'-scrambled' if options.scramble else ''}"
-        rows = contest(config, Cut.of(log, options.target, options.share, cut), out / name, options.modes, cut)
-        found += [
-            {"task": f"{name}-{cut}", "run": start, "cut": cut, "target": options.target, "share_left": options.share, **row}
-            for row in rows
-        ]
-        with (out / "runs.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in found if row["cut"] == cut)
+        task = {"task": f"{name}-{cut}", "asked": asked}
+        rows = [row for row in kept if {key: row.get(key) for key in task} == task]
+        if not rows:
+            task |= {"run": time.time(), "cut": cut, "target": options.target, "share_left": options.share}
+            made = contest(config, Cut.of(log, options.target, options.share, cut), out / name, options.modes, cut)
+            rows = [task | row for row in made]
+            with file.open("a", encoding="utf-8") as rest:
+                rest.writelines(json.dumps(row) + "\n" for row in rows)
+        newest = max(row["run"] for row in rows)
+        found += [row for row in rows if row["run"] == newest]
     return found
 
 
