@@ -31,6 +31,12 @@ class Successors:
         indptr = np.concatenate([[0], np.cumsum(np.bincount(item, minlength=size))]).astype(np.int64)
         return cls(indptr, successor[order].astype(np.int32), *[signal[order].astype(np.float32) for signal in signals])
 
+    def only(self, item: np.ndarray, successor: np.ndarray) -> Successors:
+        """Those of some items that are some items, [I] bool each."""
+        into = np.repeat(item, np.diff(self.indptr)) & successor[self.indices]
+        indptr = np.append(0, np.cumsum(into))[self.indptr]
+        return Successors(indptr, self.indices[into], self.forward[into], self.backward[into], self.similarity[into])
+
     def extended(self, size: int, item: np.ndarray, other: np.ndarray, similarity: np.ndarray) -> Successors:
         """With items after these, which resemble others and follow none.
 

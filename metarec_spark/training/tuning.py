@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -184,8 +184,13 @@ class _Pairs:
         part: Held | None,
         everyone: Ranks,
     ) -> None:
-        self.model, self.catalogue, self.domain, self.everyone = model, catalogue, domain, everyone
+        self.model, self.domain, self.everyone = model, domain, everyone
         self.items = catalogue.of_domain[domain]
+        votes = np.zeros(catalogue.size, bool)
+        if part:
+            votes[part.contexts.item.numpy()] = True
+        asked = catalogue.successors.only(votes, catalogue.domain == domain)  # of the rest, pairs use nothing
+        self.catalogue = replace(catalogue, successors=asked)
         self.held = part
         self.few = part and thinned(part, len(self.items), everyone.size)
         self.count, self.few_count = everyone.sum([float(len(part.target)) if part else 0.0 for part in (self.held, self.few)])

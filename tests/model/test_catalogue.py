@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from model.factories import catalogue
 
-from metarec_spark.model.catalogue import pack_tokens, pack_vectors
+from metarec_spark.model.catalogue import Successors, pack_tokens, pack_vectors
 
 
 def packed(*triples: tuple[int, int, float], items: int = 3, most: int = 8):
@@ -58,3 +58,13 @@ def test_content_is_a_token_or_a_vector():
 
 def test_items_of_a_domain_are_ascending():
     assert [items.tolist() for items in catalogue(items=5).of_domain] == [[0, 2, 4], [1, 3]]
+
+
+def test_some_successors_of_some_items_stay_as_they_are_and_the_others_go():
+    item, other = np.array([2, 0, 3, 2, 0, 3]), np.array([1, 3, 0, 3, 1, 2])
+    signals = np.random.default_rng(0).random((3, 6)).astype(np.float32)
+    some = Successors.of(4, item, other, *signals).only(np.array([True, False, False, True]), np.array([True, True, False, True]))
+    left = np.isin(item, [0, 3]) & np.isin(other, [0, 1, 3])
+    expected = Successors.of(4, item[left], other[left], *signals[:, left])
+    for name in ("indptr", "indices", "forward", "backward", "similarity"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(expected, name))
