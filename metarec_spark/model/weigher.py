@@ -91,13 +91,17 @@ class Signals:
         return cls(Links.joined([*kept, *hops], rows, len(events)), popularity.astype(np.float32))
 
     @classmethod
-    def of_catalogue(cls, catalogue: Catalogue, domain: int, likeness: Likeness | None = None) -> Signals:
-        """From all training events; ``likeness`` is what :func:`alike` gives, where it was made before."""
+    def of_catalogue(
+        cls, catalogue: Catalogue, domain: int, likeness: Likeness | None = None, rows: np.ndarray | None = None
+    ) -> Signals:
+        """From all training events; ``likeness`` is what :func:`alike` gives, where it was made before, and ``rows`` are those of
+        :meth:`of`, all items without it."""
         part, (row, place, into) = catalogue.successors, catalogue.links(domain)
         items = catalogue.of_domain[domain]
         shape = catalogue.size, len(items)
         links = [sparse.csr_matrix((of[into], (row, place)), shape) for of in (part.forward, part.backward)]
-        return cls.of(*links, likeness or alike(catalogue, domain), catalogue.events, items, np.arange(catalogue.size))
+        rows = np.arange(catalogue.size) if rows is None else rows
+        return cls.of(*links, likeness or alike(catalogue, domain), catalogue.events, items, rows)
 
     def features(self, contexts: Contexts, domain: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, places and sums [n, SUMS] of the items that any signal of a user touches."""

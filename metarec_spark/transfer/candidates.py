@@ -83,7 +83,8 @@ class Snapshot:
         """What a weigher weighs in the target to rank the pairs of a split; made once."""
         if split not in self._signals:
             by = self.rehearsal if split == c.VALIDATION else self.catalogue
-            self._signals[split] = Signals.of_catalogue(by, self.target, self.alike(self.target))
+            rows = np.unique(self.held(split).contexts.item.numpy())
+            self._signals[split] = Signals.of_catalogue(by, self.target, self.alike(self.target), rows)
         return self._signals[split]
 
     def held(self, split: str) -> Held:
