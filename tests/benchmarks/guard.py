@@ -21,27 +21,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", default=[Path("warehouse/transfer/runs.jsonl")])
     options = parser.parse_args()
+    contests: dict[str, dict[str, dict]] = {}
     tasks: dict[str, dict[str, dict]] = {}
-    newest: dict[str, float] = {}
     for file in options.runs:
         if not file.exists():
             sys.exit(f"{file} is not there: run tests/benchmarks/transfer.py first")
-        for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
-            task = f"{file.parent.name}: {row['task']}"
-            if newest.setdefault(task, row["run"]) != row["run"]:  # the task was run again: its last run counts
-                newest[task] = row["run"]
-                tasks.pop(task)
-            if row["seed"] == 0:
-                tasks.setdefault(task, {})[row["mode"]] = row
-    guard(tasks)
+        rows = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()]
+        newest: dict[str, float] = {}
+        for row in rows:
+            row["contest"] = f"{file.parent.name}: {row['task']}, {' '.join(row['asked'][0])}"
+            newest[row["contest"]] = max(row["run"], newest.get(row["contest"], 0))
+        for row in rows:
+            if row["run"] == newest[row["contest"]] and row["seed"] == 0:
+                contests.setdefault(row["contest"], {})[row["mode"]] = row
+                tasks.setdefault(f"{file.parent.name}: {row['task']}", {})[row["mode"]] = row
+    guard(contests)
     predictor(tasks)
 
 
-def guard(tasks: dict[str, dict[str, dict]]) -> None:
-    """A row a task: the best by validation of both kinds, which was used, and what the test says of it."""
-    print("| task | plain | transfer | used | test gain of the transfer, ± standard error | right |\n|---|---|---|---|---|---|")
+def guard(contests: dict[str, dict[str, dict]]) -> None:
+    """A row a contest: the best by validation of both kinds, which was used, and what the test says of it."""
+    print(
+        "| contest | plain | transfer | used | test gain of the transfer, ± standard error | right |\n|---|---|---|---|---|---|"
+    )
     rights, used_count, losses = 0, 0, []
-    for task, of in sorted(tasks.items()):
+    for name, of in sorted(contests.items()):
         plain, transfer = (
             max((row for row in of.values() if MODES[row["mode"]].plain == kind), key=lambda row: row["ndcg"])
             for kind in (True, False)
@@ -54,9 +58,9 @@ def guard(tasks: dict[str, dict[str, dict]]) -> None:
         rights, used_count = rights + right, used_count + lent
         losses.append((gain, error) if lent else (0.0, 0.0))
         names = f"{plain['mode']} {plain['test_ndcg']:.4f} | {transfer['mode']} {transfer['test_ndcg']:.4f} | {used['mode']}"
-        print(f"| {task} | {names} | {gain:+.4f} ± {error:.4f} | {'yes' if right else 'no'} |")
+        print(f"| {name} | {names} | {gain:+.4f} ± {error:.4f} | {'yes' if right else 'no'} |")
     gain, error = min(losses)
-    print(f"\n{len(tasks)} tasks: a transfer was used in {used_count}, the guard was right in {rights};")
+    print(f"\n{len(contests)} contests: a transfer was used in {used_count}, the guard was right in {rights};")
     print(f"worst loss against the plain model {gain:+.4f} ± {error:.4f}")
 
 
