@@ -20,6 +20,7 @@ GROUP = "group"
 # Tables under the warehouse.
 EVENTS = "events"
 REJECTED_EVENTS = "rejected_events"
+QUALITY = "quality"
 ITEMS = "items"
 USER_SEQUENCES = "user_sequences"
 ITEM_TRANSITIONS = "item_transitions"

@@ -24,6 +24,7 @@ from metarec_spark.sections import (
     ItemSource,
     Maintain,
     Model,
+    Quality,
     Recommend,
     Section,
     Source,
@@ -52,6 +53,7 @@ class Config(Section):
     """How many items of a group a list may hold."""
     split: Split = Split()
     features: Features = Features()
+    quality: Quality = Quality()
     transitions: Transitions = Transitions()
     model: Model = Model()
     train: Train = Train()

@@ -271,6 +271,7 @@ class _SessionConf:
 WRITTEN_BY = {
     "events": "extract",
     "rejected_events": "extract",
+    "quality": "extract",
     "items": "extract",
     "user_sequences": "extract",
     "item_transitions": "extract",

@@ -1,4 +1,4 @@
-"""extract: logs → events, rejected_events → items → user_sequences, item_content → item_transitions.
+"""extract: logs → events, rejected_events, quality → items → user_sequences, item_content → item_transitions.
 
 ``events`` and ``rejected_events`` are replaced by day. Everything after them follows the change feed of ``events`` from the
 version that it was last made from, so a run that was killed between two tables is completed by the next.
@@ -17,7 +17,7 @@ from pyspark.storagelevel import StorageLevel
 from metarec_spark import columns as c
 from metarec_spark.contracts import conform
 from metarec_spark.errors import DataError
-from metarec_spark.features import cleaning, sources
+from metarec_spark.features import cleaning, quality, sources
 from metarec_spark.features.content import content, usable
 from metarec_spark.features.sequences import as_of, newer_than, sequences, touched_items, touched_users
 from metarec_spark.features.split import held_out, train_part
@@ -117,23 +117,35 @@ def _events(job: Job, first: date) -> Kept:
     opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
     rows = reduce(DataFrame.unionByName, [cleaning.within_reach(rows, first, job.ds, config.features, now) for rows in opened])
     judged = cleaning.of_days(cleaning.judge(rows, config.features, now), first, job.ds).persist(StorageLevel.DISK_ONLY)
+    found = quality.counted(judged).persist()
     try:
-        counts = {row[0]: row[1] for row in judged.groupBy(c.REASON).count().toLocalIterator()}
-        kept = Kept(sum(counts.values()), {reason: n for reason, n in sorted(counts.items(), key=str) if reason})
+        counts = {row[0]: row[1] for row in found.groupBy(quality.OUTCOME).agg(F.sum(quality.ROWS)).toLocalIterator()}
+        kept = Kept(sum(counts.values()), {reason: n for reason, n in sorted(counts.items()) if reason != quality.KEPT})
         if not kept.kept and not job.warehouse.exists(c.EVENTS):
             raise DataError(f"no event on or before {job.ds} in any source: {_why_none(opened, kept)}")
+        quality.check(_with_days_before(job, found, first), job.ds, config.quality)
         commit = job.commit(settings=_cleaning_settings(job))
         events = cleaning.accepted(judged).repartition(c.EVENT_DATE).sortWithinPartitions(c.EVENT_DATE, c.USER_ID, c.EVENT_TIME)
         rejected = cleaning.rejected(judged).repartition(cleaning.DAY)
-        # Events last: the next run goes on from their commit, and so makes up for a run that was killed between the two.
+        # Events last: the next run goes on from their commit, and so makes up for a run that was killed before it.
         job.warehouse.replace_days(c.REJECTED_EVENTS, rejected, cleaning.DAY, first, job.ds, commit, undated=True)
+        job.warehouse.replace_days(c.QUALITY, found, cleaning.DAY, first, job.ds, commit, undated=True)
         job.warehouse.replace_days(c.EVENTS, events, c.EVENT_DATE, first, job.ds, commit)
     finally:
+        found.unpersist()
         judged.unpersist()
     log.info("events: %d rows read from %s on, %d kept, rejected %s", kept.read, first, kept.kept, kept.rejected or "none")
     if not kept.kept:
         log.warning("no event from %s to %s; the tables hold what they held before", first, job.ds)
     return kept
+
+
+def _with_days_before(job: Job, found: DataFrame, first: date) -> DataFrame:
+    """What became of the rows that this run read, and of those of the days before."""
+    if not job.warehouse.exists(c.QUALITY):
+        return found
+    before = F.col(cleaning.DAY).between(F.lit(job.ds - timedelta(days=quality.USUAL_DAYS)), F.lit(first - timedelta(days=1)))
+    return found.unionByName(job.warehouse.read(c.QUALITY).where(before))
 
 
 def _why_none(opened: list[DataFrame], kept: Kept) -> str:

@@ -101,7 +101,7 @@ class Shop:
             names[row.item_idx]: {names[s.item_idx]: s.weight for s in row.successors}
             for row in self.read(c.ITEM_TRANSITIONS).collect()
         }
-        same = {name: rows(name) for name in (c.EVENTS, c.REJECTED_EVENTS, c.ITEMS, c.ITEM_CONTENT)}
+        same = {name: rows(name) for name in (c.EVENTS, c.REJECTED_EVENTS, c.QUALITY, c.ITEMS, c.ITEM_CONTENT)}
         return same | {c.USER_SEQUENCES: named, c.ITEM_TRANSITIONS: successors}
 
 
@@ -143,6 +143,25 @@ def test_a_run_over_the_whole_log_says_what_it_made(at_once: tuple[Result, dict[
     assert len(tables[c.EVENTS]) == 8 and len(tables[c.REJECTED_EVENTS]) == 4
 
 
+def test_each_row_is_counted_with_what_became_of_it(at_once: tuple[Result, dict[str, list]]):
+    _, tables = at_once
+    source = tables[c.EVENTS][0][-2]
+    assert tables[c.QUALITY] == sorted(
+        [
+            (source, "shop", date(2024, 1, 7), "duplicate", 1),
+            (source, "shop", date(2024, 1, 7), "kept", 2),
+            (source, "shop", date(2024, 1, 8), "kept", 2),
+            (source, "news", date(2024, 1, 8), "kept", 1),
+            (source, "shop", date(2024, 1, 8), "null_item", 1),
+            (source, "news", date(2024, 1, 9), "kept", 1),
+            (source, "shop", date(2024, 1, 9), "late", 1),
+            (source, "shop", date(2024, 1, 10), "kept", 2),
+            (source, "shop", date(2024, 1, 10), "null_user", 1),
+        ],
+        key=str,
+    )
+
+
 def test_night_by_night_gives_the_tables_of_one_read(nightly: tuple[Shop, list[dict]], at_once: tuple[Result, dict[str, list]]):
     assert nightly[0].tables() == at_once[1]
 
@@ -167,7 +186,7 @@ def test_a_night_that_is_run_again_changes_nothing(nightly: tuple[Shop, list[dic
     before = shop.versions()
     shop.extract(LAST)
     rewritten = {name for name, version in shop.versions().items() if version != before[name]}
-    assert rewritten <= {c.EVENTS, c.REJECTED_EVENTS}
+    assert rewritten <= {c.EVENTS, c.REJECTED_EVENTS, c.QUALITY}
     assert shop.tables() == at_once[1]
 
 
@@ -224,6 +243,20 @@ def test_without_sources_or_events_the_reason_is_told_and_nothing_is_written(sho
     with pytest.raises(DataError, match=r"no \[\[sources\]\] in the configuration"):
         extract(Job("extract", job.config.model_copy(update={"sources": []}), job.ds, job.spark, job.warehouse))
     assert not [name for name in ALL if job.warehouse.exists(name)]
+
+
+def test_a_day_that_lost_too_much_is_not_published(shop: Callable[..., Shop]):
+    made = shop(until=9)
+    made.extract(9)
+    before = made.versions()
+    broken = [(f"u{user}", "shop", None, "click", "2024-01-10 10:00:00") for user in range(100)]
+    made.arrive(10, [*NIGHTS[10], *broken])
+    with pytest.raises(DataError, match=r"2024-01-10 lost too much.*100 of 10[0-9] rows rejected.*quality.max_rejected_share"):
+        made.extract(10)
+    assert made.versions() == before
+    job = made.job(10)
+    allowed = job.config.model_copy(update={"quality": job.config.quality.model_copy(update={"max_rejected_share": 1.0})})
+    assert extract(Job("extract", allowed, job.ds, job.spark, job.warehouse)).details["rejected"]["null_item"] == 101
 
 
 def test_a_user_with_a_hundred_thousand_events_is_one_row(spark: SparkSession, tmp_path: Path):
