@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -98,6 +98,14 @@ def maintain(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
     from metarec_spark.maintenance.run import maintain as work
 
     _run("maintain", config, ds, set_, work)
+
+
+@app.command()
+def tables(config: ConfigFile, set_: Overrides = None) -> None:
+    """Size, version and last writer of every table."""
+    from metarec_spark.maintenance.run import tables as work
+
+    _run("tables", config, datetime.now(UTC), set_, work)
 
 
 @app.command()

@@ -26,6 +26,8 @@ class Contract:
     """Columns that identify a row; empty where rows have no identity."""
     partition_by: tuple[str, ...]
     """Partition columns."""
+    checks: dict[str, str]
+    """Name → condition that holds for every row: Delta refuses a write that breaks one."""
     description: str
     """One sentence for the table's own metadata."""
 
@@ -34,7 +36,8 @@ class Contract:
 def contract(name: str) -> Contract:
     """Read the contract of one table."""
     raw = json.loads((resources.files("metarec_spark") / "schemas" / f"{name}.json").read_text(encoding="utf-8"))
-    return Contract(name, StructType.fromJson(raw), tuple(raw["key"]), tuple(raw["partition_by"]), raw["description"])
+    key, partition_by, checks = tuple(raw["key"]), tuple(raw["partition_by"]), raw.get("checks", {})
+    return Contract(name, StructType.fromJson(raw), key, partition_by, checks, raw["description"])
 
 
 def conform(frame: DataFrame, name: str) -> DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
@@ -21,6 +21,10 @@ from metarec_spark.errors import ConfigError, DataError, first_line
 
 _WRITING = timedelta(hours=12)
 """What a commit may have taken from its first file on."""
+_PROPERTIES = {
+    "delta.enableChangeDataFeed": "true",
+    "delta.logRetentionDuration": "interval 365 days",  # a model in use names versions that old
+}
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -55,6 +59,7 @@ class Warehouse:
         self.root = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(root).toString()
         self.versions_read: dict[str, int] = {}
         self.versions_written: dict[str, int] = {}
+        self._fitting: set[str] = set()
 
     def path(self, name: str) -> str:
         """Folder of a table, or of anything else that lives under the warehouse."""
@@ -99,16 +104,50 @@ class Warehouse:
         return self.spark.read.format("delta").option("versionAsOf", version).load(self.path(name))
 
     def ensure(self, name: str) -> None:
-        """Create the table empty, with its contract, where it is missing."""
-        if self.exists(name):
-            return
+        """Create the table empty, with its contract, where it is missing; add columns that the contract has gained since.
+
+        Raises
+        ------
+        DataError
+            Where the table is of a contract that cannot become this one: only columns that may be null can be added.
+        """
         spec = contract(name)
+        if self.exists(name):
+            self._evolve(spec)
+            return
         builder = (
             DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(spec.schema).comment(spec.description)
         )
         if spec.partition_by:
             builder = builder.partitionedBy(*spec.partition_by)
-        builder.property("delta.enableChangeDataFeed", "true").execute()
+        for check, condition in spec.checks.items():
+            builder = builder.property(f"delta.constraints.{check}", condition)
+        for key, value in _PROPERTIES.items():
+            builder = builder.property(key, value)
+        builder.execute()
+
+    def _evolve(self, spec: Contract) -> None:
+        if spec.name in self._fitting:
+            return
+        rows = self.spark.read.format("delta").load(self.path(spec.name))
+        stored = {field.name: field.dataType.simpleString() for field in rows.schema}
+        gained = [field for field in spec.schema if field.name not in stored]
+        wrong = [f"{field.name}: missing, and may not be null" for field in gained if not field.nullable]
+        wrong += [
+            f"{field.name}: {stored[field.name]} there, {field.dataType.simpleString()} here"
+            for field in spec.schema
+            if stored.get(field.name, field.dataType.simpleString()) != field.dataType.simpleString()
+        ]
+        wrong += [f"{column}: there alone" for column in stored if column not in spec.schema.names]
+        if wrong:
+            raise DataError(
+                f"table {spec.name} in {self.root} does not fit schemas/{spec.name}.json: {'; '.join(wrong)}. Use the version of "
+                f"metarec_spark that wrote it; or move its folder away, and `metarec {WRITTEN_BY[spec.name]}` makes it anew"
+            )
+        if gained:
+            none = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("append")
+            none.option("mergeSchema", "true").save(self.path(spec.name))
+        self._fitting.add(spec.name)
 
     def changes(self, name: str, since: int, until: int) -> DataFrame | None:
         """Rows added (``_change_type`` insert) and removed (delete) after version ``since``, up to version ``until``.
@@ -153,6 +192,21 @@ class Warehouse:
         if self.exists(name):
             for version, said in self._table(name).history().select("version", "userMetadata").toLocalIterator():
                 yield version, json.loads(said) if said else {}
+
+    def hours_since(self, name: str, version: int) -> float:
+        """Hours since a version was superseded, or since the table was made where that is no more on record; 0 for the newest."""
+        history = self._table(name).history().select("version", "timestamp").where(F.col("version") > version)
+        after = [row["timestamp"] for row in history.toLocalIterator()]
+        return (datetime.now() - min(after)).total_seconds() / 3600 if after else 0.0
+
+    def overview(self, name: str) -> dict[str, object]:
+        """Version, files and bytes of a table, and who wrote it last: job, its day, and when (UTC)."""
+        table = self._table(name)
+        detail, newest = table.detail().select("numFiles", "sizeInBytes").first(), table.history(1).first()
+        said = json.loads(newest["userMetadata"] or "{}")
+        written = newest["timestamp"].astimezone(UTC).isoformat(timespec="seconds")
+        size = {"version": newest["version"], "files": detail["numFiles"], "bytes": detail["sizeInBytes"]}
+        return {"table": name, **size, "job": said.get("job"), "ds": said.get("ds"), "written": written}
 
     def identity(self, name: str) -> str:
         """Another one for each table that was ever made in this place."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
+from metarec_spark.contracts import contract
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.job import Job
 from metarec_spark.tables import ALL, WRITTEN_BY, Commit, Warehouse
@@ -187,6 +190,65 @@ def test_a_warehouse_that_cannot_be_written_is_told(spark: SparkSession, tmp_pat
         Warehouse(spark, (tmp_path / "file" / "warehouse").as_uri()).check_writable()
     with pytest.raises(ConfigError, match="cannot be written"):
         Warehouse(spark, "nosuch://bucket/warehouse").check_writable()
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if contract(name).checks])
+def test_delta_refuses_rows_that_break_a_check(spark: SparkSession, warehouse: Warehouse, name: str):
+    warehouse.ensure(name)
+    said = {row["key"] for row in spark.sql(f"SHOW TBLPROPERTIES delta.`{warehouse.path(name)}`").collect()}
+    assert {f"delta.constraints.{check}" for check in contract(name).checks} <= said
+
+
+def test_a_write_that_breaks_a_check_is_refused_whole(spark: SparkSession, warehouse: Warehouse):
+    warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
+    for write in (warehouse.replace_all, warehouse.merge):
+        with pytest.raises(Exception, match="numbers_start_at_0"):
+            write("items", items(spark, (0, 2), (1, -1)), COMMIT)
+    with pytest.raises(Exception, match="days_are_in_order"):
+        days = {"first_day": "DATE'2024-01-02'", "last_day": "DATE'2024-01-01'"}
+        warehouse.replace_all("items", items(spark, (0, 1), **days), COMMIT)
+    assert held(warehouse, "items", "item_idx", "events") == [(0, 1)]
+
+
+def other(warehouse: Warehouse, name: str, schema: StructType) -> None:
+    """A table of another contract."""
+    DeltaTable.create(warehouse.spark).location(warehouse.path(name)).addColumns(schema).execute()
+
+
+def test_a_table_gains_a_column_that_may_be_null(spark: SparkSession, warehouse: Warehouse):
+    schema = contract("items").schema
+    before = StructType([field for field in schema if field.name != "last_day"])
+    other(warehouse, "items", before)
+    row = items(spark, (0, 1)).select(*before.names)
+    row.write.format("delta").mode("append").save(warehouse.path("items"))
+    warehouse.merge("items", items(spark, (1, 2), last_day="DATE'2024-01-02'"), COMMIT)
+    assert held(warehouse, "items", "item_idx", "last_day") == [(0, None), (1, date(2024, 1, 2))]
+    assert warehouse.read("items").schema.names == [*before.names, "last_day"]
+
+
+def test_a_table_of_another_contract_is_refused(spark: SparkSession, warehouse: Warehouse):
+    wrong = StructType().add("item_idx", "long").add("domain", "string").add("item_id", "string").add("first_day", "date")
+    other(warehouse, "items", wrong.add("colour", "string"))
+    with pytest.raises(DataError) as error:
+        warehouse.merge("items", items(spark, (0, 1)), COMMIT)
+    said = str(error.value)
+    assert "events: missing, and may not be null; item_idx: bigint there, int here; colour: there alone" in said
+    assert "`metarec extract` makes it anew" in said
+    assert warehouse.version("items") == 0
+
+
+def test_the_overview_says_who_wrote_last(spark: SparkSession, warehouse: Warehouse):
+    warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
+    said = warehouse.overview("items")
+    assert (said["table"], said["version"], said["files"], said["job"], said["ds"]) == ("items", 1, 1, "extract", "2024-01-10")
+    assert said["bytes"] > 0 and datetime.now(UTC) - datetime.fromisoformat(said["written"]) < timedelta(minutes=5)
+
+
+def test_hours_since_a_version_was_superseded(spark: SparkSession, warehouse: Warehouse):
+    for events in (1, 2):
+        warehouse.replace_all("items", items(spark, (0, events)), COMMIT)
+    assert 0 < warehouse.hours_since("items", 1) < 0.1
+    assert warehouse.hours_since("items", 2) == 0
 
 
 def test_checking_leaves_nothing_behind(spark: SparkSession, tmp_path: Path):

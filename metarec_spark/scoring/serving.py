@@ -58,14 +58,33 @@ def models_of_domains(job: Job) -> list[Serving]:
     ModelRejected
         Where there is none.
     """
-    models: dict[str, dict] = {}
-    of_domain: dict[str, str] = {}
-    for row in _approved(job):
-        models[row["model_id"]] = row
+    of_domain = _of_domains(_approved(job))
+    models = {row["model_id"]: row for row in of_domain.values()}
+    return [
+        Serving.of(row, sorted(domain for domain, by in of_domain.items() if by["model_id"] == model_id))
+        for model_id, row in models.items()
+    ]
+
+
+def versions_in_use(job: Job) -> dict[str, int]:
+    """Of each table, the oldest version that a model which serves today was trained on; nothing before any is approved."""
+    try:
+        rows = _of_domains(_approved(job)).values() if job.warehouse.exists(c.MODELS) else ()
+    except ModelRejected:
+        rows = ()
+    oldest: dict[str, int] = {}
+    for name, version in (pair for row in rows for pair in row["table_versions"].items()):
+        oldest[name] = min(version, oldest.get(name, version))
+    return oldest
+
+
+def _of_domains(rows: list[dict]) -> dict[str, dict]:
+    """The first row that names a domain, for each domain."""
+    of_domain: dict[str, dict] = {}
+    for row in rows:
         for domain in row["domains"]:
-            of_domain.setdefault(domain, row["model_id"])
-    used = dict.fromkeys(of_domain.values())
-    return [Serving.of(models[used_id], sorted(d for d, by in of_domain.items() if by == used_id)) for used_id in used]
+            of_domain.setdefault(domain, row)
+    return of_domain
 
 
 def _approved(job: Job) -> list[dict]:
