@@ -222,7 +222,8 @@ class Train(Section):
     """Peak of the learning rate: 5 % linear warm-up, then linear decay to 5 %."""
     tune: bool = True
     """Search each domain's transfer parameters and fusion weights on the validation split; where there is none, take those of
-    the newest approved model of an earlier day. false: those of [transitions] hold, and the default fusion."""
+    the newest approved model of an earlier day. false: those of [transitions] hold, and the default fusion.
+    ``adapt`` searches all the same."""
     validation_pairs: Count = 6_000
     """Validation (user, domain) pairs of a domain, at most, that the search ranks."""
     stacking_pairs: Annotated[int, Field(ge=0)] = 20_000

@@ -6,6 +6,7 @@ No Spark: what is learnt lies in snapshots; where ranks train on executors, the 
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -138,6 +139,7 @@ class Contest:
         write_json(place / "spec.json", spec)
         launch(place / "spec.json", train.processes, train.launcher, self.spark, train.timeout_seconds)
         candidates.settled(of, trained, made)
+        shutil.rmtree(trained)
 
     @cached_property
     def _of_base(self) -> dict[str, Any]:
