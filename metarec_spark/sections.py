@@ -232,7 +232,8 @@ class Train(Section):
     """Peak of the learning rate: 5 % linear warm-up, then linear decay to 5 %."""
     tune: bool = True
     """Search each domain's transfer parameters and fusion weights on the validation split; where there is none, take those of
-    the newest approved model of an earlier day. false: those of [transitions] hold, and the default fusion."""
+    the newest approved model of an earlier day. false: those of [transitions] hold, and the default fusion.
+    ``adapt`` searches all the same."""
     validation_pairs: Count = 6_000
     """Validation (user, domain) pairs of a domain, at most, that the search ranks."""
     stacking_pairs: Annotated[int, Field(ge=0)] = 20_000
@@ -279,7 +280,7 @@ class Adapt(Section):
     """Events of other domains' people that a pooled candidate learns beside the domain's own, at most."""
     seeds: Count = 3
     """Seeds of the best transfer and the best plain candidate, where the transfer is ahead with the first."""
-    margin: Annotated[float, Field(ge=0)] = 1.0
+    margin: Annotated[float, Field(ge=0)] = 2.0
     """Standard errors by which a transfer must beat the plain candidates."""
     validation_pairs: Count = 6_000
     """Validation pairs of the domain, at most, that candidates are compared on."""

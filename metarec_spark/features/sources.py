@@ -98,7 +98,9 @@ def open_list(spark: SparkSession, source: ItemList, where: str) -> DataFrame:
     frame = _open(spark, source, where)
     pick = _Picker(frame, source, where)
     listed = pick.optional(c.LISTED, (T.BooleanType, T.StringType, *_INTEGERS))
-    return _of_items(frame, pick, source, (F.lit(True) if listed is None else listed.try_cast("boolean")).alias(c.LISTED))
+    # Through text: a number that is neither 1 nor 0 is not true.
+    said = F.lit(True) if listed is None else listed.cast("string").try_cast("boolean")
+    return _of_items(frame, pick, source, said.alias(c.LISTED))
 
 
 def open_groups(spark: SparkSession, source: Cap, where: str) -> DataFrame:

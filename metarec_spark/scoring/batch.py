@@ -52,9 +52,9 @@ class Served:
         """External ids by item index."""
         self.offer = cache(lambda domain: Offer(scorer.catalogue.of_domain[domain], rules))
         """What a domain's lists are made of."""
-        self.index = cache(lambda domain: ExactIndex(scorer.item_vectors(domain).numpy()[self.offer(domain).places]))
+        self.index = cache(lambda domain: ExactIndex(self.offer(domain).rows_of_all(scorer.item_vectors(domain).numpy())))
         """Of its items by their vectors."""
-        self.popular = cache(lambda domain: ExactIndex(scorer.popularity(domain)[self.offer(domain).places, None]))
+        self.popular = cache(lambda domain: ExactIndex(self.offer(domain).rows_of_all(scorer.popularity(domain)[:, None])))
         """Of its items by their training events, for users with vector [1]."""
 
 

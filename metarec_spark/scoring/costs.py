@@ -32,4 +32,4 @@ class Costs:
         """By part, on the driver; other: models are loaded, batches read and lists put together."""
         found = {name: seconds.value for name, seconds in self._seconds.items()}
         parts = {name: found[name] for name in PARTS}
-        return {name: round(value, 2) for name, value in (parts | {OTHER: found[WHOLE] - sum(parts.values())}).items()}
+        return parts | {OTHER: found[WHOLE] - sum(parts.values())}

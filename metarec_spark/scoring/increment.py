@@ -80,8 +80,10 @@ def kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: 
 def _kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: str | None) -> tuple[Kept | None, str]:
     if job.config.recommend.mode == "full":
         return None, "recommend.mode is full"
-    if any(of.manifest["model"][name] % WIDTHS for of in models for name in ("dim", "adapter")):
-        return None, f"model.dim or model.adapter is no multiple of {WIDTHS}: last bits depend on who is scored together"
+    shapes = [of.manifest["model"] for of in models]
+    if any(width % WIDTHS for of in shapes for width in (of["dim"], of["dim"] // of["heads"], of["adapter"])):
+        said = f"model.dim, model.dim / model.heads or model.adapter is no multiple of {WIDTHS}"
+        return None, f"{said}: last bits depend on who is scored together"
     # Whatever job made lists last; the commits after it keep files in order, or erase people.
     commits = list(job.warehouse.commits(c.RECOMMENDATIONS))
     last = next((said for _, said in commits if c.USER_SEQUENCES in said.get("inputs", {})), None)
@@ -106,7 +108,7 @@ def _kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped:
         if not left.join(job.warehouse.read(c.WITHHELD, until), c.ITEM_IDX, "left_anti").isEmpty():
             return None, "items that were withheld are on offer again"
         listed = lists.select(c.USER_ID, c.DOMAIN, F.explode("items.item_id").alias(c.ITEM_ID))
-        entered = F.broadcast(rules.where("_change_type = 'insert'").select(c.DOMAIN, c.ITEM_ID))
+        entered = rules.where("_change_type = 'insert'").select(c.DOMAIN, c.ITEM_ID)
         changed = changed.union(listed.join(entered, [c.DOMAIN, c.ITEM_ID], "left_semi").select(c.USER_ID))
     changed = changed.distinct().persist(StorageLevel.DISK_ONLY)
     lists = lists.join(changed, c.USER_ID, "left_anti").withColumn("ds", F.lit(job.ds))

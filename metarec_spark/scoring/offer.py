@@ -76,6 +76,10 @@ class Offer:
         """The offered items' columns."""
         return columns if self._whole else columns[:, self.places]
 
+    def rows_of_all(self, vectors: np.ndarray) -> np.ndarray:
+        """The offered items' rows; where all are on offer, the same array."""
+        return vectors if self._whole else vectors[self.places]
+
     def best(
         self, index: ExactIndex, users: np.ndarray, n: int, seen: sparse.csr_matrix, additions: sparse.csr_matrix | None = None
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ Parquet files, which lasts as long as the lists are made. Lists bear no date: an
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from metarec_spark.tables import digest
 
 _KEY = [c.DOMAIN, c.ITEM_ID]
 _LIST = "list"
+_LONGEST_RUN = 2 * 86_400
+"""Seconds after which nobody makes lists by a folder of rules any more."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def written(job: Job, items_version: int, models: Sequence[Serving]) -> Iterator
     Raises
     ------
     DataError
-        Where a file cannot be read, or all items of a domain that has lists would be withheld.
+        Where a file cannot be read, or names no domain to allow items of, or nothing would be left to recommend in a domain.
     """
     warehouse, config = job.warehouse, job.config
     listed = bool(config.allow or config.block) or warehouse.exists(c.WITHHELD)
@@ -59,14 +62,16 @@ def written(job: Job, items_version: int, models: Sequence[Serving]) -> Iterator
         yield None
         return
     items = warehouse.read(c.ITEMS, items_version).select(c.ITEM_IDX, *_KEY)
-    groups = _groups(job, items.where(F.col(c.ITEM_IDX) < max(of.end for of in models)))
+    known = reduce(DataFrame.unionByName, [of.known(items) for of in models])
+    groups = _groups(job, known)
     folder = local_path(warehouse.path("_rules"))
-    for left in folder.glob(f"{job.ds}-*"):  # by a run of the day that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    folder /= f"{job.ds}-{uuid.uuid4().hex}"  # a name of its own: executors keep what they have read
+    for left in folder.glob("*"):  # by a run that was killed
+        if time.time() - left.stat().st_mtime > _LONGEST_RUN:
+            shutil.rmtree(left, ignore_errors=True)
+    folder /= uuid.uuid4().hex  # a name of its own: executors keep what they have read
     try:
         groups.write.parquet(file_uri(folder / c.GROUP))
-        version = _withhold(job, items, items_version, {domain for of in models for domain in of.domains}) if listed else None
+        version = _withhold(job, items, items_version, known) if listed else None
         withheld = warehouse.read(c.WITHHELD, version).select(c.ITEM_IDX) if listed else _none(job, "item_idx int")
         withheld.write.parquet(file_uri(folder / c.WITHHELD))
         yield Rules(folder, digest(job.spark.read.parquet(file_uri(folder / c.GROUP))), version)
@@ -74,17 +79,17 @@ def written(job: Job, items_version: int, models: Sequence[Serving]) -> Iterator
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _withhold(job: Job, items: DataFrame, items_version: int, served: set[str]) -> int:
-    """Bring ``withheld`` up to date, and return its version."""
+def _withhold(job: Job, items: DataFrame, items_version: int, known: DataFrame) -> int:
+    """Bring ``withheld`` up to date, and return its version; ``known`` are the items that could be recommended."""
     warehouse = job.warehouse
     warehouse.ensure(c.WITHHELD)
     judged, stored = _judged(job, items).persist(StorageLevel.DISK_ONLY), warehouse.read(c.WITHHELD)
     try:
-        of_domain = judged.groupBy(c.DOMAIN).agg(F.count("*").alias("items"), F.count(c.REASON).alias("withheld"))
+        of_domain = judged.join(known, c.ITEM_IDX, "left_semi").groupBy(c.DOMAIN).agg(F.count("*"), F.count(c.REASON))
         counts = {row[0]: (row[1], row[2]) for row in of_domain.toLocalIterator()}
-        if none := {name: known for name, (known, withheld) in counts.items() if known == withheld and name in served}:
+        if none := {name: items for name, (items, withheld) in counts.items() if items == withheld}:
             raise DataError(
-                f"[[allow]] and [[block]] withhold every item of {none} (items each): correct the lists; none was made"
+                f"[[allow]] and [[block]] withhold every item of {none} that could be listed: correct them; no list was made"
             )
         now = judged.where(F.col(c.REASON).isNotNull())
         new = now.join(stored, [c.ITEM_IDX, c.REASON], "left_anti").withColumn("gone", F.lit(False))
@@ -129,6 +134,8 @@ def _listed(job: Job, items: DataFrame, name: str, lists: list[ItemList], unread
     found = {number: of for number, *of in counts.toLocalIterator()}
     for number, file in enumerate(where):
         read, matched, unreadable = found.get(number, (0, 0, 0))
+        if not read and name == "allow" and not lists[number].domain:
+            raise DataError(f"{file}: no row, so no domain to allow items of; give the file its rows, or the list a domain")
         if not matched:
             log.warning("%s: none of its %d rows names an item that is known; check domain and item_id", file, read)
         if unreadable:

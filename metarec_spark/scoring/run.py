@@ -49,7 +49,7 @@ def recommend(job: Job) -> Result:
     lists = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(job.ds))
     counts = lists.agg(F.count("*"), F.countDistinct(c.USER_ID), F.coalesce(F.sum(F.size("items")), F.lit(0))).first()
     log.info("recommendations: %d lists for %d users, %d items, by %s; %d users scored", *counts, ", ".join(ids), work.users)
-    spent = work.costs.seconds()
+    spent = {name: round(value, 3) for name, value in work.costs.seconds().items()}
     pairs = sum(work.pairs_of.values())
     log.info("%.3g pairs of a user and an item in %.1f s; processor seconds of tasks: %s", pairs, seconds, spent)
     details = {"items": counts[2], "models": ids, "new_items": [of.came.count if of.came else 0 for of in models]}
@@ -85,7 +85,8 @@ class _Work:
         wanted = served if job.config.recommend.users == "all" else F.array_intersect("active_domains", served)
         lists = due.select(F.explode(F.array_append(wanted, F.lit(None))).alias(c.DOMAIN))  # null: everyone, once
         users = dict(lists.groupBy(c.DOMAIN).count().toLocalIterator())
-        items = job.warehouse.read(c.ITEMS, versions[c.ITEMS]).where(F.col(c.ITEM_IDX) < max(of.end for of in models))
+        items = job.warehouse.read(c.ITEMS, versions[c.ITEMS])
+        items = reduce(DataFrame.unionByName, [of.known(items) for of in models])
         if c.WITHHELD in versions:
             items = items.join(job.warehouse.read(c.WITHHELD, versions[c.WITHHELD]), c.ITEM_IDX, "left_anti")
         sizes = dict(items.groupBy(c.DOMAIN).count().toLocalIterator())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
@@ -27,10 +28,11 @@ class Serving:
     came: Newcomers | None = None
     """Items that came after it."""
 
-    @property
-    def end(self) -> int:
-        """One more than the largest index of an item that it can recommend."""
-        return self.came.end if self.came else self.manifest["items"]
+    def known(self, items: DataFrame) -> DataFrame:
+        """Of rows of ``items``, those that it can recommend."""
+        mine = items.where(F.col(c.DOMAIN).isin(self.domains))
+        known = mine.where(F.col(c.ITEM_IDX) < self.manifest["items"])
+        return known.unionByName(mine.join(self.came.items.select(c.ITEM_IDX), c.ITEM_IDX, "left_semi")) if self.came else known
 
     @classmethod
     def of(cls, row: dict, domains: list[str]) -> Serving:

@@ -6,6 +6,7 @@ No Spark: what is learnt lies in snapshots; where ranks train on executors, the 
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -81,14 +82,15 @@ class Contest:
         return self.judged([mode for mode in MODES.values() if mode.plain], [*trained, *untrained])
 
     def judged(self, plain: Sequence[Mode], transfers: Sequence[Mode]) -> guard.Verdict:
-        """The guard decides between the best plain candidate and the best transfer; where that is ahead with the first seed, both
-        are made with several."""
+        """The guard decides between the plain candidates and the best transfer. Where that is ahead with the first seed, it and
+        the best plain one are made with several."""
         finalists = [max(group, key=self.mean) for group in (plain, transfers) if group]
         if self.mean(finalists[-1]) > self.mean(finalists[0]):
             for mode in finalists:
                 for seed in range(1, self.adapt.seeds if mode.start or mode.taught else 1):
                     self.make(mode, 1.0, seed)
-        return guard.judge({m.name: self.gains_of(m) for m in finalists}, {m.name for m in plain}, self.adapt.margin)
+        judged = {mode.name: self.gains_of(mode) for mode in (*plain, finalists[-1])}
+        return guard.judge(judged, {mode.name for mode in plain}, self.adapt.margin)
 
     def make(self, mode: Mode, share: float, seed: int = 0) -> None:
         """Make a candidate with a share of the budget, unless it is there, and rank the pairs with it."""
@@ -137,6 +139,7 @@ class Contest:
         write_json(place / "spec.json", spec)
         launch(place / "spec.json", train.processes, train.launcher, self.spark, train.timeout_seconds)
         candidates.settled(of, trained, made)
+        shutil.rmtree(trained)
 
     @cached_property
     def _of_base(self) -> dict[str, Any]:

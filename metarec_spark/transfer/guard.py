@@ -17,11 +17,13 @@ class Verdict:
     winner: str
     """The one that measured best."""
     plain: str
-    """The best of those that take nothing from other domains."""
+    """Of those that take nothing from other domains, the one that the winner is least surely better than."""
     gain: float
     """NDCG@10 of the winner less that of the plain one; 0 where they are the same."""
     noise: float
     """Standard error of the gain, over pairs and over seeds."""
+    margin: float
+    """Standard errors by which it must be better."""
 
     @property
     def refused(self) -> bool:
@@ -34,7 +36,7 @@ class Verdict:
         if self.winner == self.plain:
             return f"no transfer measured above {self.plain}"
         said = f"{self.winner} gains {self.gain:+.4f} ± {self.noise:.4f} NDCG@10 over {self.plain}"
-        return f"{said}: within noise, {self.plain} is used" if self.refused else said
+        return f"{said}, less than {self.margin:g} standard errors: {self.used} is used" if self.refused else said
 
 
 def judge(gains: Mapping[str, np.ndarray], plain: set[str], margin: float) -> Verdict:
@@ -48,7 +50,7 @@ def judge(gains: Mapping[str, np.ndarray], plain: set[str], margin: float) -> Ve
     plain
         Names of those that take nothing from other domains; at least one is among the candidates.
     margin
-        Standard errors by which a transfer must be better.
+        Standard errors by which a transfer must be better than each plain candidate.
 
     Notes
     -----
@@ -60,11 +62,12 @@ def judge(gains: Mapping[str, np.ndarray], plain: set[str], margin: float) -> Ve
     # Of equals, the plain one wins.
     winner = max(gains, key=lambda name: (mean[name], name == best_plain))
     if winner in plain:
-        return Verdict(winner, winner, winner, 0.0, 0.0)
-    gain = mean[winner] - mean[best_plain]
-    noise = standard_error(gains[winner], gains[best_plain])
+        return Verdict(winner, winner, winner, 0.0, 0.0, margin)
+    beside = {name: (mean[winner] - mean[name], standard_error(gains[winner], gains[name])) for name in gains if name in plain}
+    closest = min(beside, key=lambda name: beside[name][0] - margin * beside[name][1])
+    gain, noise = beside[closest]
     used = winner if gain > margin * noise else best_plain
-    return Verdict(used, winner, best_plain, gain, noise)
+    return Verdict(used, winner, closest, gain, noise, margin)
 
 
 def standard_error(one: np.ndarray, other: np.ndarray) -> float:

@@ -27,6 +27,7 @@ def main() -> None:
         if not file.exists():
             sys.exit(f"{file} is not there: run tests/benchmarks/transfer.py first")
         rows = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()]
+        rows = [row for row in rows if "asked" in row]
         newest: dict[str, float] = {}
         for row in rows:
             row["contest"] = f"{file.parent.name}: {row['task']}, {' '.join(row['asked'][0])}"

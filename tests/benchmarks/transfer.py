@@ -112,7 +112,7 @@ def by_jobs(options: argparse.Namespace, out: Path) -> list[dict]:
     warehouse = extracted(options, out)
     log = Log(warehouse, load(warehouse.parent / "metarec.toml", options.set).transitions)
     cut = Cut.of(log, options.target, options.share, number)
-    kept, files = pa.array(log.user_ids)[cut.kept], []
+    kept, files = pa.array(log.user_ids).filter(pa.array(cut.kept)), []
     for file in (file / "events.parquet" for file in options.log):
         events = pq.read_table(file, columns=["user_id", "item_id", "domain", "event_type", "event_time"])
         inside = pc.equal(events["domain"], options.target)

@@ -67,10 +67,13 @@ def test_where_an_allow_list_names_a_domain_its_other_items_are_withheld(spark, 
 def test_lists_that_leave_a_domain_nothing_are_refused(spark, folder, tmp_path):
     version = job_at(spark, folder, "recommend").warehouse.version("recommendations")
     block = [items_file(tmp_path / "all", "films", *(f"f{i}" for i in range(10)))]
-    with pytest.raises(
-        DataError, match=r"\[\[allow\]\] and \[\[block\]\] withhold every item of {'films': 10} .*correct the lists"
-    ):
+    with pytest.raises(DataError, match=r"\[\[allow\]\] and \[\[block\]\] withhold every item of {'films': 10} .*correct them"):
         night(spark, folder, block=block)
+    with pytest.raises(DataError, match="withhold every item of {'books': 10}"):  # b-new is no item that a list could hold
+        night(spark, folder, allow=[items_file(tmp_path / "new", "books", "b-new")])
+    with pytest.raises(DataError, match=r"allow\[0\] .*: no row, so no domain to allow items of"):
+        pq.write_table(pa.table({name: pa.array([], pa.string()) for name in ("item_id", "domain")}), tmp_path / "none")
+        night(spark, folder, allow=[{"path": f"file://{tmp_path}/none"}])
     assert job_at(spark, folder, "recommend").warehouse.version("recommendations") == version
     withheld = rows_of(job_at(spark, folder, "recommend"), "withheld")
     with pytest.raises(DataError, match=r"cap\[0\] .*nowhere: .*no such file"):

@@ -27,7 +27,15 @@ def test_a_transfer_within_noise_is_refused_and_the_best_plain_model_used():
         {"untrained": pairs(0.10, seed=1), "scratch": pairs(0.08), "frozen": pairs(0.1, seed=2) + 0.005}, PLAIN, margin=1.0
     )
     assert (found.used, found.winner, found.refused) == ("untrained", "frozen", True)
-    assert "within noise, untrained is used" in found.reason
+    assert "less than 1 standard errors: untrained is used" in found.reason
+
+
+def test_a_transfer_within_noise_of_any_plain_model_is_refused():
+    close, other = (of - of.mean() + mean for of, mean in ((pairs(0.0), 0.10), (pairs(0.0, seed=1), 0.099)))
+    found = judge({"untrained": other, "scratch": close, "frozen": close + 0.005}, PLAIN, margin=1.0)
+    assert (found.used, found.winner, found.plain) == ("scratch", "frozen", "untrained")
+    assert "over untrained, less than 1 standard errors: scratch is used" in found.reason
+    assert judge({"scratch": close, "frozen": close + 0.005}, PLAIN, margin=1.0).used == "frozen"
 
 
 def test_a_plain_model_that_measures_best_is_no_refusal():
