@@ -7,7 +7,9 @@ records job, day, model and input versions in its metadata, from which the next 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -82,6 +84,16 @@ class Warehouse:
         except Exception as error:
             said = f"warehouse {self.root} cannot be written: {first_line(error)}"
             raise ConfigError(f"{said}. Set warehouse to a folder that this user may write") from None
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[str]:
+        """A folder of its own under the warehouse, which goes at the end of the block."""
+        folder = self.path(f"{name}/{uuid.uuid4().hex}")
+        try:
+            yield folder
+        finally:
+            place = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(folder)
+            place.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).delete(place, True)
 
     def exists(self, name: str) -> bool:
         """Whether the table has been written."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
+from pathlib import Path
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -25,6 +26,7 @@ from metarec_spark.features.transitions import transitions
 from metarec_spark.features.vocabulary import counted, updated
 from metarec_spark.job import Job, Result, log
 from metarec_spark.sections import Features, fingerprint
+from metarec_spark.storage import file_uri
 
 _FIRST_DAY = date(1970, 1, 1)
 
@@ -78,7 +80,7 @@ def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features
     return rows.where(F.col("events") >= features.min_user_events)
 
 
-def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int]) -> DataFrame:
+def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], folder: Path) -> DataFrame:
     """Rows of ``item_transitions`` that count nothing but what may be trained on.
 
     Those of the table, at its pinned version, where it was made from the pinned sequences by this split and day; otherwise,
@@ -88,6 +90,8 @@ def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int]) -
     ----------
     labelled
         Rows of :func:`metarec_spark.features.split.held_out` over those of :func:`users_as_of`.
+    folder
+        For what is written on the way; it must last until the rows are.
     """
     inputs = {name: versions[name] for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
     said = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
@@ -96,7 +100,7 @@ def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int]) -
         return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
     log.info("item_transitions is of another split, day or version: transitions are counted anew for this model")
     tokens = job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT])
-    rows = transitions(train_part(labelled), tokens, job.config.transitions)
+    rows = transitions(train_part(labelled), tokens, job.config.transitions, file_uri(folder))
     return conform(rows, c.ITEM_TRANSITIONS).persist(StorageLevel.DISK_ONLY)  # several snapshots may be written from it
 
 
@@ -219,8 +223,9 @@ def _transitions(job: Job) -> None:
         return
     users = warehouse.read(c.USER_SEQUENCES, inputs[c.USER_SEQUENCES]).where(F.col("events") >= config.features.min_user_events)
     tokens = warehouse.read(c.ITEM_CONTENT, inputs[c.ITEM_CONTENT])
-    rows = transitions(train_part(held_out(users, config.split, job.ds)), tokens, config.transitions)
-    warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs=inputs, settings=settings))
+    with warehouse.scratch("_transitions") as folder:
+        rows = transitions(train_part(held_out(users, config.split, job.ds)), tokens, config.transitions, folder)
+        warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs=inputs, settings=settings))
 
 
 def _transitions_settings(job: Job) -> str:

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.features.encoding import position
-from metarec_spark.features.transitions import SIMILARITY
+from metarec_spark.features.successors import SIMILARITY
 from metarec_spark.job import Job
 from metarec_spark.model import bundle
 from metarec_spark.model.bundle import Bundle

@@ -115,7 +115,7 @@ def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> 
     tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT)}
     users = users_as_of(job, job.ds, versions, config.features)
     labelled = held_out(users, config.split, job.ds)
-    tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions)
+    tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, work / c.ITEM_TRANSITIONS)
     known = known_names(users, tables[c.ITEMS], config)
     rows = snapshot.write(folder, labelled, labelled, tables, known, known["domains"], config.train)
     manifest = about(job, model_id, versions, known, rows)

@@ -21,7 +21,7 @@ from metarec_spark import columns as c
 from metarec_spark.errors import DataError
 from metarec_spark.features import encoding
 from metarec_spark.features.split import pairs, train_part
-from metarec_spark.features.transitions import BACKWARD, FORWARD, SIMILARITY
+from metarec_spark.features.successors import BACKWARD, FORWARD, SIMILARITY
 from metarec_spark.model.catalogue import pack_vectors
 from metarec_spark.sections import Train
 from metarec_spark.storage import file_uri

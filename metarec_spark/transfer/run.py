@@ -116,7 +116,6 @@ class _Task:
         if domain not in known["domains"]:
             raise DataError(f"domain {domain!r} has no item; known are {', '.join(known['domains'])}: extract its log first")
         labelled = held_out(users, config.split, job.ds)
-        tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions)
         held = F.exists("targets", lambda t: (t["domain"] == domain) & (t["split"] == c.VALIDATION))
         pairs = labelled.where(held).count()
         if pairs < _FEWEST_PAIRS:
@@ -130,7 +129,9 @@ class _Task:
         modes = [MODES[name] for name in config.adapt.modes]
         if json.loads(base["config"])["train"]["method"] == "joint":
             modes = [mode for mode in modes if mode.start != "meta"]
-        return cls(job, domain, base, versions, run, modes, labelled, known, tables, pairs)
+        task = cls(job, domain, base, versions, run, modes, labelled, known, tables, pairs)
+        tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, task.work / c.ITEM_TRANSITIONS)
+        return task
 
     @property
     def work(self) -> Path:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
+import numpy as np
 import pytest
 from features.factories import sequence_rows
 from pyspark.sql import SparkSession
@@ -9,6 +13,7 @@ from pyspark.sql import SparkSession
 from metarec_spark.contracts import conform
 from metarec_spark.features.transitions import transitions
 from metarec_spark.sections import Transitions
+from metarec_spark.storage import file_uri
 
 # u: 0 → 1 → 0 → 2, v: 0 → 1. Events: item 0 three, item 1 two, item 2 one.
 USERS = {"u": [(0, "a"), (1, "b"), (0, "a"), (2, "a")], "v": [(0, "a"), (1, "b")]}
@@ -20,7 +25,8 @@ def made(spark: SparkSession, users: dict = USERS, tokens: Tokens | None = None,
     """Item → its successors; ``tokens`` are item → (domain, token → weight)."""
     rows = [(item, domain, list(bag), list(bag.values())) for item, (domain, bag) in (tokens or {}).items()]
     content = spark.createDataFrame(rows, "item_idx int, domain string, tokens array<string>, weights array<float>")
-    frame = transitions(sequence_rows(spark, **users), content, Transitions(**(PLAIN | settings)))
+    folder = file_uri(Path(tempfile.mkdtemp()) / "items")
+    frame = transitions(sequence_rows(spark, **users), content, Transitions(**(PLAIN | settings)), folder)
     found = conform(frame, "item_transitions").collect()
     assert all(row.domain == "ab"[row.item_idx == 1] for row in found)
     return {row.item_idx: row.successors for row in found}
@@ -89,3 +95,31 @@ def test_tokens_that_are_too_common_make_no_items_alike(spark: SparkSession):
 
 def test_single_events_have_no_transition(spark: SparkSession):
     assert found(spark, {"u": [(0, "a")], "v": [(2, "a"), (2, "a")]}) == {}
+
+
+def test_many_successors_are_those_of_a_matrix_product(spark: SparkSession):
+    draw, size, settings = np.random.default_rng(0), 60, {"backward": 0.4, "popularity_damping": 0.3, "similarity": 0.7}
+    walks = [draw.integers(0, size, 20).tolist() for _ in range(40)]
+    name = ["a" if item != 1 else "b" for item in range(size)]
+    bags = {
+        item: (name[item], {f"w{t}": float(draw.integers(1, 9)) / 8 for t in draw.choice(30, 4, False)}) for item in range(size)
+    }
+    rows = made(spark, {f"u{n}": [(i, name[i]) for i in walk] for n, walk in enumerate(walks)}, bags, max_gap=5, **settings)
+    forward, events, token = np.zeros((size, size)), np.bincount(np.concatenate(walks), minlength=size), np.zeros((size, 30))
+    for walk in walks:
+        for first, later in ((i, j) for i in range(20) for j in range(i + 1, min(20, i + 6))):
+            forward[walk[first], walk[later]] += walk[first] != walk[later]
+    for item, (_, bag) in bags.items():
+        for word, weight in bag.items():
+            token[item, int(word[1:])] = weight
+    alike = token @ token.T
+    np.fill_diagonal(alike, 0)
+    weight = (forward + 0.4 * forward.T) / np.maximum(events, 1) ** 0.3 + 0.7 * alike
+    assert (weight > 0).sum() > 1024, "more than there is room for at first"
+    for item in range(size):
+        got = {s.item_idx: (s.weight, s.forward, s.backward, s.similarity) for s in rows[item]}
+        expected = {
+            b: (weight[item, b], forward[item, b], forward[b, item], alike[item, b]) for b in np.flatnonzero(weight[item])
+        }
+        assert got == {b: pytest.approx(of, rel=1e-5) for b, of in expected.items()}
+        assert [s.item_idx for s in rows[item]] == sorted(got, key=lambda b: (-got[b][0], b))
