@@ -62,3 +62,9 @@ def conform(frame: DataFrame, name: str) -> DataFrame:
     if problems:
         raise DataError(f"table {name}: rows do not fit schemas/{name}.json: {'; '.join(problems)}")
     return frame.select(*[F.col(column) for column in expected])
+
+
+def digest(rows: DataFrame) -> str:
+    """The same for the same rows, in whatever order."""
+    hashes = rows.select(F.xxhash64("*").cast("decimal(38,0)").alias("hash"))
+    return str(hashes.agg(F.count("*"), F.sum("hash")).first())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from delta.tables import DeltaTable
+from py4j.java_gateway import JavaObject
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -75,15 +76,18 @@ class Warehouse:
         ConfigError
             Where the warehouse cannot be written.
         """
-        jvm = self.spark.sparkContext._jvm
-        probe = jvm.org.apache.hadoop.fs.Path(self.path("_writable"))
         try:
-            files = probe.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
+            probe, files = self._hadoop(self.path("_writable"))
             files.create(probe, True).close()
             files.delete(probe, False)
         except Exception as error:
             said = f"warehouse {self.root} cannot be written: {first_line(error)}"
             raise ConfigError(f"{said}. Set warehouse to a folder that this user may write") from None
+
+    def _hadoop(self, path: str) -> tuple[JavaObject, JavaObject]:
+        """A path and its file system, as Hadoop knows them."""
+        found = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(path)
+        return found, found.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[str]:
@@ -92,8 +96,8 @@ class Warehouse:
         try:
             yield folder
         finally:
-            place = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(folder)
-            place.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).delete(place, True)
+            place, files = self._hadoop(folder)
+            files.delete(place, True)
 
     def exists(self, name: str) -> bool:
         """Whether the table has been written."""
@@ -132,9 +136,7 @@ class Warehouse:
         )
         if spec.partition_by:
             builder = builder.partitionedBy(*spec.partition_by)
-        for check, condition in spec.checks.items():
-            builder = builder.property(f"delta.constraints.{check}", condition)
-        for key, value in _PROPERTIES.items():
+        for key, value in (_PROPERTIES | {f"delta.constraints.{name}": check for name, check in spec.checks.items()}).items():
             builder = builder.property(key, value)
         builder.execute()
 
@@ -207,8 +209,8 @@ class Warehouse:
 
     def hours_since(self, name: str, version: int) -> float:
         """Hours since a version was superseded, or since the table was made where that is no more on record; 0 for the newest."""
-        history = self._table(name).history().select("version", "timestamp").where(F.col("version") > version)
-        after = [row["timestamp"] for row in history.toLocalIterator()]
+        history = self._table(name).history().where(F.col("version") > version)
+        after = [row["timestamp"] for row in history.select("timestamp").toLocalIterator()]
         return (datetime.now() - min(after)).total_seconds() / 3600 if after else 0.0
 
     def overview(self, name: str) -> dict[str, object]:
@@ -217,8 +219,8 @@ class Warehouse:
         detail, newest = table.detail().select("numFiles", "sizeInBytes").first(), table.history(1).first()
         said = json.loads(newest["userMetadata"] or "{}")
         written = newest["timestamp"].astimezone(UTC).isoformat(timespec="seconds")
-        size = {"version": newest["version"], "files": detail["numFiles"], "bytes": detail["sizeInBytes"]}
-        return {"table": name, **size, "job": said.get("job"), "ds": said.get("ds"), "written": written}
+        found = {"table": name, "version": newest["version"], "files": detail["numFiles"], "bytes": detail["sizeInBytes"]}
+        return found | {"job": said.get("job"), "ds": said.get("ds"), "written": written}
 
     def identity(self, name: str) -> str:
         """Another one for each table that was ever made in this place."""
@@ -310,12 +312,6 @@ class Warehouse:
 
     def _saying(self, commit: Commit) -> _SessionConf:
         return _SessionConf(self.spark, {_USER_METADATA: commit.to_json()})
-
-
-def digest(rows: DataFrame) -> str:
-    """The same for the same rows, in whatever order."""
-    hashes = rows.select(F.xxhash64("*").cast("decimal(38,0)").alias("hash"))
-    return str(hashes.agg(F.count("*"), F.sum("hash")).first())
 
 
 class _SessionConf:

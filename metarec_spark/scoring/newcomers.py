@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.contracts import digest
 from metarec_spark.features.encoding import position
 from metarec_spark.features.successors import SIMILARITY
 from metarec_spark.job import Job
@@ -28,7 +29,6 @@ from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.catalogue import Catalogue, pad_tokens
 from metarec_spark.sections import fingerprint
 from metarec_spark.storage import file_uri, local_path
-from metarec_spark.tables import digest
 from metarec_spark.training import snapshot
 from metarec_spark.training.snapshot import ITEMS, TOKENS, TRANSITIONS, VECTORS
 

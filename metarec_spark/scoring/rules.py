@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
+from metarec_spark.contracts import digest
 from metarec_spark.errors import DataError
 from metarec_spark.features.sources import open_groups, open_list
 from metarec_spark.job import Job, log
@@ -27,7 +28,6 @@ from metarec_spark.scoring.offer import AT_MOST, CAP
 from metarec_spark.scoring.serving import Serving
 from metarec_spark.sections import ItemList
 from metarec_spark.storage import file_uri, local_path
-from metarec_spark.tables import digest
 
 _KEY = [c.DOMAIN, c.ITEM_ID]
 _LIST = "list"

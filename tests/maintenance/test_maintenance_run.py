@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.warehouses import copied, job_at, rows_of, stages
+from training.warehouses import NEXT, copied, job_at, rows_of, stages
 
 from metarec_spark.maintenance.run import maintain, tables
 from metarec_spark.scoring.serving import versions_in_use
@@ -60,7 +60,8 @@ class Old(Warehouse):
 
 def test_versions_that_a_serving_model_was_trained_on_are_kept(spark, tmp_path, tmp_path_factory):
     job = job_at(spark, copied(stages(spark, tmp_path_factory).evaluated, tmp_path), "maintain")
-    assert versions_in_use(job)["user_sequences"] == job.warehouse.version("user_sequences")
+    (model,) = job.warehouse.read("models").collect()
+    assert model["status"] == "approved" and versions_in_use(job) == model["table_versions"]
     old = Old(spark, job.warehouse.root)
     old.removed = {}
     maintain(replace(job, warehouse=old))
@@ -75,4 +76,4 @@ def test_tables_are_told_with_their_last_writer(spark, tmp_path_factory):
     job = job_at(spark, stages(spark, tmp_path_factory).evaluated, "tables")
     found = {row["table"]: row for row in tables(job).details["tables"]}
     assert list(found) == job.warehouse.names()
-    assert (found["events"]["job"], found["models"]["job"], found["events"]["ds"]) == ("extract", "evaluate", job.ds.isoformat())
+    assert (found["events"]["job"], found["models"]["job"], found["events"]["ds"]) == ("extract", "evaluate", NEXT.isoformat())
