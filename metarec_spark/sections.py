@@ -117,8 +117,8 @@ class Quality(Section):
     """When a day has lost so much that it is not published."""
 
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of a source's rows of the day that may be rejected, and of each domain's in it, copies aside; fewer than a hundred
-    rows say nothing."""
+    """Share of a source's rows of the day that may be rejected, and of each domain's in it, copies and bots aside; fewer
+    than a hundred rows say nothing."""
     min_events_share: Annotated[float, Field(ge=0)] = 0.0
     """Events of the day that a source must bring to a domain, as a share of the median over the seven days before."""
 

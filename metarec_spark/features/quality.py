@@ -18,7 +18,7 @@ from metarec_spark.sections import Quality
 OUTCOME, ROWS, KEPT = "outcome", "rows", "kept"
 USUAL_DAYS = 7
 _FEWEST_ROWS = 100
-_LOSES_NOTHING = (KEPT, "duplicate")
+_LOSES_NOTHING = ("duplicate", "bot")
 
 
 def counted(judged: DataFrame) -> DataFrame:
@@ -49,12 +49,12 @@ def check(quality: DataFrame, ds: date, settings: Quality) -> None:
 
 
 def _rejected(quality: DataFrame, ds: date, most: float) -> Iterator[str]:
-    counts, by_reason = F.sum(ROWS), ~F.col(OUTCOME).isin(*_LOSES_NOTHING)
-    rows = quality.where((F.col(DAY) == F.lit(ds)) & (F.col(OUTCOME) != "duplicate"))
+    counts, lost = F.sum(ROWS), F.col(OUTCOME) != KEPT
+    rows = quality.where((F.col(DAY) == F.lit(ds)) & ~F.col(OUTCOME).isin(*_LOSES_NOTHING))
     # A row of each source alone, and of each domain in it.
     groups = rows.rollup(c.SOURCE, c.DOMAIN).agg(
         counts.alias("read"),
-        F.coalesce(F.sum(F.when(by_reason, F.col(ROWS))), F.lit(0)).alias("lost"),
+        F.coalesce(F.sum(F.when(lost, F.col(ROWS))), F.lit(0)).alias("lost"),
         F.grouping(c.SOURCE).alias("all"),
         F.grouping(c.DOMAIN).alias("whole"),
     )
@@ -62,7 +62,7 @@ def _rejected(quality: DataFrame, ds: date, most: float) -> Iterator[str]:
     groups = groups.where((F.col("all") == 0) & ((F.col("whole") == 1) | F.col(c.DOMAIN).isNotNull()))
     beyond = groups.where((F.col("read") >= _FEWEST_ROWS) & (F.col("lost") > most * F.col("read")))
     for row in beyond.orderBy(c.SOURCE, F.col("whole").desc(), c.DOMAIN).toLocalIterator():
-        mine = rows.where((F.col(c.SOURCE) == row[c.SOURCE]) & by_reason)
+        mine = rows.where((F.col(c.SOURCE) == row[c.SOURCE]) & lost)
         mine = mine if row["whole"] else mine.where(F.col(c.DOMAIN) == row[c.DOMAIN])
         reasons = Counter({of[OUTCOME]: of["n"] for of in mine.groupBy(OUTCOME).agg(counts.alias("n")).toLocalIterator()})
         where = f"source {row[c.SOURCE]}" + ("" if row["whole"] else f", domain {row[c.DOMAIN][:100]!r}")

@@ -32,9 +32,11 @@ def refused(rows: DataFrame, settings: Quality) -> str:
 
 
 def test_a_source_of_which_more_was_rejected_than_may_be(spark):
-    rows = table(spark, ("log", "shop", DAY, "kept", 90), ("log", None, DAY, "null_domain", 60), ("log", "shop", DAY, "bot", 40))
+    rows = table(
+        spark, ("log", "shop", DAY, "kept", 90), ("log", None, DAY, "null_domain", 60), ("log", "shop", DAY, "null_user", 40)
+    )
     assert refused(rows, HALF) == (
-        "2024-01-10 lost too much, and nothing of it is published: source log: 100 of 190 rows rejected {'null_domain': 60, 'bot': "
+        "2024-01-10 lost too much, and nothing of it is published: source log: 100 of 190 rows rejected {'null_domain': 60, 'null_user': "
         "40}, at most 50% may be (quality.max_rejected_share). Mend the log and run the day again, or change [quality]"
     )
     quality.check(rows, DAY, Quality(max_rejected_share=0.6))
@@ -50,11 +52,11 @@ def test_a_domain_of_a_source_that_is_well_as_a_whole(spark):
     assert "source log, domain 'news': 99 of 100 rows rejected {'bad_time': 99}" in said and "other" not in said
 
 
-def test_copies_other_days_and_few_rows_refuse_nothing(spark):
+def test_copies_bots_other_days_and_few_rows_refuse_nothing(spark):
     rows = table(
         spark,
-        *[("log", "shop", DAY, "kept", 100), ("log", "shop", DAY, "duplicate", 900)],
-        *[("log", "shop", DAY - timedelta(days=1), "bot", 500), ("log", "shop", None, "bad_time", 500)],
+        *[("log", "shop", DAY, "kept", 100), ("log", "shop", DAY, "duplicate", 900), ("log", "shop", DAY, "bot", 900)],
+        *[("log", "shop", DAY - timedelta(days=1), "late", 500), ("log", "shop", None, "bad_time", 500)],
         *[("log", "news", DAY, "null_user", 99), ("few", "shop", DAY, "null_user", 99)],
     )
     quality.check(rows, DAY, HALF)
