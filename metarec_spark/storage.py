@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metarec_spark.errors import DataError
+
+if TYPE_CHECKING:
+    from py4j.java_gateway import JavaObject
+    from pyspark.sql import SparkSession
+
+_LONGEST_RUN = 2 * 86_400
+"""Seconds after which no run uses its scratch folder any more."""
 
 
 def file_uri(path: Path) -> str:
@@ -47,3 +57,23 @@ def write_json(path: Path, value: dict) -> None:
     """Write a JSON object whole."""
     with whole(path) as draft:
         draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def hadoop(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:
+    """A path and its file system, as Hadoop knows them."""
+    path = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(uri)
+    return path, path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+
+
+@contextmanager
+def scratch(spark: SparkSession, parent: str) -> Iterator[str]:
+    """The URI of a new folder, which goes at the end of the block; so do those that killed runs left in the parent."""
+    path, files = hadoop(spark, parent)
+    for left in files.listStatus(path) if files.exists(path) else ():
+        if time.time() - left.getModificationTime() / 1000 > _LONGEST_RUN:
+            files.delete(left.getPath(), True)
+    folder = f"{parent}/{uuid.uuid4().hex}"  # a name of its own: executors keep what they have read
+    try:
+        yield folder
+    finally:
+        files.delete(hadoop(spark, folder)[0], True)

@@ -7,20 +7,18 @@ records job, day, model and input versions in its metadata, from which the next 
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from delta.tables import DeltaTable
-from py4j.java_gateway import JavaObject
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.contracts import Contract, conform, contract
 from metarec_spark.errors import ConfigError, DataError, first_line
+from metarec_spark.storage import hadoop
 
 _WRITING = timedelta(hours=12)
 """What a commit may have taken from its first file on."""
@@ -77,27 +75,12 @@ class Warehouse:
             Where the warehouse cannot be written.
         """
         try:
-            probe, files = self._hadoop(self.path("_writable"))
+            probe, files = hadoop(self.spark, self.path("_writable"))
             files.create(probe, True).close()
             files.delete(probe, False)
         except Exception as error:
             said = f"warehouse {self.root} cannot be written: {first_line(error)}"
             raise ConfigError(f"{said}. Set warehouse to a folder that this user may write") from None
-
-    def _hadoop(self, path: str) -> tuple[JavaObject, JavaObject]:
-        """A path and its file system, as Hadoop knows them."""
-        found = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(path)
-        return found, found.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
-
-    @contextmanager
-    def scratch(self, name: str) -> Iterator[str]:
-        """A folder of its own under the warehouse, which goes at the end of the block."""
-        folder = self.path(f"{name}/{uuid.uuid4().hex}")
-        try:
-            yield folder
-        finally:
-            place, files = self._hadoop(folder)
-            files.delete(place, True)
 
     def exists(self, name: str) -> bool:
         """Whether the table has been written."""

@@ -1,7 +1,7 @@
 """extract: logs → events, rejected_events, quality → items → user_sequences, item_content → item_transitions.
 
-``events`` and ``rejected_events`` are replaced by day. Everything after them follows the change feed of ``events`` from the
-version that it was last made from, so a run that was killed between two tables is completed by the next.
+``events``, ``rejected_events`` and ``quality`` are replaced by day. Everything after them follows the change feed of ``events``
+from the version that it was last made from, so a run that was killed between two tables is completed by the next.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from metarec_spark.features.transitions import transitions
 from metarec_spark.features.vocabulary import counted, updated
 from metarec_spark.job import Job, Result, log
 from metarec_spark.sections import Features, fingerprint
-from metarec_spark.storage import file_uri
+from metarec_spark.storage import file_uri, scratch
 
 _FIRST_DAY = date(1970, 1, 1)
 
@@ -223,7 +223,7 @@ def _transitions(job: Job) -> None:
         return
     users = warehouse.read(c.USER_SEQUENCES, inputs[c.USER_SEQUENCES]).where(F.col("events") >= config.features.min_user_events)
     tokens = warehouse.read(c.ITEM_CONTENT, inputs[c.ITEM_CONTENT])
-    with warehouse.scratch("_transitions") as folder:
+    with scratch(job.spark, warehouse.path("_transitions")) as folder:
         rows = transitions(train_part(held_out(users, config.split, job.ds)), tokens, config.transitions, folder)
         warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs=inputs, settings=settings))
 

@@ -47,9 +47,9 @@ def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions,
     event = F.arrays_zip(F.col(c.ITEM_IDX).alias("i"), F.col(c.DOMAIN).alias("d"))
     placed = sequences.select(F.posexplode(F.col(c.ITEM_IDX)).alias("p", "a"), F.col(c.ITEM_IDX).alias("s"))
     counts = sequences.select(F.explode(event).alias("e")).groupBy("e.i", "e.d").agg(F.count("*").alias(EVENTS))
-    file = _sent(_known(counts, content), folder)
+    known, file = _sent(_known(counts, content), folder)
     followed = _followed(placed, settings)
-    asked = sequences.sparkSession.read.parquet(folder).select(c.ITEM_IDX).join(followed, c.ITEM_IDX, "left")
+    asked = known.select(c.ITEM_IDX).join(followed, c.ITEM_IDX, "left")
     return asked.mapInArrow(partial(_successors, file=file, settings=settings), contract(c.ITEM_TRANSITIONS).schema)
 
 
@@ -66,13 +66,14 @@ def _known(counts: DataFrame, content: DataFrame) -> DataFrame:
     )
 
 
-def _sent(rows: DataFrame, folder: str) -> str:
-    """Write rows as one file, have Spark send it to every executor, and return the name that it has there."""
+def _sent(rows: DataFrame, folder: str) -> tuple[DataFrame, str]:
+    """Write rows as one file, and have Spark send it to every executor: the rows, and the name that the file has there."""
+    spark = rows.sparkSession
     rows.coalesce(1).write.mode("overwrite").parquet(folder)
-    context = rows.sparkSession.sparkContext
-    (written,) = rows.sparkSession.read.parquet(folder).inputFiles()
-    context.addFile(written)
-    return written.rpartition("/")[2]
+    written = spark.read.parquet(folder)
+    (file,) = written.inputFiles()
+    spark.sparkContext.addFile(file)
+    return written, file.rpartition("/")[2]
 
 
 def _followed(placed: DataFrame, settings: Transitions) -> DataFrame:

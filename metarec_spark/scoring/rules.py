@@ -6,9 +6,6 @@ Parquet files, which lasts as long as the lists are made. Lists bear no date: an
 
 from __future__ import annotations
 
-import shutil
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,12 +24,10 @@ from metarec_spark.job import Job, log
 from metarec_spark.scoring.offer import AT_MOST, CAP
 from metarec_spark.scoring.serving import Serving
 from metarec_spark.sections import ItemList
-from metarec_spark.storage import file_uri, local_path
+from metarec_spark.storage import local_path, scratch
 
 _KEY = [c.DOMAIN, c.ITEM_ID]
 _LIST = "list"
-_LONGEST_RUN = 2 * 86_400
-"""Seconds after which nobody makes lists by a folder of rules any more."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +59,12 @@ def written(job: Job, items_version: int, models: Sequence[Serving]) -> Iterator
     items = warehouse.read(c.ITEMS, items_version).select(c.ITEM_IDX, *_KEY)
     known = reduce(DataFrame.unionByName, [of.known(items) for of in models])
     groups = _groups(job, known)
-    folder = local_path(warehouse.path("_rules"))
-    for left in folder.glob("*"):  # by a run that was killed
-        if time.time() - left.stat().st_mtime > _LONGEST_RUN:
-            shutil.rmtree(left, ignore_errors=True)
-    folder /= uuid.uuid4().hex  # a name of its own: executors keep what they have read
-    try:
-        groups.write.parquet(file_uri(folder / c.GROUP))
+    with scratch(job.spark, warehouse.path("_rules")) as uri:
+        groups.write.parquet(f"{uri}/{c.GROUP}")
         version = _withhold(job, items, items_version, known) if listed else None
         withheld = warehouse.read(c.WITHHELD, version).select(c.ITEM_IDX) if listed else _none(job, "item_idx int")
-        withheld.write.parquet(file_uri(folder / c.WITHHELD))
-        yield Rules(folder, digest(job.spark.read.parquet(file_uri(folder / c.GROUP))), version)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        withheld.write.parquet(f"{uri}/{c.WITHHELD}")
+        yield Rules(local_path(uri), digest(job.spark.read.parquet(f"{uri}/{c.GROUP}")), version)
 
 
 def _withhold(job: Job, items: DataFrame, items_version: int, known: DataFrame) -> int:
