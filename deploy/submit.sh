@@ -33,6 +33,8 @@ except MetarecError as error:
     sys.exit(str(error))
 ') || exit 2
 
+# In local mode nothing listens beyond this machine: driver, its web page and block manager bind to what this says.
+[[ ${SPARK_MASTER:-local} != local* ]] || export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1}
 export JAVA_HOME=$java
 export SPARK_HOME=${SPARK_HOME:-$spark}
 export PYSPARK_PYTHON=${PYSPARK_PYTHON:-$python}

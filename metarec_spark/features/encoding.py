@@ -1,4 +1,4 @@
-"""Sequences as numbers: the arrays that a model reads, of one fixed length, oldest event first, padded at the end."""
+"""Sequences as numbers: the arrays that a model reads, oldest event first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GAP_BUCKETS = 32
 
 
 def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int) -> DataFrame:
-    """Replace the four sequence arrays by array<int> of ``max_length``, and add ``gap`` and ``length``.
+    """Replace the four sequence arrays by array<int> of at most ``max_length``, and add ``gap`` and ``length``.
 
     The newest ``max_length`` events with a known item are kept. ``domain`` holds positions in ``domains``; ``event_type``
     positions in ``event_types`` from 1, and 0 for a type that is not among them. ``gap`` is 0 for the first event, else
@@ -31,7 +31,7 @@ def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[s
     items
         Items that the model knows: those with an index below it.
     max_length
-        Length of the arrays.
+        Events that a model reads.
     """
     event = F.arrays_zip(c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
     known = F.filter(event, lambda e: (e[c.ITEM_IDX] < items) & (e[c.DOMAIN].isin(list(domains))))
@@ -41,13 +41,18 @@ def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[s
     frame = frame.withColumn("seconds", seconds)
     gap = F.transform("seconds", lambda s, i: F.when(i == 0, 0).otherwise(_bucket(s - F.get("seconds", i - 1))))
     arrays = {
-        c.ITEM_IDX: F.col(f"event.{c.ITEM_IDX}"),
+        c.ITEM_IDX: F.col(f"event.{c.ITEM_IDX}").cast("array<int>"),
         c.DOMAIN: F.transform(f"event.{c.DOMAIN}", lambda name: position(domains, name)),
         c.EVENT_TYPE: F.transform(f"event.{c.EVENT_TYPE}", lambda name: position(event_types, name) + 1),
         GAP: gap,
     }
-    padded = {name: _pad(array, max_length) for name, array in arrays.items()}
-    return frame.withColumns(padded).drop("event", "seconds", c.EVENT_TIME)
+    return frame.withColumns(arrays).drop("event", "seconds", c.EVENT_TIME)
+
+
+def padded(frame: DataFrame, max_length: int) -> DataFrame:
+    """The same arrays, all of ``max_length``: filled with 0 at the end."""
+    fill = F.array_repeat(F.lit(0), F.lit(max_length) - F.col(LENGTH))
+    return frame.withColumns({name: F.concat(name, fill) for name in ARRAYS})
 
 
 def _bucket(seconds: Column) -> Column:
@@ -57,8 +62,3 @@ def _bucket(seconds: Column) -> Column:
 def position(names: Sequence[str], name: Column) -> Column:
     """Place of a name in a list, from 0; -1 where it is not in it."""
     return (F.array_position(F.array(*[F.lit(known) for known in names]).cast("array<string>"), name) - 1).cast("int")
-
-
-def _pad(array: Column, length: int) -> Column:
-    padding = F.array_repeat(F.lit(0), F.lit(length) - F.size(array))
-    return F.concat(array.cast("array<int>"), padding)

@@ -22,6 +22,8 @@ from metarec_spark.scoring.offer import Offer
 from metarec_spark.scoring.ranking import seen_places
 from metarec_spark.scoring.topn import ExactIndex
 
+_USERS = 4096
+"""Who are scored at a time: memory grows with their events, and with what is added to their scores."""
 SCHEMA = "user_id string, domain string, items array<struct<item_id: string, score: float>>, kind string"
 _ITEMS = pa.list_(pa.struct([("item_id", pa.string()), ("score", pa.float32())]))
 _ARROW = pa.schema([("user_id", pa.string()), ("domain", pa.string()), ("items", _ITEMS), ("kind", pa.string())])
@@ -73,9 +75,7 @@ def score(batches: Iterator[pa.RecordBatch], task: Task, costs: Costs) -> Iterat
     ``wanted`` are the positions of the domains that are due, ``active`` of those in which the user has events.
     """
     with costs.of(WHOLE):
-        for batch in batches:
-            if not batch.num_rows:
-                continue
+        for batch in _parts(batches):
             held = served(task.model, task.newcomers, task.rules)
             contexts = contexts_of(batch)
             with costs.of(ENCODING):
@@ -86,6 +86,12 @@ def score(batches: Iterator[pa.RecordBatch], task: Task, costs: Costs) -> Iterat
             for domain in np.unique(pair_domain):
                 users = pair_user[pair_domain == domain]
                 yield _lists(batch, held, task, costs, int(domain), users, contexts, hidden, active[users, domain])
+
+
+def _parts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, _USERS):
+            yield batch.slice(start, _USERS)
 
 
 def _lists(batch, held, task, costs, domain, users, contexts, hidden, active) -> pa.RecordBatch:
@@ -133,8 +139,8 @@ def _lists(batch, held, task, costs, domain, users, contexts, hidden, active) ->
 
 def contexts_of(batch: pa.RecordBatch) -> Contexts:
     """The encoded sequences in a batch, packed."""
-    arrays = [batch[name].flatten().to_numpy().reshape(batch.num_rows, -1) for name in ARRAYS]
-    return Contexts.packed(arrays, batch[LENGTH].to_numpy())
+    arrays = [batch[name].flatten().to_numpy() for name in ARRAYS]
+    return Contexts(*(torch.from_numpy(array.astype(np.int64)) for array in (*arrays, batch[LENGTH].to_numpy())))
 
 
 def _seen(batch: pa.RecordBatch, task: Task, items: np.ndarray) -> sparse.csr_matrix:

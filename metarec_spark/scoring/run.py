@@ -21,8 +21,8 @@ from metarec_spark.scoring.costs import Costs
 from metarec_spark.scoring.rules import Rules
 from metarec_spark.scoring.serving import Serving, models_of_domains
 
-USERS_PER_TASK, PAIRS_PER_TASK = 5_000, 250_000_000
-"""Of a task, at most, about: the one bounds its encoding, the other its search."""
+USERS_PER_TASK, PAIRS_PER_TASK = 50_000, 2_500_000_000
+"""Of a task, at most, about: some seconds of encoding, and of search. A task costs a tenth of a second to begin."""
 _PINNED = (c.USER_SEQUENCES, c.EVENTS, c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS)
 
 
@@ -53,7 +53,7 @@ def recommend(job: Job) -> Result:
     pairs = sum(work.pairs_of.values())
     log.info("%.3g pairs of a user and an item in %.1f s; processor seconds of tasks: %s", pairs, seconds, spent)
     details = {"items": counts[2], "models": ids, "new_items": [of.came.count if of.came else 0 for of in models]}
-    details |= {"scored_users": work.users, "pairs": pairs, "processor_seconds": spent}
+    details |= {"scored_users": work.users, "pairs": pairs, "list_seconds": round(seconds, 1), "processor_seconds": spent}
     return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details=details)
 
 

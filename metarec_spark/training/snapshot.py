@@ -112,7 +112,8 @@ def training_sequences(
         As :func:`metarec_spark.features.encoding.encoded` takes them.
     """
     known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
-    return encoding.encoded(train_part(labelled), **known).where(F.col(encoding.LENGTH) > 1)
+    rows = encoding.encoded(train_part(labelled), **known).where(F.col(encoding.LENGTH) > 1)
+    return encoding.padded(rows, max_length)
 
 
 def episodes(sequences: DataFrame) -> DataFrame:
@@ -157,7 +158,7 @@ def held_pairs(
     by_hash = Window.partitionBy("target_domain").orderBy(F.xxhash64(c.USER_ID, "target_domain"), c.USER_ID)
     rows = encoding.encoded(rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most), **known)
     rows = rows.withColumn("target_domain", encoding.position(domains, F.col("target_domain")))
-    return rows.drop("split", "seen", "train_events")
+    return encoding.padded(rows, max_length).drop("split", "seen", "train_events")
 
 
 def spread(rows: DataFrame, files: int) -> DataFrame:

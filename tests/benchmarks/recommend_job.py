@@ -3,7 +3,8 @@
 python tests/benchmarks/recommend_job.py [--users 1000000] [--items 50000] [--changed 0.01] [--longest 15] [--out warehouse/job]
 
 Tables and a model with drawn parameters are written first: histories of 3 to --longest events, items with --successors successors.
-Each run is a process of its own, as `metarec recommend` on local[2]; its peak memory is that of its process tree, sampled.
+Each run is a process of its own, as `metarec recommend` on local[2]; its peak memory is that of its process tree, sampled. The
+kernel is the search alone, by two threads, of 16,384 of these users, with what is added to their scores and their seen items.
 The incremental run's table is compared with that of a full run.
 """
 
@@ -32,8 +33,12 @@ from metarec_spark.features.encoding import GAP_BUCKETS
 from metarec_spark.job import Job
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors
+from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel, Shape
+from metarec_spark.scoring.batch import contexts_of
+from metarec_spark.scoring.ranking import seen_places
+from metarec_spark.scoring.run import inputs
 from metarec_spark.scoring.topn import ExactIndex
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.session import session
@@ -41,47 +46,74 @@ from metarec_spark.storage import file_uri
 from metarec_spark.tables import Warehouse
 
 DAY, MODEL = date(2024, 1, 10), "generated"
-LONGEST = 50
+LONGEST, ASKED = 50, 16_384
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=50_000)
+    parser.add_argument("--changed", type=float, default=0.01, help="share of the users who have an event on the second day")
+    parser.add_argument("--out", type=Path, default=Path("warehouse/job"))
+    sizes(parser)
+    options = parser.parse_args()
+    out, given = options.out.absolute(), vars(options) | {"out": None}
+    prepared(out, given)
+    pairs = options.users * options.items
+    kernel = options.items / step(out, "kernel", given)["seconds_a_user"]
+    print(f"kernel alone, 2 threads: {kernel / 1e6:.0f} million pairs/s\n", flush=True)
+    print("| run | users scored | seconds | of them for lists | peak memory, GB | million pairs/s | of the kernel's |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+
+    def night(name: str, ds: date, pairs: int | None, *more: str) -> None:
+        ended = submitted(out, name, ds, *more)
+        said = ended.said
+        rate = f"{pairs / said['seconds'] / 1e6:.0f} | {pairs / said['seconds'] / kernel:.0%}" if pairs else " | "
+        cells = f"{name} | {said['scored_users']:,} | {said['seconds']} | {said['list_seconds']} | {ended.peak:.2f} | {rate}"
+        print(f"| {cells} | {said['processor_seconds']}", flush=True)
+
+    night("full", DAY, pairs)
+    step(out, "changed", given)
+    night("few changed", DAY + timedelta(days=1), None)
+    step(out, "kept", given)
+    night("full, the same day", DAY + timedelta(days=1), pairs, "--set", "recommend.mode=full")
+    differ = step(out, "compared", given)["rows"]
+    print(f"\nrows of the incremental run that the full run has not, and the reverse: {differ}")
+    sys.exit(any(differ))
+
+
+def sizes(parser: argparse.ArgumentParser) -> None:
+    """Options on what is generated, beside users and items."""
     parser.add_argument("--successors", type=int, default=20)
     parser.add_argument("--longest", type=int, default=15)
-    parser.add_argument("--changed", type=float, default=0.01, help="share of the users who have an event on the second day")
     parser.add_argument("--top-n", type=int, default=10)
     parser.add_argument("--dim", type=int, default=64)
-    parser.add_argument("--out", type=Path, default=Path("warehouse/job"))
-    options = parser.parse_args()
-    out = options.out.absolute()
+    parser.add_argument("--heavy", type=int, default=0, help="events of one more user; 0: there is no such user")
+
+
+def prepared(out: Path, given: dict) -> None:
+    """A folder with a configuration, tables and a model."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / "metarec.toml").write_text(
-        f"warehouse = {json.dumps(file_uri(out / 'tables'))}\n[recommend]\ntop_n = {options.top_n}\n"
+        f"warehouse = {json.dumps(file_uri(out / 'tables'))}\n[recommend]\ntop_n = {given['top_n']}\n"
         '[spark]\nmaster = "local[2]"\nconf = { "spark.driver.memory" = "4g" }\n',
         encoding="utf-8",
     )
-    step(out, "made", options)
-    pairs, kernel = options.users * options.items, of_kernel(options)
-    print(f"kernel alone, 2 threads: {kernel / 1e6:.0f} million pairs/s", flush=True)
-    print(
-        "| run | users scored | seconds | peak memory, GB | million pairs/s | of the kernel's |\n|---|---|---|---|---|---|",
-        flush=True,
-    )
-    night(out, "full", DAY, pairs, kernel)
-    step(out, "changed", options)
-    night(out, "few changed", DAY + timedelta(days=1), None, kernel)
-    step(out, "kept", options)
-    night(out, "full, the same day", DAY + timedelta(days=1), pairs, kernel, "--set", "recommend.mode=full")
-    step(out, "compared", options)
+    step(out, "made", given)
 
 
-def step(out: Path, name: str, options: argparse.Namespace) -> None:
-    """Part of the benchmark's own work, in a process with Spark that ends before a run is timed."""
-    given = {of: getattr(options, of) for of in ("users", "items", "successors", "longest", "changed", "dim")}
-    subprocess.run([sys.executable, __file__, name, str(out), json.dumps(given)], check=True)
+def step(out: Path, name: str, given: dict) -> dict:
+    """Part of the benchmark's own work, in a process with Spark that ends before a run is timed; what it says."""
+    ended = subprocess.run([sys.executable, __file__, name, str(out), json.dumps(given)], check=True, stdout=subprocess.PIPE)
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def submitted(out: Path, name: str, ds: date, *more: str, **environment: str) -> processes.Ended:
+    """Run recommend through spark-submit."""
+    command = ["deploy/submit.sh", "recommend_batch", "--config", out / "metarec.toml", "--ds", ds.isoformat(), *more]
+    environment = {"SPARK_MASTER": "local[2]", "OMP_NUM_THREADS": "1"} | environment
+    return processes.run(command, out / f"{name}.log", **environment)
 
 
 def opened(out: Path) -> Job:
@@ -90,13 +122,25 @@ def opened(out: Path) -> Job:
     return Job("benchmark", made, DAY, spark, Warehouse(spark, made.warehouse))
 
 
-def made(out: Path, of: dict) -> None:
+def made(job: Job, out: Path, of: dict) -> dict:
     """Tables and a model."""
-    job = opened(out)
-    for name in (c.EVENTS, c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS):
+    for name in (c.EVENTS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS):
         job.warehouse.ensure(name)
+    day = F.lit(DAY - timedelta(days=1))
+    items = job.spark.range(of["items"]).select(
+        *[
+            F.col("id").cast("int").alias(c.ITEM_IDX),
+            F.lit("shop").alias(c.DOMAIN),
+            F.format_string("i%d", "id").alias(c.ITEM_ID),
+        ],
+        *[F.lit(1).cast("long").alias("events"), day.alias("first_day"), day.alias("last_day")],
+    )
+    job.warehouse.replace_all(c.ITEMS, items, job.commit())
     length = F.lit(3) + (F.rand(1) * (of["longest"] - 2)).cast("int")
     users = job.spark.range(of["users"]).select(F.format_string("u%08d", "id").alias(c.USER_ID), length.alias("n"), "id")
+    if of["heavy"]:
+        one = job.spark.range(of["users"], of["users"] + 1)
+        users = users.unionByName(one.select(F.lit("u-heavy").alias(c.USER_ID), F.lit(of["heavy"]).alias("n"), "id"))
     item = F.transform(F.sequence(F.lit(1), "n"), lambda k: F.pmod(F.xxhash64("id", k), F.lit(of["items"])).cast("int"))
     job.warehouse.replace_all(c.USER_SEQUENCES, rows(users.withColumn(c.ITEM_IDX, item)), job.commit())
     folder = out / "tables" / "_models" / MODEL
@@ -113,16 +157,20 @@ def made(out: Path, of: dict) -> None:
     }
     record |= {"status": "approved", "reason": None, "path": file_uri(folder), "code_version": "benchmark"}
     job.warehouse.merge_records(c.MODELS, [record], job.commit())
+    return {}
 
 
 def rows(users: DataFrame) -> DataFrame:
-    """Rows of ``user_sequences``, from users and their items: an event an hour."""
+    """Rows of ``user_sequences``, from users and their items: an event an hour, of which the newest are kept."""
+    users = users.withColumns(
+        {"seen_items": F.array_sort(F.array_distinct(c.ITEM_IDX)), "events": F.size(c.ITEM_IDX).cast("long")}
+    )
+    users = users.withColumn(c.ITEM_IDX, F.slice(c.ITEM_IDX, F.greatest(F.lit(1), F.size(c.ITEM_IDX) - LONGEST + 1), LONGEST))
     time = F.transform(c.ITEM_IDX, lambda _, k: F.timestamp_seconds(F.lit(1_704_000_000) + 3600 * k))
     alike = {
         name: F.array_repeat(F.lit(value), F.size(c.ITEM_IDX)) for name, value in ((c.DOMAIN, "shop"), (c.EVENT_TYPE, "view"))
     }
-    known = {"seen_items": F.array_sort(F.array_distinct(c.ITEM_IDX)), "active_domains": F.array(F.lit("shop"))}
-    found = users.withColumns({**alike, c.EVENT_TIME: time, **known, "events": F.size(c.ITEM_IDX).cast("long")})
+    found = users.withColumns({**alike, c.EVENT_TIME: time, "active_domains": F.array(F.lit("shop"))})
     return found.select(c.USER_ID, c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME, "seen_items", "active_domains", "events")
 
 
@@ -158,59 +206,53 @@ def model(folder: Path, of: dict) -> None:
     bundle.save(folder, manifest, network, catalogue, pa.chunked_array([[f"i{i}" for i in range(items)]]))
 
 
-def changed(out: Path, of: dict) -> None:
+def changed(job: Job, out: Path, of: dict) -> dict:
     """Some users have one more event."""
-    job = opened(out)
     users = job.warehouse.read(c.USER_SEQUENCES).where(F.rand(2) < of["changed"]).select(c.USER_ID, c.ITEM_IDX)
-    more = F.slice(F.concat(c.ITEM_IDX, F.array((F.rand(3) * of["items"]).cast("int"))), -LONGEST, LONGEST)
-    more = F.when(F.size(c.ITEM_IDX) < LONGEST, F.concat(c.ITEM_IDX, F.array((F.rand(3) * of["items"]).cast("int")))).otherwise(
-        more
-    )
+    more = F.concat(c.ITEM_IDX, F.array((F.rand(3) * of["items"]).cast("int")))
     job.warehouse.merge(c.USER_SEQUENCES, rows(users.withColumn(c.ITEM_IDX, more)).persist(), job.commit())
+    return {}
 
 
-def kept(out: Path, of: dict) -> None:
-    opened(out).warehouse.read(c.RECOMMENDATIONS).write.mode("overwrite").parquet(file_uri(out / "incremental"))
-
-
-def compared(out: Path, of: dict) -> None:
-    """Stop where the full run's table is another."""
-    job = opened(out)
-    one, other = job.spark.read.parquet(file_uri(out / "incremental")), job.warehouse.read(c.RECOMMENDATIONS)
-    differ = [one.exceptAll(other.select(*one.columns)).count(), other.select(*one.columns).exceptAll(one).count()]
-    print(f"rows of the incremental run that the full run has not, and the reverse: {differ[0]}, {differ[1]}")
-    if any(differ):
-        sys.exit(1)
-
-
-def night(out: Path, name: str, ds: date, pairs: int | None, kernel: float, *more: str) -> None:
-    """Run recommend through spark-submit, and print a line."""
-    command = ["deploy/submit.sh", "recommend_batch", "--config", out / "metarec.toml", "--ds", ds.isoformat(), *more]
-    ended = processes.run(command, out / f"{name}.log", SPARK_MASTER="local[2]", OMP_NUM_THREADS="1")
-    said = ended.said
-    rate = f"{pairs / said['seconds'] / 1e6:.0f} | {pairs / said['seconds'] / kernel:.0%}" if pairs else " | "
-    print(f"| {name} | {said['scored_users']} | {said['seconds']} | {ended.peak:.2f} | {rate} |", flush=True)
-
-
-def of_kernel(options: argparse.Namespace) -> float:
-    """Pairs a second of searches alone, on as long histories."""
-    random = np.random.default_rng(0)
-    users, items = (random.standard_normal((n, options.dim)).astype(np.float32) for n in (8_192, options.items))
-    length = random.integers(3, options.longest + 1, len(users))
-    row = np.repeat(np.arange(len(users)), length)
-    seen = sparse.csr_matrix(
-        (np.ones(len(row), np.float32), (row, random.integers(0, options.items, len(row)))), (len(users), len(items))
-    )
+def kernel(job: Job, out: Path, of: dict) -> dict:
+    """Seconds that the search of some of the users takes."""
     torch.set_num_threads(1)
-    index = ExactIndex(items)
-    index.search(users[:256], options.top_n, seen[:256])
-    start = time.perf_counter()
-    index.search(users, options.top_n, seen, threads=2)
-    return len(users) * len(items) / (time.perf_counter() - start)
+    held = bundle.load(out / "tables" / "_models" / MODEL)
+    scorer = Scorer(held)
+    users = inputs(job.warehouse.read(c.USER_SEQUENCES), held.manifest, ["shop"], None, everywhere=False).limit(ASKED)
+    (batch,) = users.toArrow().combine_chunks().to_batches()
+    contexts = contexts_of(batch)
+    hidden = scorer.hidden(contexts)
+    vectors, index = scorer.user_vectors(hidden, 0).numpy(), ExactIndex(scorer.item_vectors(0).numpy())
+    additions = scorer.additions(contexts, hidden, 0)
+    lists = batch["seen_items"]
+    row, place = seen_places(scorer.catalogue.of_domain[0], lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
+    seen = sparse.csr_matrix((np.ones(len(row), np.float32), (row, place)), additions.shape)
+    index.search(vectors[:256], of["top_n"], seen[:256], additions[:256])
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        index.search(vectors, of["top_n"], seen, additions, threads=2)
+        taken.append(time.perf_counter() - start)
+    return {"seconds_a_user": sorted(taken)[1] / len(vectors)}
 
+
+def kept(job: Job, out: Path, of: dict) -> dict:
+    job.warehouse.read(c.RECOMMENDATIONS).write.mode("overwrite").parquet(file_uri(out / "incremental"))
+    return {}
+
+
+def compared(job: Job, out: Path, of: dict) -> dict:
+    one, other = job.spark.read.parquet(file_uri(out / "incremental")), job.warehouse.read(c.RECOMMENDATIONS)
+    other = other.select(*one.columns)
+    return {"rows": [one.exceptAll(other).count(), other.exceptAll(one).count()]}
+
+
+STEPS = {of.__name__: of for of in (made, changed, kernel, kept, compared)}
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3 and sys.argv[1] in ("made", "changed", "kept", "compared"):
-        globals()[sys.argv[1]](Path(sys.argv[2]), json.loads(sys.argv[3]))
+    if len(sys.argv) == 4 and sys.argv[1] in STEPS:
+        folder = Path(sys.argv[2])
+        print(json.dumps(STEPS[sys.argv[1]](opened(folder), folder, json.loads(sys.argv[3]))))
     else:
         main()

@@ -1,4 +1,4 @@
-"""Sequences as arrays of one length."""
+"""Sequences as numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from features.factories import sequence_rows
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
-from metarec_spark.features.encoding import ARRAYS, encoded
+from metarec_spark.features.encoding import ARRAYS, encoded, padded
 
 DOMAINS = ["shop", "news"]
 TIMES = ["00:00:00", "00:00:00", "00:00:01", "00:00:04", "01:00:04"]
@@ -32,10 +32,18 @@ def rows(spark: SparkSession) -> dict[str, Row]:
     return {row.user_id: row for row in found.collect()}
 
 
-def test_short_sequences_are_padded_at_the_end(rows: dict[str, Row]):
+def test_arrays_are_as_long_as_their_sequence(rows: dict[str, Row]):
     row = rows["short"]
-    assert (row.length, row.item_idx, row.domain) == (2, [3, 0, 0, 0], [1, 0, 0, 0])
-    assert (row.event_type, row.gap) == ([2, 2, 0, 0], [0, 6, 0, 0])
+    assert (row.length, row.item_idx, row.domain) == (2, [3, 0], [1, 0])
+    assert (row.event_type, row.gap) == ([2, 2], [0, 6])
+
+
+def test_padding_fills_short_sequences_at_the_end(spark: SparkSession):
+    frame = sequence_rows(spark, short=[(3, "news"), (0, "shop")], nothing=[(5, "shop")])
+    known = encoded(frame, domains=DOMAINS, event_types=[], items=5, max_length=4)
+    found = {row.user_id: row for row in padded(known, 4).collect()}
+    assert (found["short"].length, found["short"].item_idx, found["short"].domain) == (2, [3, 0, 0, 0], [1, 0, 0, 0])
+    assert [found["nothing"][name] for name in ARRAYS] == [[0] * 4] * 4
 
 
 def test_the_newest_events_are_kept(rows: dict[str, Row]):
@@ -53,22 +61,22 @@ def test_events_of_one_instant_have_the_smallest_gap(spark: SparkSession):
 
 
 def test_the_longest_gap_has_the_last_bucket(rows: dict[str, Row]):
-    assert rows["ages"].gap == [0, 31, 0, 0]
+    assert rows["ages"].gap == [0, 31]
 
 
 def test_events_with_unknown_items_or_domains_are_left_out(rows: dict[str, Row]):
     row = rows["unknown"]
-    assert (row.length, row.item_idx, row.domain) == (3, [1, 2, 0, 0], [0, 1, 0, 0])
-    assert row.gap == [0, 8, 6, 0], "a gap is to the event that was kept before"
+    assert (row.length, row.item_idx, row.domain) == (3, [1, 2, 0], [0, 1, 0])
+    assert row.gap == [0, 8, 6], "a gap is to the event that was kept before"
 
 
 def test_unknown_types_are_0_and_known_ones_count_from_1(rows: dict[str, Row]):
-    assert rows["unknown"].event_type == [0, 1, 2, 0]
+    assert rows["unknown"].event_type == [0, 1, 2]
 
 
 def test_a_user_of_unknown_items_only_has_an_empty_sequence(rows: dict[str, Row]):
     row = rows["nothing"]
-    assert (row.length, row.item_idx, row.domain, row.event_type, row.gap) == (0, *[[0] * 4] * 4)
+    assert (row.length, row.item_idx, row.domain, row.event_type, row.gap) == (0, *[[]] * 4)
 
 
 def test_other_columns_stay(rows: dict[str, Row]):

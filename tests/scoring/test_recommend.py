@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import urlparse
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 from training.warehouses import DAY, NEXT, copied, job_at, rows_of, stages
@@ -13,7 +14,9 @@ from training.warehouses import DAY, NEXT, copied, job_at, rows_of, stages
 from metarec_spark.errors import ModelRejected
 from metarec_spark.model import bundle
 from metarec_spark.model.scorer import Scorer
+from metarec_spark.scoring import batch
 from metarec_spark.scoring.batch import contexts_of
+from metarec_spark.scoring.costs import Costs
 from metarec_spark.scoring.run import inputs, recommend
 
 KNOWN = {"books": {f"b{i}" for i in range(10)}, "films": {f"f{i}" for i in range(10)}}
@@ -88,16 +91,32 @@ def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_len
     model = bundle.load(Path(urlparse(job.warehouse.read("models").first()["path"]).path))
     users = inputs(job.warehouse.read("user_sequences"), model.manifest, model.domains, None, everywhere=True)
     cold = [user for user, domain in seen if domain == "books" and (user, "films") not in seen and user != "new"]
-    batch = users.where(F.col("user_id").isin(cold)).toArrow().combine_chunks().to_batches()[0]
-    scorer, context = Scorer(model), contexts_of(batch)
+    (of_cold,) = users.where(F.col("user_id").isin(cold)).toArrow().combine_chunks().to_batches()
+    scorer, context = Scorer(model), contexts_of(of_cold)
     assert (context.domain == 0).all(), "books alone"
     base = scorer.base(scorer.hidden(context), 1)
     assert scorer.transfer(context, 1).sum(1).min() > 0, "books lend to films"
     names = [model.item_ids()[int(item)].as_py() for item in model.catalogue.of_domain[1]]
-    for user, scores in zip(batch["user_id"].to_pylist(), scorer.fused(base, context, 1).tolist(), strict=True):
+    for user, scores in zip(of_cold["user_id"].to_pylist(), scorer.fused(base, context, 1).tolist(), strict=True):
         assert found[user, "films"]["kind"] == "cold"
         shown = {item["item_id"]: item["score"] for item in found[user, "films"]["items"]}
         assert shown == pytest.approx(dict(zip(names, scores, strict=True)), abs=1e-4)
+
+
+def test_lists_do_not_depend_on_who_is_scored_at_a_time(spark, folder, monkeypatch):
+    job = job_at(spark, folder, "recommend", NEXT)
+    model = Path(urlparse(job.warehouse.read("models").first()["path"]).path)
+    made = bundle.load(model)
+    users = inputs(job.warehouse.read("user_sequences"), made.manifest, made.domains, None, everywhere=True).toArrow()
+    (users,), found = users.combine_chunks().to_batches(), []
+    for at_a_time in (len(users), 7):
+        monkeypatch.setattr(batch, "_USERS", at_a_time)
+        rows = pa.Table.from_batches(batch.score(iter([users]), batch.Task(str(model), 5, True), Costs(spark.sparkContext)))
+        found.append(rows.sort_by([("user_id", "ascending"), ("domain", "ascending")]).to_pylist())
+    whole, parts = found
+    assert len(parts) == 2 * len(users) > 14
+    ids = [[item["item_id"] for item in row["items"]] for row in whole]
+    assert ids == [[item["item_id"] for item in row["items"]] for row in parts]
 
 
 def test_a_run_says_how_many_pairs_it_ranked_and_where_the_time_went(spark, folder, seen):

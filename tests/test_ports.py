@@ -1,0 +1,46 @@
+"""What a run on one machine listens on: Spark's own ports, on the loopback address alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+from pyspark.sql import SparkSession
+
+from metarec_spark.storage import file_uri
+
+ROOT = Path(__file__).parent.parent
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def listening(process: psutil.Process) -> set[str]:
+    """Addresses on which a process and all that it started listen."""
+    found = set()
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            found |= {at.laddr.ip for at in one.net_connections("inet") if at.status == psutil.CONN_LISTEN}
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_a_local_session_listens_on_loopback_alone(spark: SparkSession):
+    assert spark.range(1).count() == 1
+    assert set() < listening(psutil.Process()) <= LOOPBACK
+
+
+def test_a_submitted_local_job_listens_on_loopback_alone(tmp_path: Path):
+    config = tmp_path / "metarec.toml"
+    config.write_text(f"warehouse = {json.dumps(file_uri(tmp_path / 'tables'))}\n", encoding="utf-8")
+    command = [ROOT / "deploy" / "submit.sh", "evaluate_model", "--config", config, "--ds", "2024-01-10"]
+    found: set[str] = set()
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log)
+        while running.poll() is None:
+            found |= listening(psutil.Process(running.pid))
+            time.sleep(0.2)
+    assert running.returncode == 3, (tmp_path / "log").read_text()
+    assert set() < found <= LOOPBACK
