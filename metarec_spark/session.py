@@ -11,12 +11,13 @@ from metarec_spark.config import Config
 from metarec_spark.jars import cache_folder, ensure_jars
 from metarec_spark.java import ensure_java
 
-# What every session needs for the tables to mean the same everywhere.
+# What every session needs for the tables to mean the same everywhere, and for Python to take them in bounded pieces.
 REQUIRED = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "64m",
 }
 
 # Defaults of a local session; [spark.conf] overrides them.
