@@ -29,6 +29,8 @@ from metarec_spark.sections import Features, fingerprint
 from metarec_spark.storage import file_uri, scratch
 
 _FIRST_DAY = date(1970, 1, 1)
+_SHARES = 2
+"""Tasks that judge and write a day, and so files of it, where there are days enough for all cores."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ def _events(job: Job, first: date) -> Kept:
     config, spark, now = job.config, job.spark, datetime.now(UTC)
     opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
     rows = reduce(DataFrame.unionByName, [cleaning.within_reach(rows, first, job.ds, config.features, now) for rows in opened])
-    judged = cleaning.of_days(cleaning.judge(rows, config.features, now), first, job.ds).persist(StorageLevel.DISK_ONLY)
+    shares = max(_SHARES, spark.sparkContext.defaultParallelism // ((job.ds - first).days + 1))
+    judged = cleaning.judge(rows, config.features, now, shares)
+    judged = cleaning.of_days(judged, first, job.ds).persist(StorageLevel.DISK_ONLY)
     found = quality.counted(judged).persist()
     try:
         counts = {row[0]: row[1] for row in found.groupBy(quality.OUTCOME).agg(F.sum(quality.ROWS)).toLocalIterator()}
@@ -129,8 +133,7 @@ def _events(job: Job, first: date) -> Kept:
             raise DataError(f"no event on or before {job.ds} in any source: {_why_none(opened, kept)}")
         quality.check(_with_days_before(job, found, first), job.ds, config.quality)
         commit = job.commit(settings=_cleaning_settings(job))
-        events = cleaning.accepted(judged).repartition(c.EVENT_DATE).sortWithinPartitions(c.EVENT_DATE, c.USER_ID, c.EVENT_TIME)
-        rejected = cleaning.rejected(judged).repartition(cleaning.DAY)
+        rejected, events = cleaning.rejected(judged), cleaning.accepted(judged)
         # Events last: the next run goes on from their commit, and so makes up for a run that was killed before it.
         job.warehouse.replace_days(c.REJECTED_EVENTS, rejected, cleaning.DAY, first, job.ds, commit, undated=True)
         job.warehouse.replace_days(c.QUALITY, found, cleaning.DAY, first, job.ds, commit, undated=True)
