@@ -11,12 +11,13 @@ from metarec_spark.config import Config
 from metarec_spark.jars import cache_folder, ensure_jars
 from metarec_spark.java import ensure_java
 
-# What every session needs for the tables to mean the same everywhere.
+# What every session needs for the tables to mean the same everywhere, and for Python to take them in bounded pieces.
 REQUIRED = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "64m",
 }
 
 # Defaults of a local session; [spark.conf] overrides them.
@@ -26,6 +27,8 @@ LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "8",
+    # Joined to partitions of 64 MB at most, so that their number follows the data.
+    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "256",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
     "spark.driver.memory": "4g",

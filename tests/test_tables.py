@@ -111,6 +111,26 @@ def test_merging_updates_inserts_deletes_and_reports_the_difference(spark: Spark
     assert spark.conf.get("spark.databricks.delta.commitInfo.userMetadata", None) is None
 
 
+def test_the_first_merge_looks_for_nothing(spark: SparkSession, warehouse: Warehouse):
+    rows = items(spark, (0, 1), (1, 1), gone="item_idx = 1")
+    warehouse.merge("items", rows, COMMIT, delete="gone")
+    assert held(warehouse, "items", "item_idx") == [(0,)]
+    assert warehouse.last_commit("items", "extract")["inputs"] == {"events": 3}
+    assert [(row[0], row[1]) for row in warehouse.changes("items", 0, 1).select("_change_type", "item_idx").collect()] == [
+        ("insert", 0)
+    ]
+    newest = DeltaTable.forPath(spark, warehouse.path("items")).history(1).first()
+    assert (newest.version, newest.operation) == (1, "WRITE")
+
+
+def test_a_version_of_another_process_is_seen(spark: SparkSession, warehouse: Warehouse):
+    warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
+    assert warehouse.version("items") == 1
+    log = Path(warehouse.path("items").removeprefix("file:")) / "_delta_log"
+    (log / f"{2:020}.json").write_text('{"commitInfo":{"timestamp":0,"operation":"WRITE","operationParameters":{}}}\n')
+    assert warehouse.version("items") == 2
+
+
 def test_changes_that_can_no_longer_be_read_are_none(spark: SparkSession, warehouse: Warehouse):
     warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
     warehouse.replace_all("items", items(spark, (0, 2)), COMMIT)

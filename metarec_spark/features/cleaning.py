@@ -15,7 +15,7 @@ DAY = "day"
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME)
 
 
-def judge(rows: DataFrame, settings: Features, now: datetime) -> DataFrame:
+def judge(rows: DataFrame, settings: Features, now: datetime, shares: int = 1) -> DataFrame:
     """Add ``reason`` (null for an event) and ``day`` (the day that a row counts for) to the rows of all sources.
 
     A row counts for the UTC day of its event; where that is unusable, for the day on which it arrived; where that is
@@ -29,6 +29,12 @@ def judge(rows: DataFrame, settings: Features, now: datetime) -> DataFrame:
         Limits and known event types.
     now
         Times after it are in the future, where a source has no arrival day; with its time zone.
+    shares
+        Tasks among which the rows of a day are divided, at most; a task has them in the order of their days.
+
+    Notes
+    -----
+    Executor memory does not grow: a task sorts, and looks at a user's hour, on disk where memory is short.
     """
     late = F.date_sub(F.col(ARRIVAL), settings.late_days)
     event_day = F.to_date(c.EVENT_TIME)
@@ -45,19 +51,22 @@ def judge(rows: DataFrame, settings: Features, now: datetime) -> DataFrame:
     misplaced = F.coalesce(in_future, F.lit(True)) | F.coalesce(event_day < late, F.lit(False))
     day = F.when(misplaced, F.col(ARRIVAL)).otherwise(event_day)
     judged = rows.withColumn(c.REASON, first_reason).withColumn(DAY, day)
-    # Rejected rows are set apart by their own contents, so that no shuffle partition receives all null keys.
-    bucket = F.when(F.col(c.REASON).isNull(), F.xxhash64(c.USER_ID)).otherwise(F.xxhash64(c.ITEM_ID, TIME_TEXT, c.USER_ID))
+    # Rejected rows are set apart by their own contents, so that no task receives all null keys.
+    of_contents = F.xxhash64(c.ITEM_ID, c.EVENT_TIME, TIME_TEXT, c.USER_ID)
+    bucket = F.when(F.col(c.REASON).isNull(), F.xxhash64(c.USER_ID)).otherwise(of_contents)
     judged = judged.withColumn("bucket", bucket).withColumn("hour", F.date_trunc("hour", c.EVENT_TIME))
-    together = ["bucket", "hour"]
-    judged = judged.repartition(*together)
-    same = Window.partitionBy(*together, c.REASON, *_KEY).orderBy(c.SOURCE, c.VALUE, TIME_TEXT)
+    judged = judged.withColumn("share", F.pmod("bucket", F.lit(shares)))
+    # One shuffle and one sort for both windows, and for the tables that are written by day.
+    judged = judged.repartition(DAY, "share")
+    together = [DAY, "share", "bucket", "hour", c.USER_ID]
+    same = Window.partitionBy(*together, c.REASON, *_KEY[1:]).orderBy(c.SOURCE, c.VALUE, TIME_TEXT)
     judged = judged.withColumn("copy", F.row_number().over(same))
     judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("copy") > 1, "duplicate")))
-    hourly = Window.partitionBy(*together, c.USER_ID)
+    hourly = Window.partitionBy(*together)
     busy = F.count(F.when(F.col(c.REASON).isNull(), 1)).over(hourly) > settings.max_events_per_hour
     judged = judged.withColumn("busy", busy)
     judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("busy"), "bot")))
-    return judged.drop("bucket", "hour", "copy", "busy")
+    return judged.drop("bucket", "hour", "share", "copy", "busy")
 
 
 def of_days(judged: DataFrame, first: date, last: date) -> DataFrame:
@@ -85,8 +94,9 @@ def accepted(judged: DataFrame) -> DataFrame:
 
 def rejected(judged: DataFrame) -> DataFrame:
     """The rows that are not, as the table ``rejected_events`` has them."""
+    time = F.coalesce(TIME_TEXT, F.col(c.EVENT_TIME).cast("string")).alias(c.EVENT_TIME)
     return judged.where(F.col(c.REASON).isNotNull()).select(
-        *[c.SOURCE, DAY, c.REASON, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE], F.col(TIME_TEXT).alias(c.EVENT_TIME), c.VALUE
+        *[c.SOURCE, DAY, c.REASON, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE], time, c.VALUE
     )
 
 

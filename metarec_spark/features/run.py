@@ -6,6 +6,8 @@ from the version that it was last made from, so a run that was killed between tw
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
@@ -19,16 +21,19 @@ from metarec_spark import columns as c
 from metarec_spark.contracts import conform
 from metarec_spark.errors import DataError
 from metarec_spark.features import cleaning, quality, sources
+from metarec_spark.features.changes import losing, net
 from metarec_spark.features.content import content, usable
-from metarec_spark.features.sequences import as_of, newer_than, sequences, touched_items, touched_users
+from metarec_spark.features.sequences import as_of, extended, newer_than, sequences
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
-from metarec_spark.features.vocabulary import counted, updated
+from metarec_spark.features.vocabulary import counted, recounted, updated
 from metarec_spark.job import Job, Result, log
 from metarec_spark.sections import Features, fingerprint
 from metarec_spark.storage import file_uri, scratch
 
 _FIRST_DAY = date(1970, 1, 1)
+_SHARES = 2
+"""Tasks that judge and write a day, and so files of it, where there are days enough for all cores."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,9 @@ def _events(job: Job, first: date) -> Kept:
     config, spark, now = job.config, job.spark, datetime.now(UTC)
     opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
     rows = reduce(DataFrame.unionByName, [cleaning.within_reach(rows, first, job.ds, config.features, now) for rows in opened])
-    judged = cleaning.of_days(cleaning.judge(rows, config.features, now), first, job.ds).persist(StorageLevel.DISK_ONLY)
+    shares = max(_SHARES, spark.sparkContext.defaultParallelism // ((job.ds - first).days + 1))
+    judged = cleaning.judge(rows, config.features, now, shares)
+    judged = cleaning.of_days(judged, first, job.ds).persist(StorageLevel.DISK_ONLY)
     found = quality.counted(judged).persist()
     try:
         counts = {row[0]: row[1] for row in found.groupBy(quality.OUTCOME).agg(F.sum(quality.ROWS)).toLocalIterator()}
@@ -129,8 +136,7 @@ def _events(job: Job, first: date) -> Kept:
             raise DataError(f"no event on or before {job.ds} in any source: {_why_none(opened, kept)}")
         quality.check(_with_days_before(job, found, first), job.ds, config.quality)
         commit = job.commit(settings=_cleaning_settings(job))
-        events = cleaning.accepted(judged).repartition(c.EVENT_DATE).sortWithinPartitions(c.EVENT_DATE, c.USER_ID, c.EVENT_TIME)
-        rejected = cleaning.rejected(judged).repartition(cleaning.DAY)
+        rejected, events = cleaning.rejected(judged), cleaning.accepted(judged)
         # Events last: the next run goes on from their commit, and so makes up for a run that was killed before it.
         job.warehouse.replace_days(c.REJECTED_EVENTS, rejected, cleaning.DAY, first, job.ds, commit, undated=True)
         job.warehouse.replace_days(c.QUALITY, found, cleaning.DAY, first, job.ds, commit, undated=True)
@@ -177,41 +183,43 @@ def _information(job: Job) -> tuple[DataFrame | None, int]:
 
 
 def _items(job: Job, events_version: int, information: DataFrame | None) -> None:
-    warehouse = job.warehouse
+    warehouse, key = job.warehouse, [c.DOMAIN, c.ITEM_ID]
     warehouse.ensure(c.ITEMS)
-    changes = _changes(job, c.ITEMS, events_version)
-    events = warehouse.read(c.EVENTS, events_version)
-    if changes is None:
-        known = counted(events)
-    else:
-        touched = touched_items(changes)
-        of_touched = counted(events.join(touched, [c.DOMAIN, c.ITEM_ID], "left_semi"))
-        known = touched.join(of_touched, [c.DOMAIN, c.ITEM_ID], "left").na.fill(0, ["events"])
-    items = warehouse.read(c.ITEMS)
-    if information is not None:
-        unseen = information.select(c.DOMAIN, c.ITEM_ID).join(items, [c.DOMAIN, c.ITEM_ID], "left_anti")
-        unseen = unseen.join(known, [c.DOMAIN, c.ITEM_ID], "left_anti")
-        none = F.lit(None).cast("date")
-        known = known.unionByName(unseen.withColumns({"events": F.lit(0).cast("long"), "first_day": none, "last_day": none}))
-    newest = items.agg(F.max(c.ITEM_IDX)).first()[0]
-    first_free = 0 if newest is None else newest + 1
-    warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: events_version}))
+    events, items = warehouse.read(c.EVENTS, events_version), warehouse.read(c.ITEMS)
+    with _difference(job, c.ITEMS, events_version) as difference:
+        if difference is None:
+            known = counted(events)
+        else:
+            lost = losing(difference, *key)
+            known = recounted(items, difference.join(lost, key, "left_anti"))
+            if not lost.isEmpty():
+                again = counted(events.join(lost, key, "left_semi"))
+                known = known.unionByName(lost.join(again, key, "left").na.fill(0, ["events"]))
+        if information is not None:
+            unseen = information.select(*key).join(items, key, "left_anti").join(known, key, "left_anti")
+            none = F.lit(None).cast("date")
+            known = known.unionByName(unseen.withColumns({"events": F.lit(0).cast("long"), "first_day": none, "last_day": none}))
+        newest = items.agg(F.max(c.ITEM_IDX)).first()[0]
+        first_free = 0 if newest is None else newest + 1
+        warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: events_version}))
 
 
 def _sequences(job: Job, events_version: int) -> None:
-    warehouse, features = job.warehouse, job.config.features
-    settings = fingerprint(features.max_length)
-    changes = _changes(job, c.USER_SEQUENCES, events_version, settings)
+    warehouse, max_length = job.warehouse, job.config.features.max_length
+    settings = fingerprint(max_length)
     events, items = warehouse.read(c.EVENTS, events_version), warehouse.read(c.ITEMS)
     commit = job.commit(inputs={c.EVENTS: events_version}, settings=settings)
-    if changes is None:
-        rows = sequences(events, items, features.max_length)
-        warehouse.replace_all(c.USER_SEQUENCES, rows, commit)
-        return
-    users = touched_users(changes)
-    rows = sequences(events.join(users, c.USER_ID, "left_semi"), items, features.max_length)
-    rows = users.join(rows, c.USER_ID, "left").withColumn("gone", F.col("events").isNull())
-    warehouse.merge(c.USER_SEQUENCES, rows, commit, delete="gone")
+    with _difference(job, c.USER_SEQUENCES, events_version, settings) as difference:
+        if difference is None:
+            warehouse.replace_all(c.USER_SEQUENCES, sequences(events, items, max_length), commit)
+            return
+        lost = losing(difference, c.USER_ID)
+        added = difference.join(lost, c.USER_ID, "left_anti")
+        rows = extended(warehouse.read(c.USER_SEQUENCES), added, items, max_length)
+        if not lost.isEmpty():
+            again = sequences(events.join(lost, c.USER_ID, "left_semi"), items, max_length)
+            rows = rows.unionByName(lost.join(again, c.USER_ID, "left"))
+        warehouse.merge(c.USER_SEQUENCES, rows.withColumn("gone", F.col("events").isNull()), commit, delete="gone")
 
 
 def _transitions(job: Job) -> None:
@@ -246,12 +254,24 @@ def _content(job: Job, information: DataFrame | None) -> None:
     job.warehouse.merge(c.ITEM_CONTENT, changed, job.commit(inputs={c.ITEMS: job.warehouse.version(c.ITEMS)}))
 
 
-def _changes(job: Job, name: str, events_version: int, settings: str | None = None) -> DataFrame | None:
-    """Changes of ``events`` since a table was last made from it; None where it must be made from the whole."""
-    said = job.warehouse.last_commit(name, job.name)
-    if said is None or said.get("settings") != settings or c.EVENTS not in said["inputs"]:
-        return None
-    return job.warehouse.changes(c.EVENTS, said["inputs"][c.EVENTS], events_version)
+@contextmanager
+def _difference(job: Job, name: str, events_version: int, settings: str | None = None) -> Iterator[DataFrame | None]:
+    """Events that came and went since a table was last made from ``events``; None where it must be made from the whole.
+
+    Who has only gained events is brought up to date from the table itself: the history is read again only for those who lost
+    some.
+    """
+    said, changes = job.warehouse.last_commit(name, job.name), None
+    if said is not None and said.get("settings") == settings and c.EVENTS in said["inputs"]:
+        changes = job.warehouse.changes(c.EVENTS, said["inputs"][c.EVENTS], events_version)
+    if changes is None:
+        yield None
+        return
+    difference = net(changes).persist()
+    try:
+        yield difference
+    finally:
+        difference.unpersist()
 
 
 def _cleaning_settings(job: Job) -> str:

@@ -11,6 +11,7 @@ from metarec_spark import columns as c
 
 SEEN = "seen_items"
 ACTIVE_DOMAINS = "active_domains"
+_ORDER = (c.EVENT_TIME, c.ITEM_IDX, c.EVENT_TYPE, c.DOMAIN)
 
 
 def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame:
@@ -30,13 +31,40 @@ def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame
     Executor memory grows with the longest history of one user.
     """
     indexed = events.join(items.select(c.DOMAIN, c.ITEM_ID, c.ITEM_IDX), [c.DOMAIN, c.ITEM_ID])
-    event = F.struct(c.EVENT_TIME, c.ITEM_IDX, c.EVENT_TYPE, c.DOMAIN)
+    event = F.struct(*_ORDER)
     history = indexed.groupBy(c.USER_ID).agg(
         F.sort_array(F.collect_list(event)).alias("history"),
         F.sort_array(F.collect_set(c.ITEM_IDX)).alias(SEEN),
         F.sort_array(F.collect_set(c.DOMAIN)).alias(ACTIVE_DOMAINS),
         F.count("*").alias("events"),
     )
+    return _newest(history, max_length)
+
+
+def extended(rows: DataFrame, added: DataFrame, items: DataFrame, max_length: int) -> DataFrame:
+    """Rows of ``user_sequences`` for the users of ``added``, as :func:`sequences` would give them for all their events.
+
+    Parameters
+    ----------
+    rows
+        Table ``user_sequences`` before these events.
+    added
+        Events that are new; these users have lost none.
+    items, max_length
+        As for :func:`sequences`; ``rows`` are of the same length.
+    """
+    new = sequences(added, items, max_length)
+    both = rows.join(new.select(c.USER_ID), c.USER_ID, "left_semi").unionByName(new)
+    joined = both.withColumn("history", F.arrays_zip(*_ORDER)).groupBy(c.USER_ID)
+    history = joined.agg(
+        F.sort_array(F.flatten(F.collect_list("history"))).alias("history"),
+        *[F.sort_array(F.array_distinct(F.flatten(F.collect_list(name)))).alias(name) for name in (SEEN, ACTIVE_DOMAINS)],
+        F.sum("events").alias("events"),
+    )
+    return _newest(history, max_length)
+
+
+def _newest(history: DataFrame, max_length: int) -> DataFrame:
     newest = F.slice("history", F.greatest(F.lit(1), F.size("history") - max_length + 1), max_length)
     history = history.withColumn("newest", newest)
     arrays = [F.col(f"newest.{name}").alias(name) for name in (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)]
@@ -52,19 +80,3 @@ def as_of(rows: DataFrame, newer: DataFrame, events: DataFrame, items: DataFrame
     """Rows of ``user_sequences`` as of the end of ``ds``: those of the ``newer`` users are made again from ``events``."""
     then = events.where(F.col(c.EVENT_DATE) <= F.lit(ds)).join(newer, c.USER_ID, "left_semi")
     return rows.join(newer, c.USER_ID, "left_anti").unionByName(sequences(then, items, max_length))
-
-
-def touched_users(changes: DataFrame) -> DataFrame:
-    """Users of whom an event was added or removed, net: a day that was replaced by equal rows touches nobody."""
-    return _net(changes).select(c.USER_ID).distinct()
-
-
-def touched_items(changes: DataFrame) -> DataFrame:
-    """Items of which an event was added or removed, net."""
-    return _net(changes).select(c.DOMAIN, c.ITEM_ID).distinct()
-
-
-def _net(changes: DataFrame) -> DataFrame:
-    key = [c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME]
-    sign = F.when(F.col("_change_type") == "insert", 1).otherwise(-1)
-    return changes.groupBy(*key).agg(F.sum(sign).alias("net")).where("net <> 0")

@@ -27,8 +27,8 @@ _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame:
     """Open one behaviour log as (source, user_id, item_id, domain, event_type, event_time, time_text, value, arrival).
 
-    ``event_time`` is null where the time cannot be read; ``time_text`` is the time as it arrived. ``arrival`` is the day on
-    which the row arrived, null where the source has no ``day_column``.
+    ``event_time`` is null where the time cannot be read; ``time_text`` is the time as it arrived, null where it arrived as
+    ``event_time``. ``arrival`` is the day on which the row arrived, null where the source has no ``day_column``.
 
     Raises
     ------
@@ -42,6 +42,8 @@ def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame
     if source.user_namespace:
         user = F.when(F.trim(user) != "", F.concat(F.lit(f"{source.user_namespace}:"), user))
     time = pick.required(c.EVENT_TIME, _TIME_TYPES)
+    time_type = frame.select(time).schema[0].dataType
+    event_time, text = _timestamp(time, time_type, source.time_unit), time.cast("string")
     value = pick.optional(c.VALUE, _NUMBER_TYPES)
     value = pick.optional("rating", _NUMBER_TYPES) if value is None and c.VALUE not in source.columns else value
     event_type = pick.optional(c.EVENT_TYPE, _ID_TYPES)
@@ -53,8 +55,8 @@ def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame
         pick.required(c.ITEM_ID, _ID_TYPES).cast("string").alias(c.ITEM_ID),
         domain.alias(c.DOMAIN),
         (F.lit("event") if event_type is None else event_type.cast("string")).alias(c.EVENT_TYPE),
-        _timestamp(time, frame.select(time).schema[0].dataType, source.time_unit).alias(c.EVENT_TIME),
-        time.cast("string").alias(TIME_TEXT),
+        event_time.alias(c.EVENT_TIME),
+        (F.when(event_time.isNull(), text) if isinstance(time_type, T.TimestampType) else text).alias(TIME_TEXT),
         (F.lit(None).cast("double") if value is None else value.try_cast("double")).alias(c.VALUE),
         arrival.try_cast("date").alias(ARRIVAL),
     )

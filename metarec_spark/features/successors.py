@@ -5,6 +5,7 @@ Shape suffixes: I items of all domains, R items whose successors are asked for, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +18,14 @@ from scipy import sparse
 
 from metarec_spark import columns as c
 from metarec_spark.compiled import compiled
+from metarec_spark.features.near import NEAR
 from metarec_spark.sections import Transitions
 
 FORWARD, BACKWARD, SIMILARITY, WEIGHT = "forward", "backward", "similarity", "weight"
 EVENTS, TOKENS, WEIGHTS = "events", "tokens", "weights"
+_STEPS = 1 << 24
+_ROWS = 1000
+_NOTHING = np.frombuffer(bytes(4), np.int32, 0)  # not to be written to, as what Arrow brings: one type, one compilation
 
 
 @dataclass(frozen=True)
@@ -53,42 +58,42 @@ class Items:
         events = np.maximum(pc.fill_null(table[EVENTS], 1).to_numpy(), 1).astype(np.float64)
         return cls(table[c.ITEM_IDX].to_numpy(), domain, events, matrix, matrix.T.tocsr())
 
-    def successors(self, rows: pa.RecordBatch, settings: Transitions) -> pa.RecordBatch:
+    def successors(self, batches: Iterable[pa.RecordBatch], settings: Transitions) -> Iterator[pa.RecordBatch]:
         """(item_idx, domain, successors) as ``item_transitions`` has them, of those that have any.
 
         Parameters
         ----------
-        rows
-            (item_idx, followed): a list of (item_idx, forward, backward) of others, each at most once.
+        batches
+            (item_idx, near), ordered by item; ``near`` holds windows of :func:`metarec_spark.features.near.windows`, or nothing.
+            Those of an item may come in many rows, and in several batches: they are summed as they come.
         """
-        place = np.searchsorted(self.index, rows[c.ITEM_IDX].to_numpy())
-        followed = rows["followed"]
-        length = pc.fill_null(pc.list_value_length(followed), 0).to_numpy()
-        other, forward, backward = (part.to_numpy() for part in followed.flatten().flatten())
-        length, number, *signals = _strongest(
-            place,
-            np.append(0, np.cumsum(length)),
-            np.searchsorted(self.index, other),
-            forward.astype(np.float64),
-            backward.astype(np.float64),
-            *(self.tokens.indptr, self.tokens.indices, self.tokens.data),
-            *(self.having.indptr, self.having.indices, self.having.data),
+        size, item, count = len(self.index), -1, 0
+        sums = np.zeros((size, 3)), np.zeros(size, np.bool_), np.empty(size, np.int64)
+        place = np.full(self.index[-1] + 1, -1)
+        place[self.index] = np.arange(size)
+        known = (
+            (self.tokens.indptr, self.tokens.indices, self.tokens.data),
+            (self.having.indptr, self.having.indices, self.having.data),
             self.domain.indices.to_numpy().astype(np.int64),
             self.events**-settings.popularity_damping,
             self.events**-settings.source_damping,
-            settings.backward,
-            settings.similarity,
-            settings.successors,
         )
-        found = length > 0
+        joined = settings.backward, settings.similarity, settings.successors
+        for rows, starts, near in _parts(batches, place):
+            weight = distance_weights(min(settings.max_gap, len(near)), settings.gap_decay)
+            item, count, *found = _strongest(rows, starts, near, place, weight, item, count, sums, known, joined)
+            yield self._named(*found)
+
+    def _named(self, item: np.ndarray, length: np.ndarray, successor: np.ndarray, signals: np.ndarray) -> pa.RecordBatch:
         names = (c.ITEM_IDX, c.DOMAIN, WEIGHT, FORWARD, BACKWARD, SIMILARITY)
-        arrays = [pa.array(self.index[number], pa.int32()), self.domain.take(pa.array(number)).dictionary_decode()]
-        arrays += [pa.array(signal) for signal in signals]
+        arrays = [pa.array(self.index[successor], pa.int32()), self.domain.take(pa.array(successor)).dictionary_decode()]
+        arrays += [pa.array(signal) for signal in signals.T]
+        found = length > 0
         offsets = pa.array(np.append(0, np.cumsum(length[found])), pa.int32())
         successors = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(arrays, names))
-        item = pa.array(self.index[place[found]], pa.int32())
-        domain = self.domain.take(pa.array(place[found])).dictionary_decode()
-        return pa.RecordBatch.from_arrays([item, domain, successors], [c.ITEM_IDX, c.DOMAIN, "successors"])
+        domain = self.domain.take(pa.array(item[found])).dictionary_decode()
+        index = pa.array(self.index[item[found]], pa.int32())
+        return pa.RecordBatch.from_arrays([index, domain, successors], [c.ITEM_IDX, c.DOMAIN, "successors"])
 
 
 @lru_cache(maxsize=1)
@@ -97,70 +102,111 @@ def items(file: str, common_items: int) -> Items:
     return Items.read(Path(file), common_items)
 
 
+def distance_weights(longest: int, decay: float) -> np.ndarray:
+    """[longest + 1] float64: ``distance ** -decay`` by distance, in steps of 2 ** -24; no item is at distance 0.
+
+    Sums of such numbers are exact below 2 ** 29, and so the same in whatever order.
+    """
+    weight = np.arange(longest + 1, dtype=np.float64)
+    weight[1:] **= -decay
+    return np.round(weight * _STEPS) / _STEPS
+
+
+def _parts(batches: Iterable[pa.RecordBatch], place: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows of a thousand at most: the items' places, and where their windows begin and end among the numbers that come third.
+    The last row is of no item, and so ends the last item."""
+    for batch in batches:
+        windows = batch[NEAR]
+        _, offsets, numbers = windows.buffers()
+        starts = np.frombuffer(offsets, np.int32, len(windows) + 1, 4 * windows.offset) // 4
+        near = np.frombuffer(numbers, np.int32, starts[-1]) if starts[-1] else _NOTHING
+        rows = place[batch[c.ITEM_IDX].to_numpy()]
+        for first in range(0, len(rows), _ROWS):
+            yield rows[first : first + _ROWS], starts[first : first + _ROWS + 1], near
+    yield np.array([-1]), np.zeros(2, np.int32), _NOTHING
+
+
 @compiled
-def _strongest(
-    rows,
-    starts,
-    other,
-    forward,
-    backward,
-    token_starts,
-    token,
-    token_weight,
-    item_starts,
-    item,
-    item_weight,
-    domain,
-    damped,
-    source_damped,
-    back,
-    alike,
-    most,
-):
-    """Of each row's item the ``most`` heaviest others of each domain, heaviest first, and of equals the one with the smaller
-    place: how many, then their places, weights and three signals."""
-    size = len(domain)
-    touched, known = np.empty(size, np.int64), np.zeros(size, np.bool_)
-    signals, weight, taken = np.zeros((size, 3)), np.empty(size, np.float32), np.zeros(domain.max() + 1, np.int64)
-    length, end, room = np.zeros(len(rows), np.int64), 0, 1024
-    place, found = np.empty(room, np.int64), np.empty((room, 4), np.float32)
+def _strongest(rows, starts, near, place, distance_weight, item, count, sums, known, joined):
+    """Sum the windows of the rows on top of what came before: ``item`` is open, and ``count`` others were near it.
+
+    An item ends where another one begins. Returns the item that is open now and its count; by row, the item that ended, or -1,
+    and how many others it has: the heaviest of each domain, heaviest first, and of equals the one with the smaller place. And of
+    these others, one item after another, the places, and the weights and three signals.
+    """
+    signals, touched, others = sums
+    tokens, having, domain, damped, source_damped = known
+    back, alike, most = joined
+    ended, length = np.full(len(rows), -1), np.zeros(len(rows), np.int64)
+    weight, taken = np.empty(len(domain), np.float32), np.zeros(domain.max() + 1, np.int64)
+    end, room = 0, 1024
+    other, found = np.empty(room, np.int64), np.empty((room, 4), np.float32)
     for row in range(len(rows)):
-        mine, count = rows[row], 0
-        for link in range(starts[row], starts[row + 1]):
-            at = other[link]
-            known[at] = True
-            touched[count] = at
-            count += 1
-            signals[at, 0], signals[at, 1] = forward[link], backward[link]
-        for of in range(token_starts[mine], token_starts[mine + 1]):
-            for link in range(item_starts[token[of]], item_starts[token[of] + 1]):
-                at = item[link]
-                if at == mine:
-                    continue
-                if not known[at]:
-                    known[at] = True
-                    touched[count] = at
-                    count += 1
-                signals[at, 2] += np.float64(token_weight[of] * item_weight[link])
-        near = np.sort(touched[:count])
-        for at in near:
-            followed = (signals[at, 0] + signals[at, 1] * back) * damped[at] * source_damped[mine]
-            weight[at] = np.float32(followed + signals[at, 2] * alike)
-        for at in near[np.argsort(-weight[near], kind="mergesort")]:
-            if weight[at] > 0 and taken[domain[at]] < most:
-                taken[domain[at]] += 1
-                if end == room:
-                    room *= 2
-                    place = np.append(place, np.empty(room - end, np.int64))
-                    found = np.concatenate((found, np.empty((room - end, 4), np.float32)))
-                place[end] = at
-                found[end, 0] = weight[at]
-                for signal in range(3):
-                    found[end, signal + 1] = np.float32(signals[at, signal])
-                length[row] += 1
-                end += 1
-        taken[:] = 0
-        for at in near:
-            known[at] = False
-            signals[at] = 0
-    return length, place[:end], found[:end, 0].copy(), found[:end, 1].copy(), found[:end, 2].copy(), found[:end, 3].copy()
+        if rows[row] != item and item >= 0:
+            count = _resembling(item, tokens, having, signals, touched, others, count)
+            ordered = np.sort(others[:count])
+            for at in ordered:
+                followed = (signals[at, 0] + signals[at, 1] * back) * damped[at] * source_damped[item]
+                weight[at] = np.float32(followed + signals[at, 2] * alike)
+            for at in ordered[np.argsort(-weight[ordered], kind="mergesort")]:
+                if weight[at] > 0 and taken[domain[at]] < most:
+                    taken[domain[at]] += 1
+                    if end == room:
+                        room *= 2
+                        other = np.append(other, np.empty(room - end, np.int64))
+                        found = np.concatenate((found, np.empty((room - end, 4), np.float32)))
+                    other[end] = at
+                    found[end, 0] = weight[at]
+                    for signal in range(3):
+                        found[end, signal + 1] = np.float32(signals[at, signal])
+                    length[row] += 1
+                    end += 1
+            ended[row] = item
+            taken[:] = 0
+            for at in ordered:
+                touched[at] = False
+                signals[at] = 0
+            count = 0
+        item = rows[row]
+        windows = near[starts[row] : starts[row + 1]]
+        count = _following(item, windows, place, distance_weight, signals, touched, others, count)
+    return item, count, ended, length, other[:end], found[:end]
+
+
+@compiled
+def _following(item, windows, place, distance_weight, signals, touched, others, count):
+    at = 0
+    while at < len(windows):
+        before, after = windows[at], windows[at + 1]
+        at += 2
+        for number in range(before + after):
+            other = place[windows[at + number]]
+            if other == item:
+                continue
+            if not touched[other]:
+                touched[other] = True
+                others[count] = other
+                count += 1
+            if number < before:
+                signals[other, 1] += distance_weight[before - number]
+            else:
+                signals[other, 0] += distance_weight[number - before + 1]
+        at += before + after
+    return count
+
+
+@compiled
+def _resembling(item, tokens, having, signals, touched, others, count):
+    token_starts, token, token_weight = tokens
+    item_starts, items, item_weight = having
+    for of in range(token_starts[item], token_starts[item + 1]):
+        for link in range(item_starts[token[of]], item_starts[token[of] + 1]):
+            other = items[link]
+            if other == item:
+                continue
+            if not touched[other]:
+                touched[other] = True
+                others[count] = other
+                count += 1
+            signals[other, 2] += np.float64(token_weight[of] * item_weight[link])
+    return count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 
 import pyarrow as pa
 from pyspark import SparkFiles
@@ -12,7 +13,8 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.contracts import contract
-from metarec_spark.features.successors import BACKWARD, EVENTS, FORWARD, TOKENS, WEIGHTS, items
+from metarec_spark.features.near import NEAR, windows
+from metarec_spark.features.successors import EVENTS, TOKENS, WEIGHTS, items
 from metarec_spark.sections import Transitions
 
 
@@ -21,8 +23,8 @@ def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions,
 
     Of an item and a successor, three signals are kept as they are, so that they can be weighed anew later:
 
-    - ``forward``: the sum of distance ** -gap_decay over the pairs of events, at a distance of at most max_gap, in which the
-      successor comes later;
+    - ``forward``: the sum of distance ** -gap_decay, rounded to 2 ** -24, over the pairs of events, at a distance of at most
+      max_gap, in which the successor comes later;
     - ``backward``: the same where it comes earlier;
     - ``similarity``: the scalar product of their content tokens' weights, over tokens of at most ``common_items`` items.
 
@@ -41,16 +43,19 @@ def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions,
 
     Notes
     -----
-    Shuffled rows grow with events × max_gap, and time with content tokens × common_items. Every executor process holds what is
-    known of all items: 50 bytes each, and 16 for each of their tokens.
+    Shuffled bytes grow with events × max_gap, 4 for each pair and each way; time also with content tokens × common_items. Every
+    executor process holds what is known of all items: 100 bytes each, and 16 for each of their tokens. What stands near an item
+    is summed as it comes, so memory does not grow with an item's events: beside the items there are an Arrow batch
+    (``spark.sql.execution.arrow.maxBytesPerBatch``) and 16 MB of windows.
     """
     event = F.arrays_zip(F.col(c.ITEM_IDX).alias("i"), F.col(c.DOMAIN).alias("d"))
-    placed = sequences.select(F.posexplode(F.col(c.ITEM_IDX)).alias("p", "a"), F.col(c.ITEM_IDX).alias("s"))
     counts = sequences.select(F.explode(event).alias("e")).groupBy("e.i", "e.d").agg(F.count("*").alias(EVENTS))
     known, file = _sent(_known(counts, content), folder)
-    followed = _followed(placed, settings)
-    asked = known.select(c.ITEM_IDX).join(followed, c.ITEM_IDX, "left")
-    return asked.mapInArrow(partial(_successors, file=file, settings=settings), contract(c.ITEM_TRANSITIONS).schema)
+    near = sequences.select(c.ITEM_IDX).mapInArrow(partial(_near, max_gap=settings.max_gap), f"{c.ITEM_IDX} int, {NEAR} binary")
+    # A row for each known item, since some resemble others and stand near none.
+    asked = near.unionByName(known.select(c.ITEM_IDX, F.lit("").cast("binary").alias(NEAR)))
+    ordered = asked.repartition(c.ITEM_IDX).sortWithinPartitions(c.ITEM_IDX)
+    return ordered.mapInArrow(partial(_successors, file=file, settings=settings), contract(c.ITEM_TRANSITIONS).schema)
 
 
 def _known(counts: DataFrame, content: DataFrame) -> DataFrame:
@@ -76,21 +81,12 @@ def _sent(rows: DataFrame, folder: str) -> tuple[DataFrame, str]:
     return written, file.rpartition("/")[2]
 
 
-def _followed(placed: DataFrame, settings: Transitions) -> DataFrame:
-    """(item_idx, followed): a list of (item_idx, forward, backward) of all that stand near it in a sequence."""
-    later = F.posexplode(F.slice("s", F.col("p") + 2, settings.max_gap)).alias("g", "b")
-    pair = placed.select("a", later).where(F.col("a") != F.col("b"))
-    weight = F.sum(F.pow(F.col("g") + 1, F.lit(-settings.gap_decay))).cast("double")
-    forward = pair.groupBy("a", "b").agg(weight.alias("w"))
-    none = F.lit(0.0)
-    there = forward.select("a", "b", F.col("w").alias(FORWARD), none.alias(BACKWARD))
-    back = forward.select(F.col("b").alias("a"), F.col("a").alias("b"), none.alias(FORWARD), F.col("w").alias(BACKWARD))
-    both = there.unionByName(back).groupBy("a", "b").agg(F.sum(FORWARD).alias(FORWARD), F.sum(BACKWARD).alias(BACKWARD))
-    other = F.struct(F.col("b").alias(c.ITEM_IDX), FORWARD, BACKWARD)
-    return both.groupBy(F.col("a").alias(c.ITEM_IDX)).agg(F.collect_list(other).alias("followed"))
+def _near(batches: Iterator[pa.RecordBatch], max_gap: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield from windows(batch[c.ITEM_IDX], max_gap)
 
 
 def _successors(batches: Iterator[pa.RecordBatch], file: str, settings: Transitions) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        if batch.num_rows:
-            yield items(SparkFiles.get(file), settings.common_items).successors(batch, settings)
+    some = (batch for batch in batches if batch.num_rows)
+    for first in some:
+        yield from items(SparkFiles.get(file), settings.common_items).successors(chain([first], some), settings)

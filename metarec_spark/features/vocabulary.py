@@ -16,6 +16,14 @@ def counted(events: DataFrame) -> DataFrame:
     return events.groupBy(*_KEY).agg(F.count("*").alias("events"), *days)
 
 
+def recounted(items: DataFrame, added: DataFrame) -> DataFrame:
+    """As :func:`counted` would give them, the items of ``added``: events that are new, of items that have lost none."""
+    new = counted(added)
+    before = items.join(new, _KEY, "left_semi").select(*new.columns)
+    days = F.min("first_day").alias("first_day"), F.max("last_day").alias("last_day")
+    return before.unionByName(new).groupBy(*_KEY).agg(F.sum("events").alias("events"), *days)
+
+
 def updated(items: DataFrame, known: DataFrame, first_free: int) -> DataFrame:
     """Rows to merge into ``items``: new counts for items that have an index, new indexes for those that have none.
 

@@ -99,8 +99,8 @@ def shown(name: str, events: int, ended: processes.Ended, ratio: str) -> None:
 
 def bare(log: Path, out: Path) -> None:
     """Read, group by user, sort, write."""
-    event = F.struct(c.EVENT_TIME, c.ITEM_ID, c.EVENT_TYPE, c.DOMAIN)
     frame = opened(out).read.parquet(file_uri(log / "events"))
+    event = F.struct(c.EVENT_TIME, c.ITEM_ID, c.EVENT_TYPE, c.DOMAIN)
     rows = frame.groupBy(c.USER_ID).agg(F.sort_array(F.collect_list(event)).alias("events"))
     rows.write.mode("overwrite").parquet(file_uri(out))
 

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 import pytest
 from features.factories import log_rows
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from metarec_spark.contracts import conform
 from metarec_spark.features import cleaning
@@ -94,8 +95,40 @@ def test_rejected_rows_stay_as_they_arrived(judged: DataFrame):
     assert (row.user_id, row.event_type, row.event_time, str(row.day)) == ("u1", "purchase", "soon", "2024-01-10")
 
 
+def test_a_time_that_arrived_as_one_is_rejected_as_text(spark: SparkSession):
+    given = log_rows(spark, {"user_id": None, "time_text": "2024-01-10 10:00:00.5"}).withColumn(
+        "time_text", F.lit(None).cast("string")
+    )
+    (row,) = cleaning.rejected(cleaning.judge(given, SETTINGS, NOW)).collect()
+    assert (row.reason, row.event_time) == ("null_user", "2024-01-10 10:00:00.5")
+
+
 def test_the_judgement_does_not_depend_on_the_order_of_the_rows(spark: SparkSession):
     assert verdicts(cleaning.judge(rows(spark).orderBy("value", ascending=False).repartition(5), SETTINGS, NOW)) == expected()
+
+
+@pytest.mark.parametrize("shares", [1, 3])
+def test_a_day_is_divided_among_so_many_tasks(spark: SparkSession, shares: int):
+    given = log_rows(
+        spark,
+        *[
+            {"user_id": user, "item_id": item, "time_text": f"2024-01-0{day} 10:00:00", "arrival": None}
+            for day in range(1, 10)
+            for user, item in [*((f"u{n}", "i") for n in range(20)), *((None, f"i{n}") for n in range(20))]
+        ],
+    )
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    spark.conf.set("spark.sql.shuffle.partitions", 100)
+    spark.conf.set("spark.sql.adaptive.enabled", "false")
+    try:
+        judged = cleaning.judge(given, SETTINGS, NOW, shares)
+        places = judged.groupBy("day", F.col("reason").isNull()).agg(F.countDistinct(F.spark_partition_id()).alias("tasks"))
+        assert places.agg(F.max("tasks")).first()[0] == shares
+        plan = judged._jdf.queryExecution().executedPlan().toString()
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", before)
+        spark.conf.unset("spark.sql.adaptive.enabled")
+    assert (plan.count("Exchange"), plan.count("Sort [")) == (1, 1), "one shuffle and one sort"
 
 
 def test_all_types_are_accepted_where_none_are_named(spark: SparkSession):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from features.factories import event_rows, item_rows
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.contracts import conform
-from metarec_spark.features.sequences import sequences, touched_items, touched_users
+from metarec_spark.features.sequences import extended, sequences
 
 ITEMS = [("shop", "a"), ("shop", "b"), ("news", "a"), ("film", "c")]
 NOON = "2024-01-10 12:00:00"
@@ -55,12 +57,20 @@ def test_one_event_is_a_sequence(found: dict):
     assert (found["single"].item_idx, found["single"].event_time) == ([1], [NOON])
 
 
-def test_only_net_changes_touch_anybody(spark: SparkSession):
-    def changed(kind: str, *rows: tuple[str, str, str, str]) -> DataFrame:
-        return event_rows(spark, *rows).withColumn("_change_type", F.lit(kind))
-
-    same, gone = ("same", "shop", "a", NOON), ("less", "shop", "b", NOON)
-    new, moved = ("more", "news", "a", NOON), ("moved", "film", "c", "2024-01-10 13:00:00")
-    changes = changed("delete", same, gone, ("moved", "film", "c", NOON)).unionByName(changed("insert", same, new, moved))
-    assert sorted(row[0] for row in touched_users(changes).collect()) == ["less", "more", "moved"]
-    assert sorted(tuple(row) for row in touched_items(changes).collect()) == [("film", "c"), ("news", "a"), ("shop", "b")]
+def test_sequences_are_extended_by_new_events_as_they_are_made_from_all(spark: SparkSession):
+    draw = random.Random(0)
+    events = {
+        # u0 has a history, u9 is new; events of one instant, late ones, and more than the longest sequence.
+        (f"u{user}", domain, item, f"2024-01-{draw.randint(1, 20):02} 0{draw.randint(0, 2)}:00:00")
+        for user in range(10)
+        for domain, item in draw.choices(ITEMS, k=1 + 2 * user)
+    }
+    new = {event for event in sorted(events) if event[0] in ("u9",) or (event[0] != "u0" and draw.random() < 0.3)}
+    items = item_rows(spark, *ITEMS)
+    for max_length in (3, 50):
+        before = sequences(event_rows(spark, *sorted(events - new)), items, max_length)
+        found = conform(extended(before, event_rows(spark, *sorted(new)), items, max_length), "user_sequences")
+        wanted = conform(sequences(event_rows(spark, *sorted(events)), items, max_length), "user_sequences")
+        touched = {event[0] for event in new}
+        assert "u0" not in touched and len(touched) > 5
+        assert sorted(found.collect()) == sorted(row for row in wanted.collect() if row.user_id in touched)

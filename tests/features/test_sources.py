@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,6 +107,12 @@ def test_times_are_read_from_text_or_are_none(spark: SparkSession, tmp_path: Pat
     }
     path = parquet(tmp_path / "log", *[ROW | {"event_time": text} for text in given])
     assert dict(read(spark, path, "time_text", "event_time")) == given
+
+
+def test_a_time_that_arrives_as_one_has_a_text_only_where_it_is_none(spark: SparkSession, tmp_path: Path):
+    times = [datetime(2024, 1, 10, 12, tzinfo=UTC), datetime(1969, 12, 31, tzinfo=UTC)]
+    path = parquet(tmp_path / "log", *[ROW | {"event_time": time} for time in times])
+    assert read(spark, path, "event_time", "time_text") == [(NOON, None), (None, "1969-12-31 00:00:00")]
 
 
 def test_numbers_that_are_no_time_are_none(spark: SparkSession, tmp_path: Path):

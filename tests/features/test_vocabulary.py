@@ -6,9 +6,10 @@ from datetime import date
 
 from features.factories import event_rows, item_rows
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from metarec_spark.contracts import conform
-from metarec_spark.features.vocabulary import counted, updated
+from metarec_spark.features.vocabulary import counted, recounted, updated
 
 
 def rows(frame: DataFrame) -> list[tuple]:
@@ -24,6 +25,20 @@ def test_items_are_counted_within_their_domain(spark: SparkSession):
     )
     tenth = date(2024, 1, 10)
     assert rows(counted(events)) == [("news", "a", 1, tenth, tenth), ("shop", "a", 2, date(2024, 1, 9), date(2024, 1, 11))]
+
+
+def test_items_are_recounted_by_new_events_as_they_are_counted_from_all(spark: SparkSession):
+    before = [("u", "shop", "a", "2024-01-09 10:00:00"), ("u", "shop", "b", "2024-01-09 10:00:00")]
+    new = [
+        ("v", "shop", "a", "2024-01-08 10:00:00"),
+        ("v", "shop", "a", "2024-01-11 10:00:00"),
+        *[("v", "shop", "none", "2024-01-10 10:00:00"), ("v", "news", "a", "2024-01-10 10:00:00")],
+    ]
+    unseen = item_rows(spark, ("shop", "none")).withColumn("events", F.lit(0).cast("long"))
+    items = updated(unseen.limit(0), counted(event_rows(spark, *before)), first_free=1).unionByName(unseen)
+    expected = [row for row in rows(counted(event_rows(spark, *before, *new))) if row[1] != "b"]
+    assert rows(recounted(items, event_rows(spark, *new))) == expected
+    assert len(expected) == 3
 
 
 def test_new_items_follow_those_that_are_known_in_order_of_first_day_domain_and_id(spark: SparkSession):
