@@ -101,6 +101,23 @@ def maintain(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
 
 
 @app.command()
+def forget(
+    config: ConfigFile,
+    user: Annotated[list[str] | None, typer.Option(help="User id as the tables hold it, any number of times.")] = None,
+    users: Annotated[Path | None, typer.Option(help="File with one user id a line.")] = None,
+    ds: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of the request; today by default.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Remove people from every table, and pass them over from then on."""
+    from metarec_spark.forgetting.run import forget as work
+    from metarec_spark.forgetting.run import ids
+
+    day = ds or datetime.now(UTC)
+    asked = _checked("forget", day.date(), lambda: ids(user or [], users))
+    _run("forget", config, day, set_, lambda job: work(job, asked))
+
+
+@app.command()
 def tables(config: ConfigFile, set_: Overrides = None) -> None:
     """Size, version and last writer of every table."""
     from metarec_spark.maintenance.run import tables as work

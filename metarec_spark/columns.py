@@ -25,6 +25,7 @@ ITEMS = "items"
 USER_SEQUENCES = "user_sequences"
 ITEM_TRANSITIONS = "item_transitions"
 ITEM_CONTENT = "item_content"
+FORGOTTEN = "forgotten"  # also what became of their rows, in quality
 MODELS = "models"
 METRICS = "metrics"
 WITHHELD = "withheld"

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.contracts import Contract, conform, contract
@@ -119,7 +119,8 @@ class Warehouse:
         )
         if spec.partition_by:
             builder = builder.partitionedBy(*spec.partition_by)
-        for key, value in (_PROPERTIES | {f"delta.constraints.{name}": check for name, check in spec.checks.items()}).items():
+        properties = _PROPERTIES | {f"delta.constraints.{name}": check for name, check in spec.checks.items()}
+        for key, value in (properties | {"delta.dataSkippingStatsColumns": ",".join(spec.indexed)}).items():
             builder = builder.property(key, value)
         builder.execute()
 
@@ -261,6 +262,12 @@ class Warehouse:
         """Merge a few rows given as dictionaries."""
         self.merge(name, self.spark.createDataFrame(records, contract(name).schema), commit)
 
+    def delete(self, name: str, condition: Column, commit: Commit) -> None:
+        """Delete rows; versions before this one hold them until they are vacuumed. The condition stands in the table's log."""
+        with self._saying(commit):
+            self._table(name).delete(condition)
+        self._wrote(name)
+
     def optimize(self, name: str, commit: Commit) -> None:
         """Compact small files."""
         with self._saying(commit):
@@ -321,6 +328,7 @@ WRITTEN_BY = {
     "user_sequences": "extract",
     "item_transitions": "extract",
     "item_content": "extract",
+    "forgotten": "forget",
     "models": "train",
     "metrics": "evaluate",
     "withheld": "recommend",

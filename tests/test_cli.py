@@ -53,7 +53,9 @@ def written(folder: Path, text: str = "") -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("name", ["extract", "train", "evaluate", "adapt", "recommend", "nightly", "feedback", "maintain"])
+@pytest.mark.parametrize(
+    "name", ["extract", "train", "evaluate", "adapt", "recommend", "nightly", "feedback", "maintain", "forget"]
+)
 def test_a_command_without_configuration_says_that_it_needs_one(command: Callable, name: str):
     code, out, err = command(name, "--ds", "2024-01-10")
     assert (code, out) == (2, "")

@@ -84,8 +84,8 @@ def accepted(judged: DataFrame) -> DataFrame:
 
 
 def rejected(judged: DataFrame) -> DataFrame:
-    """The rows that are not, as the table ``rejected_events`` has them."""
-    return judged.where(F.col(c.REASON).isNotNull()).select(
+    """The rows that are not, as the table ``rejected_events`` has them; none of the forgotten."""
+    return judged.where(F.col(c.REASON) != c.FORGOTTEN).select(
         *[c.SOURCE, DAY, c.REASON, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE], F.col(TIME_TEXT).alias(c.EVENT_TIME), c.VALUE
     )
 
