@@ -32,6 +32,7 @@ WITHHELD = "withheld"
 RECOMMENDATIONS = "recommendations"
 FEEDBACK = "feedback"
 TRANSFER_RUNS = "transfer_runs"
+RUNS = "runs"
 
 # Splits of a user's events.
 TRAIN = "train"

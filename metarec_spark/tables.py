@@ -335,5 +335,6 @@ WRITTEN_BY = {
     "recommendations": "recommend",
     "feedback": "feedback",
     "transfer_runs": "adapt",
+    "runs": "nightly",
 }
 ALL = tuple(WRITTEN_BY)
