@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from metarec_spark import __version__, config, job
+from metarec_spark import __version__, config, job, logs
 from metarec_spark.errors import MetarecError
 from metarec_spark.job import Job, Result
 from metarec_spark.storage import file_uri
@@ -24,6 +24,14 @@ Day = Annotated[
     typer.Option("--ds", formats=["%Y-%m-%d"], help="Logical day: nothing newer than its end is read.", show_default=False),
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times.")]
+
+
+@app.callback()
+def all_commands(
+    log_format: Annotated[logs.Form, typer.Option(envvar="METAREC_LOG_FORMAT", help="Log lines as text, or as JSON.")] = "text",
+) -> None:
+    """Options of all commands; they stand before the command."""
+    logs.about.form = log_format
 
 
 @app.command()
@@ -101,11 +109,28 @@ def maintain(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
 
 
 @app.command()
+def forget(
+    config: ConfigFile,
+    user: Annotated[list[str] | None, typer.Option(help="User id as the tables hold it, any number of times.")] = None,
+    users: Annotated[Path | None, typer.Option(help="File with one user id a line.")] = None,
+    ds: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of the request; today by default.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Remove people from every table, and pass them over from then on."""
+    from metarec_spark.forgetting.run import forget as work
+    from metarec_spark.forgetting.run import ids
+
+    day = ds or datetime.now(UTC)
+    asked = _checked("forget", day.date(), lambda: ids(user or [], users))
+    _run("forget", config, day, set_, lambda job: work(job, asked))
+
+
+@app.command()
 def tables(config: ConfigFile, set_: Overrides = None) -> None:
     """Size, version and last writer of every table."""
     from metarec_spark.maintenance.run import tables as work
 
-    _run("tables", config, datetime.now(UTC), set_, work)
+    _run("tables", config, datetime.now(UTC), set_, work, recorded=False)
 
 
 @app.command()
@@ -133,8 +158,8 @@ def generate(
         return Result(rows_out=sum(counts.values()) - counts["items"], details={"rows": counts})
 
     settings = _checked("generate", None, lambda: config.parse({"warehouse": file_uri(out)}))
-    job.start_logging("generate", None)
-    raise typer.Exit(job.run("generate", settings, first_day.date(), write))
+    logs.start("generate", None)
+    raise typer.Exit(job.run("generate", settings, first_day.date(), write, recorded=False))
 
 
 @app.command()
@@ -182,10 +207,12 @@ def version() -> None:
     print(__version__)
 
 
-def _run(name: str, path: Path, ds: datetime, overrides: list[str] | None, work: Callable[[Job], Result]) -> None:
-    job.start_logging(name, ds.date())
+def _run(
+    name: str, path: Path, ds: datetime, overrides: list[str] | None, work: Callable[[Job], Result], *, recorded: bool = True
+) -> None:
+    logs.start(name, ds.date())
     settings = _checked(name, ds.date(), lambda: config.load(path, overrides))
-    raise typer.Exit(job.run(name, settings, ds.date(), work))
+    raise typer.Exit(job.run(name, settings, ds.date(), work, recorded=recorded))
 
 
 def _checked(name: str, ds: date | None, work: Callable[[], T]) -> T:
@@ -193,7 +220,7 @@ def _checked(name: str, ds: date | None, work: Callable[[], T]) -> T:
     try:
         return work()
     except MetarecError as error:
-        job.start_logging(name, ds)
+        logs.start(name, ds)
         job.log.error("%s", error)
         job.report(name, ds, Result(exit_code=error.exit_code), 0.0, {}, {}, error=str(error))
         raise typer.Exit(error.exit_code) from None

@@ -25,12 +25,14 @@ ITEMS = "items"
 USER_SEQUENCES = "user_sequences"
 ITEM_TRANSITIONS = "item_transitions"
 ITEM_CONTENT = "item_content"
+FORGOTTEN = "forgotten"  # also what became of their rows, in quality
 MODELS = "models"
 METRICS = "metrics"
 WITHHELD = "withheld"
 RECOMMENDATIONS = "recommendations"
 FEEDBACK = "feedback"
 TRANSFER_RUNS = "transfer_runs"
+RUNS = "runs"
 
 # Splits of a user's events.
 TRAIN = "train"

@@ -9,9 +9,12 @@ from importlib import resources
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import DateType, NumericType, StringType, StructType, TimestampType
 
+from metarec_spark import columns as c
 from metarec_spark.errors import DataError
+
+_ORDERED = (NumericType, StringType, DateType, TimestampType)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,13 @@ class Contract:
     """Name → condition that holds for every row: Delta refuses a write that breaks one."""
     description: str
     """One sentence for the table's own metadata."""
+
+    @property
+    def indexed(self) -> list[str]:
+        """Columns of which Delta's log says what is smallest and largest in a file: not the user id, which the log would keep
+        long after the rows."""
+        left_out = (c.USER_ID, *self.partition_by)
+        return [field.name for field in self.schema if field.name not in left_out and isinstance(field.dataType, _ORDERED)]
 
 
 @cache

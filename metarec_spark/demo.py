@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarec_spark import columns as c
-from metarec_spark import config, job
+from metarec_spark import config, job, logs
 from metarec_spark.config import Config
 from metarec_spark.job import Result
 from metarec_spark.nightly import nightly
@@ -57,11 +57,11 @@ def demo(out: Path) -> int:
     start = time.monotonic()
     file = _configuration(out)
     settings = config.load(file)
-    job.start_logging("demo", None)
+    logs.start("demo", None)
     _log(out, settings)
     nights = [SCALE.first_day + timedelta(days=SCALE.days - 2), SCALE.first_day + timedelta(days=SCALE.days - 1)]
     for ds in nights:
-        job.start_logging("nightly", ds)
+        logs.start("nightly", ds)
         code = job.run("nightly", settings, ds, nightly)
         if code:
             return code

@@ -1,23 +1,25 @@
-"""What every job shares: its context, logging, the result line on standard output, and the exit code."""
+"""What every job shares: its context, the result line on standard output, the exit code, and its row in ``runs``."""
 
 from __future__ import annotations
 
 import json
-import logging
-import sys
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 
 from pyspark.sql import SparkSession
 
+from metarec_spark import columns as c
 from metarec_spark.config import Config
+from metarec_spark.contracts import contract
 from metarec_spark.errors import MetarecError, first_line
+from metarec_spark.logs import about, log
 from metarec_spark.session import session
 from metarec_spark.tables import Commit, Warehouse
 
-log = logging.getLogger("metarec_spark")
+_LONGEST_ERROR = 500
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,19 @@ class Result:
     exit_code: int = 0
 
 
-def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> int:
-    """Run one job: print its result as one JSON line and return its exit code.
+def run(name: str, config: Config, ds: date, work: Callable[[Job], Result], *, recorded: bool = True) -> int:
+    """Run one job: print its result as one JSON line, enter it in ``runs`` if it is to be recorded, and return its exit code.
 
     Every failure that the product explains is logged as one line; an unexpected one with its traceback, and exit code 1.
     """
-    start = time.monotonic()
+    started, start = datetime.now(UTC), time.monotonic()
+    about.run_id, about.step = uuid.uuid4().hex, None
     result, warehouse, error = Result(), None, None
     try:
         spark = session(config, f"metarec {name}")
-        warehouse = Warehouse(spark, config.warehouse)
-        warehouse.check_writable()
+        reached = Warehouse(spark, config.warehouse)
+        reached.check_writable()
+        warehouse = reached
         result = work(Job(name, config, ds, spark, warehouse))
     except MetarecError as failure:
         log.error("%s", failure)
@@ -68,13 +72,51 @@ def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> i
         log.exception("%s of %s failed; the tables are as their last finished commits left them: run it again", name, ds)
         result.exit_code, error = 1, f"{type(failure).__name__}: {first_line(failure)}"
     seconds = round(time.monotonic() - start, 1)
-    versions = (warehouse.versions_read, warehouse.versions_written) if warehouse else ({}, {})
-    report(name, ds, result, seconds, *versions, error=error)
+    if error is None:
+        done(result, seconds)
+    elif about.step:
+        result.details = {"step": about.step}
+        first = "run it again" if result.exit_code == 1 else "do what the error above says, then run it again"
+        log.error("%s of %s stopped in its step %s. Next: %s; the steps before it may be repeated", name, ds, about.step, first)
+    versions = (dict(warehouse.versions_read), dict(warehouse.versions_written)) if warehouse else ({}, {})
+    report(name, ds, result, seconds, *versions, error=error, run_id=about.run_id)
+    if warehouse and recorded:
+        _record(warehouse, name, ds, started, seconds, result, error)
     return result.exit_code
 
 
+def done(result: Result, seconds: float) -> None:
+    """Log that a job, or a step of one, is done."""
+    numbers = {"seconds": round(seconds, 1), "rows_in": result.rows_in, "rows_out": result.rows_out}
+    log.info("done in %.1f s: %d rows in, %d rows out", *numbers.values(), extra=numbers)
+
+
+def _record(
+    warehouse: Warehouse, name: str, ds: date, started: datetime, seconds: float, result: Result, error: str | None
+) -> None:
+    """Enter a run in ``runs``. It has been reported before: a warehouse that does not take the row changes nothing about it."""
+    row = {"run_id": about.run_id, "job": name, "ds": ds, "started": started, "seconds": seconds, "exit_code": result.exit_code}
+    why = error or (result.details.get("reason") if result.exit_code else None)
+    row |= {"step": result.details.get("step"), "error": why and why.partition("\n")[0][:_LONGEST_ERROR]}
+    row |= {"rows_in": result.rows_in, "rows_out": result.rows_out, "model_id": result.model_id}
+    row |= {"versions_read": json.dumps(warehouse.versions_read), "versions_written": json.dumps(warehouse.versions_written)}
+    try:
+        rows = warehouse.spark.createDataFrame([row], contract(c.RUNS).schema)
+        warehouse.append(c.RUNS, rows, Commit(job=name, ds=ds), app=about.run_id, txn=0)
+    except Exception as failure:
+        log.warning("table %s lacks this run: %s", c.RUNS, first_line(failure))
+
+
 def report(
-    name: str, ds: date | None, result: Result, seconds: float, read: dict, written: dict, *, error: str | None = None
+    name: str,
+    ds: date | None,
+    result: Result,
+    seconds: float,
+    read: dict,
+    written: dict,
+    *,
+    error: str | None = None,
+    run_id: str | None = None,
 ) -> None:
     """Print a job's result: one JSON object, the last line on standard output."""
     line = {
@@ -88,13 +130,5 @@ def report(
         "model_id": result.model_id,
         "exit_code": result.exit_code,
     }
+    line |= {"run_id": run_id} if run_id else {}
     print(json.dumps(line | result.details | ({"error": error} if error else {})), flush=True)
-
-
-def start_logging(name: str, ds: date | None, *, verbose: bool = False) -> None:
-    """Log to standard error, one line a record, with the job and its day."""
-    day = f" {ds.isoformat()}" if ds else ""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, force=True, format=f"%(asctime)s %(levelname)s {name}{day}: %(message)s"
-    )
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)

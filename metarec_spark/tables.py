@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.contracts import Contract, conform, contract
@@ -123,7 +123,8 @@ class Warehouse:
         )
         if spec.partition_by:
             builder = builder.partitionedBy(*spec.partition_by)
-        for key, value in (_PROPERTIES | {f"delta.constraints.{name}": check for name, check in spec.checks.items()}).items():
+        properties = _PROPERTIES | {f"delta.constraints.{name}": check for name, check in spec.checks.items()}
+        for key, value in (properties | {"delta.dataSkippingStatsColumns": ",".join(spec.indexed)}).items():
             builder = builder.property(key, value)
         builder.execute()
 
@@ -268,6 +269,12 @@ class Warehouse:
         """Merge a few rows given as dictionaries."""
         self.merge(name, self.spark.createDataFrame(records, contract(name).schema), commit)
 
+    def delete(self, name: str, condition: Column, commit: Commit) -> None:
+        """Delete rows; versions before this one hold them until they are vacuumed. The condition stands in the table's log."""
+        with self._saying(commit):
+            self._table(name).delete(condition)
+        self._wrote(name)
+
     def optimize(self, name: str, commit: Commit) -> None:
         """Compact small files."""
         with self._saying(commit):
@@ -339,11 +346,13 @@ WRITTEN_BY = {
     "user_sequences": "extract",
     "item_transitions": "extract",
     "item_content": "extract",
+    "forgotten": "forget",
     "models": "train",
     "metrics": "evaluate",
     "withheld": "recommend",
     "recommendations": "recommend",
     "feedback": "feedback",
     "transfer_runs": "adapt",
+    "runs": "nightly",
 }
 ALL = tuple(WRITTEN_BY)

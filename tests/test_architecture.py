@@ -11,7 +11,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "metarec_spark"
 LONGEST = 350
-STAGES = ("features", "model", "training", "transfer", "evaluation", "scoring", "feedback", "maintenance", "synthetic")
+STAGES = (
+    "features",
+    "model",
+    "training",
+    "transfer",
+    "evaluation",
+    "scoring",
+    "feedback",
+    "forgetting",
+    "maintenance",
+    "synthetic",
+)
 FOUNDATION = ("tables", "contracts", "config", "sections", "columns", "errors")
 
 Importer = Callable[[str], bool]
@@ -76,7 +87,7 @@ def test_nothing_imports_jobs():
     ("importers", "forbidden"),
     [
         (("model",), ("pyspark", "delta", *ours("tables", "contracts", "session", "features"))),
-        (("features",), ("torch", *ours("model", "training", "evaluation", "scoring", "feedback", "maintenance"))),
+        (("features",), ("torch", *ours("model", "training", "evaluation", "scoring", "feedback", "forgetting", "maintenance"))),
         (("scoring.topn", "scoring.ranking"), ("pyspark", "pyarrow", *ours("model", "features", "tables"))),
         (FOUNDATION, ours(*STAGES, "cli", "nightly", "demo", "job")),
         (("synthetic",), ours("features", "model", "training", "evaluation", "scoring")),

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from conftest import DAY
+from pyspark.sql import SparkSession
 
 from metarec_spark import __version__, job
 from metarec_spark.cli import main
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError, DataError, MetarecError, ModelRejected, TrainingError
 from metarec_spark.job import Job, Result
+from metarec_spark.tables import Warehouse
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +55,9 @@ def written(folder: Path, text: str = "") -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("name", ["extract", "train", "evaluate", "adapt", "recommend", "nightly", "feedback", "maintain"])
+@pytest.mark.parametrize(
+    "name", ["extract", "train", "evaluate", "adapt", "recommend", "nightly", "feedback", "maintain", "forget"]
+)
 def test_a_command_without_configuration_says_that_it_needs_one(command: Callable, name: str):
     code, out, err = command(name, "--ds", "2024-01-10")
     assert (code, out) == (2, "")
@@ -162,7 +166,7 @@ def test_a_result_is_one_line_on_standard_output(settings: Callable[..., Config]
 
     assert job.run("extract", settings(), DAY, work) == 0
     said = result(capsys.readouterr().out)
-    assert said.pop("seconds") > 0
+    assert said.pop("seconds") > 0 and len(said.pop("run_id")) == 32
     assert said == {
         **{
             "job": "extract",
@@ -187,3 +191,64 @@ def test_a_warehouse_that_cannot_be_written_ends_with_code_2_before_any_work(
     )
     assert "cannot be written" in result(capsys.readouterr().out)["error"]
     assert not done
+
+
+def test_every_run_is_on_record_with_its_failure(
+    settings: Callable[..., Config], spark: SparkSession, capsys: pytest.CaptureFixture[str]
+):
+    def work(job: Job) -> Result:
+        job.warehouse.ensure("items")
+        job.warehouse.read("items")
+        return Result(rows_in=3, rows_out=2, model_id="m")
+
+    def fail(_: Job) -> Result:
+        raise DataError("shut\n" + "x" * 600)
+
+    codes = [
+        job.run("extract", settings(), DAY, of) for of in (work, fail, lambda _: Result(exit_code=4, details={"reason": "weak"}))
+    ]
+    said = [json.loads(line)["run_id"] for line in capsys.readouterr().out.splitlines()]
+    rows = Warehouse(spark, settings().warehouse).read("runs").orderBy("started").collect()
+    assert [row.run_id for row in rows] == said and [row.exit_code for row in rows] == codes == [0, 3, 4]
+    assert [row.error for row in rows] == [None, "shut", "weak"] and {(row.job, row.ds) for row in rows} == {("extract", DAY)}
+    assert (rows[0].rows_in, rows[0].rows_out, rows[0].model_id, rows[0].seconds >= 0) == (3, 2, "m", True)
+    assert json.loads(rows[0].versions_read) == {"items": 0} and json.loads(rows[1].versions_read) == {}
+    assert json.loads(rows[0].versions_written) == {}
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_warehouse_that_takes_no_record_hides_no_error(
+    settings: Callable[..., Config], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+):
+    def fail(job: Job) -> Result:
+        (tmp_path / "warehouse" / "runs").write_text("in the way")
+        raise DataError("the shop is closed")
+
+    assert job.run("extract", settings(), DAY, fail) == 3
+    assert result(capsys.readouterr().out)["error"] == "the shop is closed"
+    assert caplog.messages[0] == "the shop is closed" and caplog.messages[1].startswith("table runs lacks this run: ")
+
+
+def test_looking_at_the_tables_is_no_run(command: Callable, spark: SparkSession, tmp_path: Path):
+    assert command("tables", "--config", written(tmp_path))[0] == 0
+    assert not (tmp_path / "warehouse" / "runs").exists()
+
+
+def test_a_log_for_machines_is_json_from_its_first_line(command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    missing = "train", "--config", str(tmp_path / "none.toml"), "--ds", "2024-01-10"
+    code, _, err = command("--log-format", "json", *missing)
+    assert code == 2 and json.loads(err)["job"] == "train" and "no such file" in json.loads(err)["message"]
+    monkeypatch.setenv("METAREC_LOG_FORMAT", "json")
+    assert json.loads(command(*missing)[2])["level"] == "ERROR"
+    monkeypatch.setenv("METAREC_LOG_FORMAT", "xml")
+    code, out, err = command(*missing)
+    assert (code, out) == (2, "") and "xml" in err
+
+
+@pytest.mark.usefixtures("spark")
+def test_forget_says_who_is_meant_by_hash_alone(command: Callable, tmp_path: Path):
+    code, out, err = command("forget", "--config", written(tmp_path), "--user", "ada lovelace", "--user", "../x")
+    assert code == 0 and (result(out)["rows_in"], result(out)["rows_out"]) == (2, 0)
+    assert "ada lovelace" not in out + err and err.count("no row in any table") == 2
+    code, out, err = command("forget", "--config", written(tmp_path))
+    assert code == 2 and "nobody is named" in result(out)["error"]

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from training.warehouses import DAY, copied, job_at, stages
 
 from metarec_spark import columns as c
-from metarec_spark import config
-from metarec_spark.job import Job
+from metarec_spark import config, job
+from metarec_spark.job import Job, Result
 from metarec_spark.nightly import nightly
 from metarec_spark.storage import file_uri
 from metarec_spark.synthetic.platforms import Scale
@@ -72,7 +73,13 @@ def contents(warehouse: Warehouse) -> dict[str, list[str]]:
 
 def test_every_table_of_the_chain_is_written(first) -> None:
     _, tables = first
-    assert {name for name, rows in tables.items() if rows} == set(ALL) - {c.FEEDBACK, c.TRANSFER_RUNS, c.WITHHELD}
+    assert {name for name, rows in tables.items() if rows} == set(ALL) - {
+        c.FEEDBACK,
+        c.FORGOTTEN,
+        c.RUNS,
+        c.TRANSFER_RUNS,
+        c.WITHHELD,
+    }
 
 
 def test_both_nights_again_end_in_the_same_tables(first, run: Callable[[Path], Warehouse]) -> None:
@@ -113,3 +120,46 @@ def test_the_second_night_reads_only_its_days_and_does_not_train(first) -> None:
     assert [model["ds"] for model in models] == [NIGHTS[0].isoformat()]
     replaced = warehouse.spark.sql(f"DESCRIBE HISTORY delta.`{warehouse.path(c.EVENTS)}`").orderBy(F.desc("version")).first()
     assert "2024-01-07" not in replaced.operationParameters["predicate"]
+
+
+def test_a_night_that_fails_names_the_step_and_what_to_do_next(spark, tmp_path, tmp_path_factory, caplog, capsys) -> None:
+    folder = copied(stages(spark, tmp_path_factory).extracted, tmp_path)
+    failing = job_at(spark, folder, "nightly", train={"processes": 99})
+    with caplog.at_level("INFO", "metarec_spark"):
+        assert job.run("nightly", failing.config, DAY, nightly) == 3
+    *_, error, last = caplog.messages
+    assert "99 rank(s) need at least as many" in error and any(line.startswith("done in") for line in caplog.messages)
+    assert last == (
+        "nightly of 2024-01-10 stopped in its step train. Next: do what the error above says, then run it again; the steps before it "
+        "may be repeated"
+    )
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (row,) = failing.warehouse.read(c.RUNS).collect()
+    assert (said["step"], row.step, row.exit_code, row.run_id) == ("train", "train", 3, said["run_id"])
+    assert row.error == said["error"].splitlines()[0]
+    assert {"events", "user_sequences"} <= set(json.loads(row.versions_written))
+
+
+def named(name: str, result: Result) -> Callable[[Job], Result]:
+    """A step that has that result."""
+
+    def work(_: Job) -> Result:
+        return result
+
+    work.__name__ = name
+    return work
+
+
+def test_a_night_that_rejects_its_model_says_whose_lists_stand(spark, tmp_path, monkeypatch, caplog) -> None:
+    results = {
+        "extract": Result(5, 4),
+        "train": Result(model_id="new"),
+        "evaluate": Result(model_id="new", exit_code=4, details={"reason": "weak"}),
+        "recommend": Result(model_id="old"),
+    }
+    for name, result in results.items():
+        monkeypatch.setattr(f"metarec_spark.nightly.{name}", named(name, result))
+    night = nightly(job_at(spark, tmp_path, "nightly"))
+    assert (night.exit_code, night.model_id, night.details["step"], night.details["reason"]) == (4, "old", "evaluate", "weak")
+    assert list(night.details["steps"]) == list(results)
+    assert caplog.messages[-1].startswith("step evaluate rejected model new: the lists are of old. Next: see report.html")

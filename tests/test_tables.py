@@ -131,6 +131,14 @@ def test_a_version_of_another_process_is_seen(spark: SparkSession, warehouse: Wa
     assert warehouse.version("items") == 2
 
 
+def test_deleting_leaves_other_rows_and_says_who_did(spark: SparkSession, warehouse: Warehouse):
+    warehouse.replace_all("items", items(spark, (0, 1), (1, 1)), COMMIT)
+    warehouse.delete("items", F.col("item_idx").isin([1]), Commit(job="forget", ds=ELEVENTH))
+    assert held(warehouse, "items", "item_idx") == [(0,)]
+    assert warehouse.last_commit("items", "forget")["ds"] == "2024-01-11"
+    assert warehouse.versions_written["items"] == warehouse.version("items")
+
+
 def test_changes_that_can_no_longer_be_read_are_none(spark: SparkSession, warehouse: Warehouse):
     warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
     warehouse.replace_all("items", items(spark, (0, 2)), COMMIT)

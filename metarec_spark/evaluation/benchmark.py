@@ -27,6 +27,7 @@ from metarec_spark.evaluation.published import PUBLISHED
 from metarec_spark.evaluation.run import evaluate
 from metarec_spark.features.run import extract
 from metarec_spark.job import Job, Result
+from metarec_spark.logs import start as start_logging
 from metarec_spark.sections import fingerprint
 from metarec_spark.storage import file_uri, whole
 from metarec_spark.training.run import train
@@ -138,7 +139,7 @@ def _stage(stage: str, name: str, made: Config, day: date, work) -> tuple[int, R
         found.append(work(running))
         return found[0]
 
-    job.start_logging(f"{stage} {name}", day)
+    start_logging(f"{stage} {name}", day)
     code = job.run(stage, made, day, kept)
     return code, found[0] if found else Result()
 

@@ -63,6 +63,9 @@ _STYLE = {
     "lines.markersize": 4,
 }
 
+_EXAMPLE = re.compile(r'<article class="card example">.*?</article>', re.DOTALL)
+_HEADING = "<h3>User <bdi>{}</bdi></h3>"
+
 Values = dict[tuple[str, str, str, str, int], dict]
 """(domain, segment, scorer, metric, k) → the row of ``metrics``, of the test split."""
 
@@ -106,6 +109,18 @@ def write(folder: Path, report: Report) -> Path:
     with whole(path) as draft:
         draft.write_text(_page(report), encoding="utf-8")
     return path
+
+
+def forget(path: Path, users: Iterable[str]) -> bool:
+    """Take the examples of these users out of a written page; whether there were any."""
+    page = path.read_bytes().decode()  # as it is: reading as text would change the line ends of ids
+    headings = [_HEADING.format(escape(user)) for user in users]
+    left = _EXAMPLE.sub(lambda example: "" if any(heading in example[0] for heading in headings) else example[0], page)
+    if left == page:
+        return False
+    with whole(path) as draft:
+        draft.write_bytes(left.encode())
+    return True
 
 
 def _page(report: Report) -> str:

@@ -93,9 +93,9 @@ def accepted(judged: DataFrame) -> DataFrame:
 
 
 def rejected(judged: DataFrame) -> DataFrame:
-    """The rows that are not, as the table ``rejected_events`` has them."""
+    """The rows that are not, as the table ``rejected_events`` has them; none of the forgotten."""
     time = F.coalesce(TIME_TEXT, F.col(c.EVENT_TIME).cast("string")).alias(c.EVENT_TIME)
-    return judged.where(F.col(c.REASON).isNotNull()).select(
+    return judged.where(F.col(c.REASON) != c.FORGOTTEN).select(
         *[c.SOURCE, DAY, c.REASON, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE], time, c.VALUE
     )
 

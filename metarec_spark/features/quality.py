@@ -18,7 +18,7 @@ from metarec_spark.sections import Quality
 OUTCOME, ROWS, KEPT = "outcome", "rows", "kept"
 USUAL_DAYS = 7
 _FEWEST_ROWS = 100
-_LOSES_NOTHING = ("duplicate", "bot")
+_LOSES_NOTHING = ("duplicate", "bot", c.FORGOTTEN)
 
 
 def counted(judged: DataFrame) -> DataFrame:

@@ -20,7 +20,7 @@ from pyspark.storagelevel import StorageLevel
 from metarec_spark import columns as c
 from metarec_spark.contracts import conform
 from metarec_spark.errors import DataError
-from metarec_spark.features import cleaning, quality, sources
+from metarec_spark.features import cleaning, forgotten, quality, sources
 from metarec_spark.features.changes import losing, net
 from metarec_spark.features.content import content, usable
 from metarec_spark.features.sequences import as_of, extended, newer_than, sequences
@@ -42,11 +42,13 @@ class Kept:
 
     read: int
     rejected: dict[str, int]
+    forgotten: int
+    """Rows of forgotten people, which are stored nowhere."""
 
     @property
     def kept(self) -> int:
         """Rows that became events."""
-        return self.read - sum(self.rejected.values())
+        return self.read - sum(self.rejected.values()) - self.forgotten
 
 
 def extract(job: Job, *, history: bool = False) -> Result:
@@ -66,13 +68,14 @@ def extract(job: Job, *, history: bool = False) -> Result:
     _content(job, information)
     _transitions(job)
     names = [c.ITEMS, c.USER_SEQUENCES]
-    details = {"first_day": first.isoformat(), "rejected": kept.rejected, "unusable_vectors": unusable}
+    details = {"first_day": first.isoformat(), "rejected": kept.rejected, "forgotten": kept.forgotten}
+    details |= {"unusable_vectors": unusable}
     details |= {name: job.warehouse.read(name).count() for name in names}
     return Result(rows_in=kept.read, rows_out=kept.kept, details=details)
 
 
 def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features) -> DataFrame:
-    """Rows of ``user_sequences`` at pinned versions, as of the end of ``ds``, of users with enough events.
+    """Rows of ``user_sequences`` at pinned versions, as of the end of ``ds``, of users with enough events, but the forgotten.
 
     The table holds what is newest. Where it has events after ``ds`` (an older day is run again, or filled in), those users'
     sequences are made again from ``events``.
@@ -82,7 +85,9 @@ def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features
     if not newer.isEmpty():
         events, items = job.warehouse.read(c.EVENTS, versions[c.EVENTS]), job.warehouse.read(c.ITEMS, versions[c.ITEMS])
         rows = as_of(rows, newer, events, items, ds, features.max_length)
-    return rows.where(F.col("events") >= features.min_user_events)
+    rows = rows.where(F.col("events") >= features.min_user_events)
+    gone = _forgotten(job)  # a version that a model was made from may hold them still
+    return rows if gone is None else forgotten.without(rows, gone)
 
 
 def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], folder: Path) -> DataFrame:
@@ -121,17 +126,23 @@ def _first_day(job: Job) -> date:
     return min(job.ds, missed) - timedelta(days=job.config.features.late_days)
 
 
+def _forgotten(job: Job) -> DataFrame | None:
+    return job.warehouse.read(c.FORGOTTEN) if job.warehouse.exists(c.FORGOTTEN) else None
+
+
 def _events(job: Job, first: date) -> Kept:
     config, spark, now = job.config, job.spark, datetime.now(UTC)
     opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
     rows = reduce(DataFrame.unionByName, [cleaning.within_reach(rows, first, job.ds, config.features, now) for rows in opened])
     shares = max(_SHARES, spark.sparkContext.defaultParallelism // ((job.ds - first).days + 1))
-    judged = cleaning.judge(rows, config.features, now, shares)
-    judged = cleaning.of_days(judged, first, job.ds).persist(StorageLevel.DISK_ONLY)
+    judged, gone = cleaning.judge(rows, config.features, now, shares), _forgotten(job)
+    judged = cleaning.of_days(judged, first, job.ds)
+    judged = (judged if gone is None else forgotten.marked(judged, gone)).persist(StorageLevel.DISK_ONLY)
     found = quality.counted(judged).persist()
     try:
         counts = {row[0]: row[1] for row in found.groupBy(quality.OUTCOME).agg(F.sum(quality.ROWS)).toLocalIterator()}
-        kept = Kept(sum(counts.values()), {reason: n for reason, n in sorted(counts.items()) if reason != quality.KEPT})
+        read, of_forgotten = sum(counts.values()), counts.pop(c.FORGOTTEN, 0)
+        kept = Kept(read, {reason: n for reason, n in sorted(counts.items()) if reason != quality.KEPT}, of_forgotten)
         if not kept.kept and not job.warehouse.exists(c.EVENTS):
             raise DataError(f"no event on or before {job.ds} in any source: {_why_none(opened, kept)}")
         quality.check(_with_days_before(job, found, first), job.ds, config.quality)
@@ -145,6 +156,8 @@ def _events(job: Job, first: date) -> Kept:
         found.unpersist()
         judged.unpersist()
     log.info("events: %d rows read from %s on, %d kept, rejected %s", kept.read, first, kept.kept, kept.rejected or "none")
+    if kept.forgotten:
+        log.info("events: %d of the rows are of forgotten people, and are stored nowhere", kept.forgotten)
     if not kept.kept:
         log.warning("no event from %s to %s; the tables hold what they held before", first, job.ds)
     return kept
@@ -160,7 +173,8 @@ def _with_days_before(job: Job, found: DataFrame, first: date) -> DataFrame:
 
 def _why_none(opened: list[DataFrame], kept: Kept) -> str:
     if kept.read:
-        return f"all {kept.read} rows were rejected: {kept.rejected}; schemas/rejected_events.json says what the reasons mean"
+        lost = kept.rejected | ({c.FORGOTTEN: kept.forgotten} if kept.forgotten else {})
+        return f"all {kept.read} rows were rejected: {lost}; schemas/rejected_events.json says what the reasons mean"
     oldest = min(filter(None, (rows.agg(F.min(c.EVENT_TIME)).first()[0] for rows in opened)), default=None)
     return f"the oldest is of {oldest:%Y-%m-%d}; choose a later --ds" if oldest else "the sources are empty"
 

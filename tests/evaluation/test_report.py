@@ -11,7 +11,7 @@ import pytest
 
 from metarec_spark import columns as c
 from metarec_spark.evaluation.metrics import SEGMENTS
-from metarec_spark.evaluation.report import Report, write
+from metarec_spark.evaluation.report import Report, forget, write
 
 HOSTILE = "<script>alert(1)</script>"
 VALUE = {c.MODEL: 0.0712, c.BASE: 0.0611, c.TRANSFER: 0.0603, c.TRANSITIONS: 0.0501, c.POPULARITY: 0.0055}
@@ -77,6 +77,20 @@ def test_the_page_says_where_a_network_stacks(tmp_path):
     assert "stacked" not in text(page(tmp_path, made))
     made.fusion["films"]["stacked"] = True
     assert "stacked by a network, 1 = yes 0 1" in text(page(tmp_path, made))
+
+
+def test_the_examples_of_the_forgotten_are_taken_out_and_no_others(tmp_path):
+    ids = ["u1", "u10", "a&b", "x\ry\nz", HOSTILE]
+    (example,) = report().examples
+    made = report(examples=[example | {"user_id": user, "target": f"target {n}"} for n, user in enumerate(ids)])
+    before = page(tmp_path, made)
+    assert not forget(tmp_path / "report.html", ["u", "1", "nobody", "target 0"])
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+    assert forget(tmp_path / "report.html", ["u1", "x\ry\nz", "a&b", HOSTILE])
+    after = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "target 1" in text(after) and not [n for n in (0, 2, 3, 4) if f"target {n}" in text(after)]
+    Balanced().feed(after)
+    assert not forget(tmp_path / "report.html", ["u1"])
 
 
 def test_what_was_measured_stands_in_the_page(tmp_path):

@@ -52,10 +52,11 @@ def test_a_domain_of_a_source_that_is_well_as_a_whole(spark):
     assert "source log, domain 'news': 99 of 100 rows rejected {'bad_time': 99}" in said and "other" not in said
 
 
-def test_copies_bots_other_days_and_few_rows_refuse_nothing(spark):
+def test_copies_bots_forgotten_people_other_days_and_few_rows_refuse_nothing(spark):
     rows = table(
         spark,
         *[("log", "shop", DAY, "kept", 100), ("log", "shop", DAY, "duplicate", 900), ("log", "shop", DAY, "bot", 900)],
+        ("log", "shop", DAY, "forgotten", 900),
         *[("log", "shop", DAY - timedelta(days=1), "late", 500), ("log", "shop", None, "bad_time", 500)],
         *[("log", "news", DAY, "null_user", 99), ("few", "shop", DAY, "null_user", 99)],
     )
