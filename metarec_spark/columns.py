@@ -34,6 +34,26 @@ FEEDBACK = "feedback"
 TRANSFER_RUNS = "transfer_runs"
 RUNS = "runs"
 
+# Every table, in the order of the data flow, with the command that writes it.
+WRITTEN_BY = {
+    EVENTS: "extract",
+    REJECTED_EVENTS: "extract",
+    QUALITY: "extract",
+    ITEMS: "extract",
+    USER_SEQUENCES: "extract",
+    ITEM_TRANSITIONS: "extract",
+    ITEM_CONTENT: "extract",
+    FORGOTTEN: "forget",
+    MODELS: "train",
+    METRICS: "evaluate",
+    WITHHELD: "recommend",
+    RECOMMENDATIONS: "recommend",
+    FEEDBACK: "feedback",
+    TRANSFER_RUNS: "adapt",
+    RUNS: "nightly",
+}
+ALL = tuple(WRITTEN_BY)
+
 # Splits of a user's events.
 TRAIN = "train"
 VALIDATION = "validation"

@@ -17,6 +17,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from metarec_spark.columns import ALL, WRITTEN_BY
 from metarec_spark.contracts import Contract, conform, contract
 from metarec_spark.errors import ConfigError, DataError, first_line
 from metarec_spark.storage import hadoop
@@ -335,24 +336,3 @@ class _SessionConf:
     def __exit__(self, *_: object) -> None:
         for key in self.values:
             self.spark.conf.unset(key)
-
-
-# Every table, in the order of the data flow, with the command that writes it.
-WRITTEN_BY = {
-    "events": "extract",
-    "rejected_events": "extract",
-    "quality": "extract",
-    "items": "extract",
-    "user_sequences": "extract",
-    "item_transitions": "extract",
-    "item_content": "extract",
-    "forgotten": "forget",
-    "models": "train",
-    "metrics": "evaluate",
-    "withheld": "recommend",
-    "recommendations": "recommend",
-    "feedback": "feedback",
-    "transfer_runs": "adapt",
-    "runs": "nightly",
-}
-ALL = tuple(WRITTEN_BY)

@@ -10,9 +10,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import ArrayType, StructField, StructType
 
 from metarec_spark import contracts
+from metarec_spark.columns import ALL
 from metarec_spark.contracts import conform, contract
 from metarec_spark.errors import DataError
-from metarec_spark.tables import ALL
 
 
 def fields(schema: StructType) -> Iterator[StructField]:

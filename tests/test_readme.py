@@ -18,8 +18,8 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark import config
 from metarec_spark.cli import app
+from metarec_spark.columns import ALL
 from metarec_spark.job import Job
-from metarec_spark.tables import ALL
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,10 +12,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from metarec_spark.columns import ALL, WRITTEN_BY
 from metarec_spark.contracts import contract
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.job import Job
-from metarec_spark.tables import ALL, WRITTEN_BY, Commit, Warehouse
+from metarec_spark.tables import Commit, Warehouse
 
 COMMIT = Commit(job="extract", ds=date(2024, 1, 10), inputs={"events": 3}, settings="abc")
 NINTH, TENTH, ELEVENTH = date(2024, 1, 9), date(2024, 1, 10), date(2024, 1, 11)

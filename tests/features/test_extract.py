@@ -16,10 +16,11 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark import config
+from metarec_spark.columns import ALL
 from metarec_spark.errors import DataError
 from metarec_spark.features.run import extract
 from metarec_spark.job import Job, Result
-from metarec_spark.tables import ALL, Warehouse
+from metarec_spark.tables import Warehouse
 
 
 @pytest.fixture(scope="module")
