@@ -105,7 +105,7 @@ def tables(config: ConfigFile, set_: Overrides = None) -> None:
     """Size, version and last writer of every table."""
     from metarec_spark.maintenance.run import tables as work
 
-    _run("tables", config, datetime.now(UTC), set_, work)
+    _run("tables", config, datetime.now(UTC), set_, work, writes=False)
 
 
 @app.command()
@@ -182,10 +182,12 @@ def version() -> None:
     print(__version__)
 
 
-def _run(name: str, path: Path, ds: datetime, overrides: list[str] | None, work: Callable[[Job], Result]) -> None:
+def _run(
+    name: str, path: Path, ds: datetime, overrides: list[str] | None, work: Callable[[Job], Result], *, writes: bool = True
+) -> None:
     job.start_logging(name, ds.date())
     settings = _checked(name, ds.date(), lambda: config.load(path, overrides))
-    raise typer.Exit(job.run(name, settings, ds.date(), work))
+    raise typer.Exit(job.run(name, settings, ds.date(), work, writes=writes))
 
 
 def _checked(name: str, ds: date | None, work: Callable[[], T]) -> T:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 
 from pyspark.sql import SparkSession
 
 from metarec_spark.config import Config
-from metarec_spark.errors import MetarecError, first_line
+from metarec_spark.errors import Conflict, MetarecError, first_line
 from metarec_spark.session import session
-from metarec_spark.tables import Commit, Warehouse
+from metarec_spark.storage import local_path, turn
+from metarec_spark.tables import CONFLICTS, Commit, Warehouse
 
 log = logging.getLogger("metarec_spark")
 
@@ -49,18 +53,21 @@ class Result:
     exit_code: int = 0
 
 
-def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> int:
+def run(name: str, config: Config, ds: date, work: Callable[[Job], Result], *, writes: bool = True) -> int:
     """Run one job: print its result as one JSON line and return its exit code.
 
-    Every failure that the product explains is logged as one line; an unexpected one with its traceback, and exit code 1.
+    Jobs that write take turns. Every failure that the product explains is logged as one line; an unexpected one with its
+    traceback, and exit code 1.
     """
     start = time.monotonic()
     result, warehouse, error = Result(), None, None
     try:
         spark = session(config, f"metarec {name}")
         warehouse = Warehouse(spark, config.warehouse)
-        warehouse.check_writable()
-        result = work(Job(name, config, ds, spark, warehouse))
+        with _turn(warehouse, f"{name} of {ds}") if writes else nullcontext():
+            if writes:
+                warehouse.check_writable()
+            result = _worked(Job(name, config, ds, spark, warehouse), work)
     except MetarecError as failure:
         log.error("%s", failure)
         result.exit_code, error = failure.exit_code, str(failure)
@@ -71,6 +78,22 @@ def run(name: str, config: Config, ds: date, work: Callable[[Job], Result]) -> i
     versions = (warehouse.versions_read, warehouse.versions_written) if warehouse else ({}, {})
     report(name, ds, result, seconds, *versions, error=error)
     return result.exit_code
+
+
+def _turn(warehouse: Warehouse, who: str) -> AbstractContextManager[None]:
+    """One job at a time writes to a warehouse of files: there, of two processes that commit a version at the same moment, Delta
+    loses one's. And what a job writes follows from what it read some steps before: two at once would give an index twice."""
+    if not warehouse.root.startswith("file:"):
+        return nullcontext()
+    return turn(local_path(warehouse.path("_turn")), f"{who} (process {os.getpid()} on {platform.node()})")
+
+
+def _worked(job: Job, work: Callable[[Job], Result]) -> Result:
+    try:
+        return work(job)
+    except CONFLICTS as error:
+        said = f"another run or program wrote to {job.warehouse.root} while {job.name} of {job.ds} did: {first_line(error)}"
+        raise Conflict(f"{said}. Nothing half-written is left; run it again when the other has ended") from None
 
 
 def report(

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
+from delta import exceptions
+from delta.exceptions import captured  # noqa: F401 (it makes PySpark raise these)
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
@@ -20,6 +22,8 @@ from metarec_spark.contracts import Contract, conform, contract
 from metarec_spark.errors import ConfigError, DataError, first_line
 from metarec_spark.storage import hadoop
 
+CONFLICTS = tuple(getattr(exceptions, name) for name in exceptions.__all__)
+"""What Delta raises where another writer's commit came in between."""
 _WRITING = timedelta(hours=12)
 """What a commit may have taken from its first file on."""
 _PROPERTIES = {
