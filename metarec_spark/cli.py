@@ -130,7 +130,7 @@ def tables(config: ConfigFile, set_: Overrides = None) -> None:
     """Size, version and last writer of every table."""
     from metarec_spark.maintenance.run import tables as work
 
-    _run("tables", config, datetime.now(UTC), set_, work, recorded=False)
+    _run("tables", config, datetime.now(UTC), set_, work, writes=False)
 
 
 @app.command()
@@ -151,6 +151,7 @@ def generate(
     from metarec_spark.synthetic.run import generate as work
 
     def write(job: Job) -> Result:
+        job.warehouse.check_writable()
         scale = Scale(
             users=users, events=events, items=items, days=days, first_day=first_day.date(), seed=seed, shared_taste=shared_taste
         )
@@ -159,7 +160,7 @@ def generate(
 
     settings = _checked("generate", None, lambda: config.parse({"warehouse": file_uri(out)}))
     logs.start("generate", None)
-    raise typer.Exit(job.run("generate", settings, first_day.date(), write, recorded=False))
+    raise typer.Exit(job.run("generate", settings, first_day.date(), write, writes=False))
 
 
 @app.command()
@@ -208,11 +209,11 @@ def version() -> None:
 
 
 def _run(
-    name: str, path: Path, ds: datetime, overrides: list[str] | None, work: Callable[[Job], Result], *, recorded: bool = True
+    name: str, path: Path, ds: datetime, overrides: list[str] | None, work: Callable[[Job], Result], *, writes: bool = True
 ) -> None:
     logs.start(name, ds.date())
     settings = _checked(name, ds.date(), lambda: config.load(path, overrides))
-    raise typer.Exit(job.run(name, settings, ds.date(), work, recorded=recorded))
+    raise typer.Exit(job.run(name, settings, ds.date(), work, writes=writes))
 
 
 def _checked(name: str, ds: date | None, work: Callable[[], T]) -> T:

@@ -30,6 +30,10 @@ class ModelRejected(MetarecError):
     exit_code = 4
 
 
+class Conflict(MetarecError):
+    """Another run or program wrote to a table while this run did."""
+
+
 class TrainingError(MetarecError):
     """A training rank failed, or the rows that ranks read do not add up."""
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
@@ -14,10 +17,11 @@ from pyspark.sql import SparkSession
 from metarec_spark import columns as c
 from metarec_spark.config import Config
 from metarec_spark.contracts import contract
-from metarec_spark.errors import MetarecError, first_line
+from metarec_spark.errors import Conflict, MetarecError, first_line
 from metarec_spark.logs import about, log
 from metarec_spark.session import session
-from metarec_spark.tables import Commit, Warehouse
+from metarec_spark.storage import local_path, turn
+from metarec_spark.tables import CONFLICTS, Commit, Warehouse
 
 _LONGEST_ERROR = 500
 
@@ -51,37 +55,43 @@ class Result:
     exit_code: int = 0
 
 
-def run(name: str, config: Config, ds: date, work: Callable[[Job], Result], *, recorded: bool = True) -> int:
-    """Run one job: print its result as one JSON line, enter it in ``runs`` if it is to be recorded, and return its exit code.
+def run(name: str, config: Config, ds: date, work: Callable[[Job], Result], *, writes: bool = True) -> int:
+    """Run one job: print its result as one JSON line, enter it in ``runs`` if it writes, and return its exit code.
 
-    Every failure that the product explains is logged as one line; an unexpected one with its traceback, and exit code 1.
+    Jobs that write take turns. Every failure that the product explains is logged as one line; an unexpected one with its
+    traceback, and exit code 1.
     """
     started, start = datetime.now(UTC), time.monotonic()
     about.run_id, about.step = uuid.uuid4().hex, None
     result, warehouse, error = Result(), None, None
-    try:
-        spark = session(config, f"metarec {name}")
-        reached = Warehouse(spark, config.warehouse)
-        reached.check_writable()
-        warehouse = reached
-        result = work(Job(name, config, ds, spark, warehouse))
-    except MetarecError as failure:
-        log.error("%s", failure)
-        result.exit_code, error = failure.exit_code, str(failure)
-    except Exception as failure:
-        log.exception("%s of %s failed; the tables are as their last finished commits left them: run it again", name, ds)
-        result.exit_code, error = 1, f"{type(failure).__name__}: {first_line(failure)}"
-    seconds = round(time.monotonic() - start, 1)
-    if error is None:
-        done(result, seconds)
-    elif about.step:
-        result.details = {"step": about.step}
-        first = "run it again" if result.exit_code == 1 else "do what the error above says, then run it again"
-        log.error("%s of %s stopped in its step %s. Next: %s; the steps before it may be repeated", name, ds, about.step, first)
-    versions = (dict(warehouse.versions_read), dict(warehouse.versions_written)) if warehouse else ({}, {})
-    report(name, ds, result, seconds, *versions, error=error, run_id=about.run_id)
-    if warehouse and recorded:
-        _record(warehouse, name, ds, started, seconds, result, error)
+    with ExitStack() as held:
+        try:
+            spark = session(config, f"metarec {name}")
+            reached = Warehouse(spark, config.warehouse)
+            if writes:
+                held.enter_context(_turn(reached, f"{name} of {ds}"))
+                reached.check_writable()
+            warehouse = reached
+            result = _worked(Job(name, config, ds, spark, warehouse), work)
+        except MetarecError as failure:
+            log.error("%s", failure)
+            result.exit_code, error = failure.exit_code, str(failure)
+        except Exception as failure:
+            log.exception("%s of %s failed; the tables are as their last finished commits left them: run it again", name, ds)
+            result.exit_code, error = 1, f"{type(failure).__name__}: {first_line(failure)}"
+        seconds = round(time.monotonic() - start, 1)
+        if error is None:
+            done(result, seconds)
+        elif about.step:
+            result.details = {"step": about.step}
+            first = "run it again" if result.exit_code == 1 else "do what the error above says, then run it again"
+            log.error(
+                "%s of %s stopped in its step %s. Next: %s; the steps before it may be repeated", name, ds, about.step, first
+            )
+        versions = (dict(warehouse.versions_read), dict(warehouse.versions_written)) if warehouse else ({}, {})
+        report(name, ds, result, seconds, *versions, error=error, run_id=about.run_id)
+        if warehouse and writes:
+            _record(warehouse, name, ds, started, seconds, result, error)
     return result.exit_code
 
 
@@ -105,6 +115,22 @@ def _record(
         warehouse.append(c.RUNS, rows, Commit(job=name, ds=ds), app=about.run_id, txn=0)
     except Exception as failure:
         log.warning("table %s lacks this run: %s", c.RUNS, first_line(failure))
+
+
+def _turn(warehouse: Warehouse, who: str) -> AbstractContextManager[None]:
+    """One job at a time writes to a warehouse of files: there, of two processes that commit a version at the same moment, Delta
+    loses one's. And what a job writes follows from what it read some steps before: two at once would give an index twice."""
+    if not warehouse.root.startswith("file:"):
+        return nullcontext()
+    return turn(local_path(warehouse.path("_turn")), f"{who} (process {os.getpid()} on {platform.node()})")
+
+
+def _worked(job: Job, work: Callable[[Job], Result]) -> Result:
+    try:
+        return work(job)
+    except CONFLICTS as error:
+        said = f"another run or program wrote to {job.warehouse.root} while {job.name} of {job.ds} did: {first_line(error)}"
+        raise Conflict(f"{said}. Nothing half-written is left; run it again when the other has ended") from None
 
 
 def report(

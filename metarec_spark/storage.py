@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metarec_spark.errors import DataError
+from metarec_spark.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _LONGEST_RUN = 2 * 86_400
 """Seconds after which no run uses its scratch folder any more."""
+log = logging.getLogger("metarec_spark")
 
 
 def file_uri(path: Path) -> str:
@@ -57,6 +60,36 @@ def write_json(path: Path, value: dict) -> None:
     """Write a JSON object whole."""
     with whole(path) as draft:
         draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def turn(file: Path, who: str) -> Iterator[None]:
+    """Hold a file's lock for a block, and wait for it where another process has it, which the log then names.
+
+    The lock is the process's own: it goes when the process ends, however that ends, and is not handed on to those it starts.
+
+    Raises
+    ------
+    ConfigError
+        Where the file cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        opened = file.open("a+", encoding="utf-8")
+    except OSError as error:
+        said = f"{file.parent} cannot be written: {error}"
+        raise ConfigError(f"{said}. Set warehouse to a folder that this user may write") from None
+    with opened as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.seek(0)
+            log.warning("waiting for %s to end, which writes to %s", held.read() or "another run", file.parent)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        held.truncate(0)
+        held.write(who)
+        held.flush()
+        yield
 
 
 def hadoop(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from delta import exceptions
+from delta.exceptions import captured  # noqa: F401 (it makes PySpark raise these)
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -25,6 +27,8 @@ from metarec_spark.storage import hadoop
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
 
+CONFLICTS = tuple(getattr(exceptions, name) for name in exceptions.__all__)
+"""What Delta raises where another writer's commit came in between."""
 _WRITING = timedelta(hours=12)
 """What a commit may have taken from its first file on."""
 _PROPERTIES = {

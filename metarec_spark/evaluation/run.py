@@ -39,7 +39,8 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     """
     model = _chosen(job, model_id)
     folder = local_path(model["path"])
-    manifest = bundle.read_manifest(folder)
+    found = bundle.load(folder)  # which refuses files that are not those that were saved: none such is approved
+    manifest = found.manifest
     split = Split.model_validate(manifest["split"])
     if split.protocol == "none":
         log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model["model_id"])
@@ -50,9 +51,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     cutoffs = sorted({*job.config.evaluate.cutoffs, _JUDGED_AT})
     task = Task(str(folder), max(cutoffs), job.config.evaluate.few_events, job.config.evaluate.long_events)
     ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA).persist(StorageLevel.DISK_ONLY)
-    catalogue = {
-        name: len(items) for name, items in zip(manifest["domains"], bundle.load(folder).catalogue.of_domain, strict=True)
-    }
+    catalogue = {name: len(items) for name, items in zip(manifest["domains"], found.catalogue.of_domain, strict=True)}
     metrics = aggregate(ranked, catalogue, cutoffs).withColumn("model_id", F.lit(model["model_id"])).persist()
     try:
         commit = job.commit(inputs={c.USER_SEQUENCES: versions[c.USER_SEQUENCES]}, model_id=model["model_id"])

@@ -19,6 +19,18 @@ Touched = dict[str, tuple[Tensor, Tensor]]
 Telling = dict[str, int]
 """For each table, Horovod's handle of a message on its way."""
 
+# Horovod's launcher takes its ranks with it, however it ends. It ends when its standard input does: with the process that
+# started it, or else ranks of a job that was killed would go on beside those of the next. (Not read through sys.stdin: that
+# holds its lock meanwhile, and Horovod forks a process which closes it.)
+_LAUNCHER = """
+import os, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+from horovod.runner.launch import run_commandline
+run_commandline()
+"""
+_LOST = "HorovodInternalError"
+"""What ranks say of one that has gone."""
+
 
 class Ranks(Protocol):
     """The processes of one training run, as one of them sees it."""
@@ -134,11 +146,12 @@ def launch(spec: Path, processes: int, launcher: str, spark: SparkSession | None
 
 def _launch_local(spec: Path, processes: int, timeout: int) -> None:
     run = [sys.executable, "-m", "metarec_spark.training.worker", str(spec)]
-    horovod = [sys.executable, "-c", "from horovod.runner.launch import run_commandline; run_commandline()"]
-    horovod += ["-np", str(processes), "-H", f"localhost:{processes}", "--gloo", "--network-interfaces", "lo"]
-    ended = subprocess.run([*horovod, "--start-timeout", str(timeout), *run], stdout=sys.stderr)
-    if ended.returncode:
-        raise TrainingError(_why(spec, f"horovod ended with {ended.returncode}"))
+    horovod = [sys.executable, "-c", _LAUNCHER, "-np", str(processes), "-H", f"localhost:{processes}", "--gloo"]
+    horovod += ["--network-interfaces", "lo", "--start-timeout", str(timeout), *run]
+    with subprocess.Popen(horovod, stdin=subprocess.PIPE, stdout=sys.stderr) as launcher:
+        ended = launcher.wait()
+    if ended:
+        raise TrainingError(_why(spec, f"horovod ended with {ended}"))
 
 
 def _launch_spark(spec: Path, processes: int, timeout: int, spark: SparkSession) -> None:
@@ -166,9 +179,13 @@ def _rank_on_executor(spec: str) -> None:
 
 
 def _why(spec: Path, ended: str) -> str:
-    """The first error that a rank left beside the spec, or how the run ended."""
+    """The first error of its own that a rank left beside the spec, or how the run ended."""
     said = [json.loads(file.read_text()) for file in sorted(spec.parent.glob("error-*.json"))]
+    said = [error for error in said if not error["error"].startswith(_LOST)]
     if not said:
-        return f"{ended}; no rank left an error; see the log above and run again: training goes on from its last checkpoint"
+        return (
+            f"{ended}; a rank ended without an error of its own: killed, for want of memory perhaps; see the log above and run "
+            "again: training goes on from its last checkpoint"
+        )
     first = min(said, key=lambda error: error["time"])
     return f"rank {first['rank']} failed: {first['error']}; {ended}"
