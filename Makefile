@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 RUN := .venv/bin
 
-.PHONY: setup benchmark demo test lint dist clean
+.PHONY: setup benchmark demo test drill lint dist clean
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml deploy/setup.sh
@@ -19,6 +19,11 @@ demo: setup
 test: setup dist
 	$(RUN)/ruff check metarec_spark jobs tests
 	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Every job is killed, again and again, and run to its end: make drill KILLS=100
+KILLS := 100
+drill: setup
+	PYTHONPATH=tests $(RUN)/python -m faults.drill --kills $(KILLS)
 
 lint: setup
 	$(RUN)/ruff format metarec_spark jobs tests

@@ -123,6 +123,10 @@ class Warehouse:
         if self.exists(name):
             self._evolve(spec)
             return
+        if self.root.startswith("file:"):  # nobody else writes there now
+            # What is left of a first commit that was never finished, Delta takes for a table that it then does not find.
+            log, files = hadoop(self.spark, f"{self.path(name)}/_delta_log")
+            files.delete(log, True)
         builder = (
             DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(spec.schema).comment(spec.description)
         )

@@ -167,6 +167,14 @@ def test_changes_whose_files_were_vacuumed_are_none(spark: SparkSession, warehou
     assert warehouse.changes("items", newest, newest).count() == 0, "nothing is asked of what is gone"
 
 
+def test_a_table_whose_first_commit_was_never_finished_is_made_anew(spark: SparkSession, warehouse: Warehouse):
+    log = Path(warehouse.path("items").removeprefix("file:")) / "_delta_log"
+    log.mkdir(parents=True)
+    (log / ".00000000000000000000.json.1f.tmp").write_text("{")
+    warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
+    assert held(warehouse, "items", "item_idx") == [(0,)]
+
+
 def test_an_append_is_written_once_for_each_transaction(spark: SparkSession, warehouse: Warehouse):
     for txn in (1, 1, 2, 1):
         warehouse.append("items", items(spark, (txn, txn)), COMMIT, app="nightly", txn=txn)

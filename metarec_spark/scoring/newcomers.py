@@ -6,7 +6,6 @@ the model. The model's own folder stays as it is.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from metarec_spark.model import bundle
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.catalogue import Catalogue, pad_tokens
 from metarec_spark.sections import fingerprint
-from metarec_spark.storage import file_uri, local_path
+from metarec_spark.storage import file_uri, local_path, scratch
 from metarec_spark.training import snapshot
 from metarec_spark.training.snapshot import ITEMS, TOKENS, TRANSITIONS, VECTORS
 
@@ -61,14 +60,8 @@ def written(job: Job, model: Path, versions: dict[str, int]) -> Iterator[Newcome
     -----
     Costs grow with the items that came since the training; the driver holds 8 bytes for each token that the model knows.
     """
-    manifest = bundle.read_manifest(model)
-    # A name for each content: executors keep what they have read.
-    name = "-".join([manifest["model_id"], *map(str, versions.values())])
-    folder = local_path(job.warehouse.path("_newcomers")) / name
-    try:
-        yield _write(job, manifest, bundle.token_hashes(model), versions, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch(job.spark, job.warehouse.path("_newcomers")) as uri:
+        yield _write(job, bundle.read_manifest(model), bundle.token_hashes(model), versions, local_path(uri))
 
 
 def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int], folder: Path) -> Newcomers | None:

@@ -124,7 +124,9 @@ class _Task:
                 "more events; until then the base model serves it"
             )
         shaping = [config.split, config.features, config.transitions, config.model, config.train, config.adapt]
-        about_all = [domain, base["model_id"], versions, job.ds.isoformat(), __version__, bundle.FORMAT]
+        # Not of events: every extract writes a version of it.
+        learnt = {name: version for name, version in versions.items() if name != c.EVENTS}
+        about_all = [domain, base["model_id"], learnt, job.ds.isoformat(), __version__, bundle.FORMAT]
         run = fingerprint(*shaping, *about_all)
         modes = [MODES[name] for name in config.adapt.modes]
         if json.loads(base["config"])["train"]["method"] == "joint":
