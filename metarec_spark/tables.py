@@ -124,9 +124,11 @@ class Warehouse:
             self._evolve(spec)
             return
         if self.root.startswith("file:"):  # nobody else writes there now
-            # What is left of a first commit that was never finished, Delta takes for a table that it then does not find.
+            # Drafts that are left of a first commit, and nothing else, Delta takes for a table that it then does not find.
             log, files = hadoop(self.spark, f"{self.path(name)}/_delta_log")
-            files.delete(log, True)
+            left = files.listStatus(log) if files.exists(log) else ()
+            if all(of.getPath().getName().startswith(".") for of in left):
+                files.delete(log, True)
         builder = (
             DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(spec.schema).comment(spec.description)
         )

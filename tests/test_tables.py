@@ -175,6 +175,16 @@ def test_a_table_whose_first_commit_was_never_finished_is_made_anew(spark: Spark
     assert held(warehouse, "items", "item_idx") == [(0,)]
 
 
+def test_a_log_that_holds_a_commit_is_never_removed(spark: SparkSession, warehouse: Warehouse):
+    log = Path(warehouse.path("items").removeprefix("file:")) / "_delta_log"
+    log.mkdir(parents=True)
+    commit = log / f"{7:020}.json"
+    commit.write_text("not a commit")
+    with pytest.raises(Exception, match="(?i)delta"):
+        warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
+    assert commit.read_text() == "not a commit"
+
+
 def test_an_append_is_written_once_for_each_transaction(spark: SparkSession, warehouse: Warehouse):
     for txn in (1, 1, 2, 1):
         warehouse.append("items", items(spark, (txn, txn)), COMMIT, app="nightly", txn=txn)
