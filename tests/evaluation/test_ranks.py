@@ -10,15 +10,16 @@ from model.factories import catalogue, contexts, model, padded, saved
 from metarec_spark import columns as c
 from metarec_spark.evaluation.ranks import Task, rank
 
-WIDTH = 4
-
 
 def ranked(folder, *pairs: dict) -> dict[str, list[dict]]:
     """Scorer → rows, of pairs given by context, target, seen and train_events; all of domain 0, the even items."""
     defaults = {"context": [2, 4], "target": 6, "seen": [], "train_events": 3}
     pairs = [defaults | pair for pair in pairs]
-    made, length = padded([pair["context"] for pair in pairs], width=WIDTH)
-    arrays = dict(zip(("item_idx", "domain", "event_type", "gap"), (array.tolist() for array in made), strict=True))
+    made, length = padded([pair["context"] for pair in pairs])
+    arrays = {
+        name: [row[:of].tolist() for row, of in zip(array, length, strict=True)]
+        for name, array in zip(("item_idx", "domain", "event_type", "gap"), made, strict=True)
+    }
     ints = {"target": "target", "train_events": "train_events"}
     columns = {name: pa.array(values, pa.list_(pa.int32())) for name, values in arrays.items()}
     columns |= {name: pa.array([pair[key] for pair in pairs], pa.int32()) for name, key in ints.items()}
