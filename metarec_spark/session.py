@@ -27,8 +27,6 @@ LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "8",
-    # Joined to partitions of 64 MB at most, so that their number follows the data.
-    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "256",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
     "spark.driver.memory": "4g",

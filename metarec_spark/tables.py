@@ -126,8 +126,8 @@ class Warehouse:
         if self.root.startswith("file:"):  # nobody else writes there now
             # Drafts that are left of a first commit, and nothing else, Delta takes for a table that it then does not find.
             log, files = hadoop(self.spark, f"{self.path(name)}/_delta_log")
-            left = files.listStatus(log) if files.exists(log) else ()
-            if all(of.getPath().getName().startswith(".") for of in left):
+            left = [of.getPath().getName() for of in (files.listStatus(log) if files.exists(log) else ())]
+            if not any(name[0] != "." and name.endswith((".json", ".parquet")) for name in left):
                 files.delete(log, True)
         builder = (
             DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(spec.schema).comment(spec.description)

@@ -19,7 +19,6 @@ from metarec_spark.tables import Warehouse
 # Small tables: what a session costs is start-up and planning, not data.
 FAST = {
     "spark.sql.shuffle.partitions": "2",
-    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "2",
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.driver.memory": "2g",

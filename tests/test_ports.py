@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import psutil
-from pyspark.sql import SparkSession
 
 from metarec_spark.storage import file_uri
 
@@ -25,11 +24,6 @@ def listening(process: psutil.Process) -> set[str]:
         except psutil.NoSuchProcess:
             continue
     return found
-
-
-def test_a_local_session_listens_on_loopback_alone(spark: SparkSession):
-    assert spark.range(1).count() == 1
-    assert set() < listening(psutil.Process()) <= LOOPBACK
 
 
 def test_a_submitted_local_job_listens_on_loopback_alone(tmp_path: Path):
