@@ -275,8 +275,9 @@ def _difference(job: Job, name: str, events_version: int, settings: str | None =
     Who has only gained events is brought up to date from the table itself: the history is read again only for those who lost
     some.
     """
-    said, changes = job.warehouse.last_commit(name, job.name), None
-    if said is not None and said.get("settings") == settings and c.EVENTS in said["inputs"]:
+    # Of whatever job: what another one has brought in must not come twice.
+    said, changes = next((said for _, said in job.warehouse.commits(name) if c.EVENTS in said.get("inputs", {})), None), None
+    if said is not None and said.get("settings") == settings:
         changes = job.warehouse.changes(c.EVENTS, said["inputs"][c.EVENTS], events_version)
     if changes is None:
         yield None

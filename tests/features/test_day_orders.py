@@ -6,15 +6,17 @@ DAY_ORDERS in the environment says how many logs are tried.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from random import Random
 
 import pytest
-from features.shops import Shop
+from features.shops import NIGHTS, Shop
 from pyspark.sql import SparkSession
 
 from metarec_spark import columns as c
+from metarec_spark.features.run import extract
 
 DAYS = (7, 8, 9, 10)
 RULES = {"late_days": 1, "max_events_per_hour": 3, "event_types": ["click", "buy"]}
@@ -66,6 +68,16 @@ def test_any_order_of_days_gives_the_tables_of_one_run(spark: SparkSession, tmp_
     for day, rows in log.items():
         at_once.log(day, draw.sample(rows, len(rows)))
     at_once.extract(DAYS[-1], history=True, **RULES)
+    assert held(shop) == held(at_once)
+
+
+def test_what_another_job_has_brought_in_does_not_come_twice(spark: SparkSession, tmp_path: Path):
+    shop, at_once = Shop(spark, tmp_path / "nightly"), Shop(spark, tmp_path / "at-once")
+    for day, name in zip(DAYS[:3], ("extract", "nightly", "extract"), strict=True):
+        for each in (shop, at_once):
+            each.log(day, NIGHTS[day])
+        extract(replace(shop.job(day), name=name))
+    at_once.extract(DAYS[2], history=True)
     assert held(shop) == held(at_once)
 
 
