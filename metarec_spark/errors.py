@@ -3,7 +3,10 @@
 Each class carries the exit code that every command ends with.
 """
 
+import re
 from itertools import dropwhile, islice
+
+_LONGEST_CAUSE = 200
 
 
 class MetarecError(Exception):
@@ -36,6 +39,17 @@ class Conflict(MetarecError):
 
 class TrainingError(MetarecError):
     """A training rank failed, or the rows that ranks read do not add up."""
+
+
+def unreadable(error: Exception) -> str | None:
+    """What to tell of a file that Spark came upon and could not read; None where an error is about something else."""
+    said = str(error)
+    found = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S+?)\.?\s", said)
+    if found is None:
+        return None
+    causes = re.findall(r"^Caused by: (?:[\w$]+\.)*([\w$]+(?:: .+)?)$", said, re.MULTILINE)
+    why = f": {causes[-1][:_LONGEST_CAUSE]}" if causes else ""
+    return f"{found[1]} cannot be read{why}. Is it whole, and of the format that the configuration names? Mend it or take it away"
 
 
 def first_line(error: Exception) -> str:

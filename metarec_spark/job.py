@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from metarec_spark import columns as c
 from metarec_spark.config import Config
 from metarec_spark.contracts import contract
-from metarec_spark.errors import Conflict, MetarecError, first_line
+from metarec_spark.errors import Conflict, DataError, MetarecError, first_line, unreadable
 from metarec_spark.logs import about, log
 from metarec_spark.session import session
 from metarec_spark.storage import local_path, turn
@@ -131,6 +131,11 @@ def _worked(job: Job, work: Callable[[Job], Result]) -> Result:
     except CONFLICTS as error:
         said = f"another run or program wrote to {job.warehouse.root} while {job.name} of {job.ds} did: {first_line(error)}"
         raise Conflict(f"{said}. Nothing half-written is left; run it again when the other has ended") from None
+    except Exception as error:
+        said = unreadable(error)
+        if said is None or isinstance(error, MetarecError):
+            raise
+        raise DataError(said) from None
 
 
 def report(

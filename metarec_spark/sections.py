@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -42,6 +42,12 @@ class File(Section):
     """Our column name = the file's column name, for columns that are called something else there."""
 
     mappable: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _one_domain(self) -> Self:
+        if self.domain is not None and c.DOMAIN in self.columns:
+            raise ValueError(f"domain = {self.domain!r} and columns.domain = {self.columns[c.DOMAIN]!r}: give one of them")
+        return self
 
     @field_validator("columns")
     @classmethod

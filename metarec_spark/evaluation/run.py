@@ -22,6 +22,7 @@ from metarec_spark.features.run import users_as_of
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
+from metarec_spark.scoring.serving import check_items
 from metarec_spark.sections import Features, Split
 from metarec_spark.storage import local_path
 
@@ -41,6 +42,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     folder = local_path(model["path"])
     found = bundle.load(folder)  # which refuses files that are not those that were saved: none such is approved
     manifest = found.manifest
+    check_items(job, manifest)
     split = Split.model_validate(manifest["split"])
     if split.protocol == "none":
         log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model["model_id"])

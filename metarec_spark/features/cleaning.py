@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
-from metarec_spark.features.sources import ARRIVAL, TIME_TEXT
+from metarec_spark.features.sources import ARRIVAL, LONGEST, TIME_TEXT, blank
 from metarec_spark.sections import Features
 
 DAY = "day"
@@ -40,9 +40,10 @@ def judge(rows: DataFrame, settings: Features, now: datetime, shares: int = 1) -
     event_day = F.to_date(c.EVENT_TIME)
     in_future = F.when(F.col(ARRIVAL).isNull(), F.col(c.EVENT_TIME) > F.lit(now)).otherwise(event_day > F.col(ARRIVAL))
     first_reason = F.coalesce(
-        F.when(_blank(c.USER_ID), "null_user"),
-        F.when(_blank(c.ITEM_ID), "null_item"),
-        F.when(_blank(c.DOMAIN), "null_domain"),
+        F.when(blank(F.col(c.USER_ID)), "null_user"),
+        F.when(blank(F.col(c.ITEM_ID)), "null_item"),
+        F.when(blank(F.col(c.DOMAIN)), "null_domain"),
+        F.when(_long(c.USER_ID) | _long(c.ITEM_ID) | _long(c.DOMAIN), "long_id"),
         F.when(F.col(c.EVENT_TIME).isNull(), "bad_time"),
         F.when(in_future, "future_time"),
         F.when(event_day < late, "late"),
@@ -100,9 +101,9 @@ def rejected(judged: DataFrame) -> DataFrame:
     )
 
 
-def _blank(column: str) -> F.Column:
-    return F.col(column).isNull() | (F.trim(column) == "")
+def _long(column: str) -> F.Column:
+    return F.length(column) > LONGEST
 
 
 def _unknown_type(known: list[str]) -> F.Column:
-    return _blank(c.EVENT_TYPE) | (~F.col(c.EVENT_TYPE).isin(known) if known else F.lit(False))
+    return blank(F.col(c.EVENT_TYPE)) | _long(c.EVENT_TYPE) | (~F.col(c.EVENT_TYPE).isin(known) if known else F.lit(False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -15,6 +15,10 @@ from metarec_spark.sections import Cap, File, ItemList, ItemSource, Source
 
 ARRIVAL = "arrival"
 TIME_TEXT = "time_text"
+LONGEST = 1024
+"""Characters of an id, a domain or an event type. Of longer ones, one character more is read, and the row is rejected."""
+_LONGEST_LINE = 16 << 20
+_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _CORRUPT = "_corrupt"
 _INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 _ID_TYPES = (T.StringType, *_INTEGERS)
@@ -26,6 +30,8 @@ _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame:
     """Open one behaviour log as (source, user_id, item_id, domain, event_type, event_time, time_text, value, arrival).
+
+    Ids, domains, event types and times that are too long are cut to one character more than may be.
 
     ``event_time`` is null where the time cannot be read; ``time_text`` is the time as it arrived, null where it arrived as
     ``event_time``. ``arrival`` is the day on which the row arrived, null where the source has no ``day_column``.
@@ -40,7 +46,7 @@ def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame
     pick = _Picker(frame, source, where)
     user = pick.required(c.USER_ID, _ID_TYPES).cast("string")
     if source.user_namespace:
-        user = F.when(F.trim(user) != "", F.concat(F.lit(f"{source.user_namespace}:"), user))
+        user = F.when(~blank(user), F.concat(F.lit(f"{source.user_namespace}:"), user))
     time = pick.required(c.EVENT_TIME, _TIME_TYPES)
     time_type = frame.select(time).schema[0].dataType
     event_time, text = _timestamp(time, time_type, source.time_unit), time.cast("string")
@@ -51,12 +57,12 @@ def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame
     arrival = pick.column(source.day_column) if source.day_column else F.lit(None)
     return frame.select(
         F.lit(f"{position}:{source.format}").alias(c.SOURCE),
-        user.alias(c.USER_ID),
-        pick.required(c.ITEM_ID, _ID_TYPES).cast("string").alias(c.ITEM_ID),
-        domain.alias(c.DOMAIN),
-        (F.lit("event") if event_type is None else event_type.cast("string")).alias(c.EVENT_TYPE),
+        _cut(user).alias(c.USER_ID),
+        _cut(pick.required(c.ITEM_ID, _ID_TYPES).cast("string")).alias(c.ITEM_ID),
+        _cut(domain).alias(c.DOMAIN),
+        (F.lit("event") if event_type is None else _cut(event_type.cast("string"))).alias(c.EVENT_TYPE),
         event_time.alias(c.EVENT_TIME),
-        (F.when(event_time.isNull(), text) if isinstance(time_type, T.TimestampType) else text).alias(TIME_TEXT),
+        (F.when(event_time.isNull(), _cut(text)) if isinstance(time_type, T.TimestampType) else _cut(text)).alias(TIME_TEXT),
         (F.lit(None).cast("double") if value is None else value.try_cast("double")).alias(c.VALUE),
         arrival.try_cast("date").alias(ARRIVAL),
     )
@@ -84,7 +90,7 @@ def open_items(spark: SparkSession, source: ItemSource, position: int) -> DataFr
         (F.lit(None) if attributes is None else attributes).cast("array<string>").alias(c.ATTRIBUTES),
         (F.lit(None) if content is None else content).cast("array<float>").alias(c.CONTENT),
     )
-    return rows.where((F.trim(c.DOMAIN) != "") & (F.trim(c.ITEM_ID) != ""))
+    return _with_key(rows)
 
 
 def open_list(spark: SparkSession, source: ItemList, where: str) -> DataFrame:
@@ -113,14 +119,27 @@ def open_groups(spark: SparkSession, source: Cap, where: str) -> DataFrame:
     several = isinstance(frame.select(group).schema[0].dataType, T.ArrayType)
     groups = group.cast("array<string>") if several else F.array(group.cast("string"))
     rows = _of_items(frame, pick, source, F.explode(groups).alias(c.GROUP))
-    return rows.where(F.trim(c.GROUP) != "").distinct()
+    return rows.where(~blank(F.col(c.GROUP))).distinct()
 
 
 def _of_items(frame: DataFrame, pick: _Picker, source: File, said: Column) -> DataFrame:
     domain = F.lit(source.domain) if source.domain else pick.required(c.DOMAIN, _ID_TYPES).cast("string")
     item = pick.required(c.ITEM_ID, _ID_TYPES).cast("string")
-    rows = frame.select(domain.alias(c.DOMAIN), item.alias(c.ITEM_ID), said)
-    return rows.where((F.trim(c.DOMAIN) != "") & (F.trim(c.ITEM_ID) != ""))
+    return _with_key(frame.select(domain.alias(c.DOMAIN), item.alias(c.ITEM_ID), said))
+
+
+def _with_key(rows: DataFrame) -> DataFrame:
+    usable = [~blank(F.col(name)) & (F.length(name) <= LONGEST) for name in (c.DOMAIN, c.ITEM_ID)]
+    return rows.where(usable[0] & usable[1])
+
+
+def blank(text: Column) -> Column:
+    """Whether there is nothing but white space, or nothing at all."""
+    return F.coalesce(F.btrim(text, F.lit(_SPACE)) == "", F.lit(True))
+
+
+def _cut(text: Column) -> Column:
+    return F.substring(text, 1, LONGEST + 1)
 
 
 class _Picker:
@@ -165,7 +184,7 @@ def _open(spark: SparkSession, source: File, where: str) -> DataFrame:
         if source.format == "json":
             return _open_json(spark, source.path)
         if source.format == "csv":
-            return spark.read.csv(source.path, header=True, inferSchema=False)
+            return _lines(spark).csv(source.path, header=True, inferSchema=False)
         return spark.read.format(source.format).load(source.path)
     except AnalysisException as error:
         known = {
@@ -177,16 +196,21 @@ def _open(spark: SparkSession, source: File, where: str) -> DataFrame:
         raise DataError(f"{where}: cannot be read as {source.format}: {reason}; check path and format") from None
 
 
+def _lines(spark: SparkSession) -> DataFrameReader:
+    """A reader of text that passes over longer lines than anybody writes: a compressed file may hold one of any length."""
+    return spark.read.option("mapreduce.input.linerecordreader.line.maxlength", _LONGEST_LINE)
+
+
 def _open_json(spark: SparkSession, path: str) -> DataFrame:
     """Read JSON lines with the columns of the first thousand, scalars as text, so that one odd row changes no type."""
-    sample = spark.read.json(spark.read.text(path).limit(1000).rdd.map(lambda row: row[0]), columnNameOfCorruptRecord=_CORRUPT)
+    sample = spark.read.json(_lines(spark).text(path).limit(1000).rdd.map(lambda row: row[0]), columnNameOfCorruptRecord=_CORRUPT)
     kept = [field for field in sample.schema if field.name != _CORRUPT]
     if not kept:
         raise AnalysisException(message="no JSON objects in it")
     as_text = [
         T.StructField(f.name, f.dataType if isinstance(f.dataType, (T.ArrayType, T.StructType)) else T.StringType()) for f in kept
     ]
-    return spark.read.json(path, schema=T.StructType(as_text))
+    return _lines(spark).json(path, schema=T.StructType(as_text))
 
 
 def _counted(number: Column, unit: str) -> Column:

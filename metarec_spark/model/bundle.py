@@ -143,6 +143,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"model {folder}: {_MANIFEST} is not JSON ({error}): restore it or train again") from None
     except FileNotFoundError:
         raise DataError(f"model {folder}: no {_MANIFEST}; the folder is not a whole model: train again") from None
     if manifest.get("format") not in READABLE:
@@ -157,19 +159,25 @@ def token_hashes(folder: Path) -> np.ndarray:
         return file.get_tensor("catalogue.token_hashes")[1:]
 
 
-def load(folder: Path) -> Bundle:
-    """Load a model.
+def checked(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a model whose files are those that were saved.
 
     Raises
     ------
     DataError
-        Where a file is missing or is not the one that was saved.
+        Where a file is missing, or another one.
     """
     manifest = read_manifest(folder)
     for name, expected in manifest["sha256"].items():
         found = _sha256(folder / name) if (folder / name).exists() else "nothing"
         if found != expected:
             raise DataError(f"model {folder}: {name} has sha256 {found}, the manifest says {expected}: restore it or train again")
+    return manifest
+
+
+def load(folder: Path) -> Bundle:
+    """Load a model; raises as :func:`checked`."""
+    manifest = checked(folder)
     tensors = load_file(folder / _WEIGHTS)
     part = {name: tensors[f"catalogue.{name}"] for name in ("domain", "events", "tokens", "weights", "token_hashes")}
     successors = Successors(**{field.name: tensors[f"successors.{field.name}"] for field in fields(Successors)})

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
-from metarec_spark.errors import ModelRejected
+from metarec_spark.errors import DataError, ModelRejected
 from metarec_spark.job import Job
 from metarec_spark.model import bundle
 from metarec_spark.scoring.newcomers import Newcomers
@@ -38,7 +38,7 @@ class Serving:
     def of(cls, row: dict, domains: list[str]) -> Serving:
         """By its row of ``models``."""
         folder = local_path(row["path"])
-        return cls(row["model_id"], folder, bundle.read_manifest(folder), domains)
+        return cls(row["model_id"], folder, bundle.checked(folder), domains)
 
 
 def newest_approved(job: Job) -> dict:
@@ -59,13 +59,34 @@ def models_of_domains(job: Job) -> list[Serving]:
     ------
     ModelRejected
         Where there is none.
+    DataError
+        Where one is not whole, or of another table ``items``.
     """
     of_domain = _of_domains(_approved(job))
     models = {row["model_id"]: row for row in of_domain.values()}
-    return [
+    serving = [
         Serving.of(row, sorted(domain for domain, by in of_domain.items() if by["model_id"] == model_id))
         for model_id, row in models.items()
     ]
+    for model in serving:
+        check_items(job, model.manifest)
+    return serving
+
+
+def check_items(job: Job, manifest: dict) -> None:
+    """Refuse a model whose item indexes are not those of the table ``items``.
+
+    Raises
+    ------
+    DataError
+        Where the table was deleted and made anew since the model was trained.
+    """
+    made_of = manifest.get("items_table")  # models of older versions do not say
+    if made_of is not None and made_of != job.warehouse.identity(c.ITEMS):
+        raise DataError(
+            f"model {manifest['model_id']} was trained on another table {c.ITEMS} than the one in {job.warehouse.root}, "
+            "which was made anew since: its indexes mean other items. Restore that table, or train again"
+        )
 
 
 def versions_in_use(job: Job) -> dict[str, int]:

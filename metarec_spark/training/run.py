@@ -148,6 +148,7 @@ def about(job: Job, model_id: str, versions: dict[str, int], known: dict[str, An
         "ds": job.ds.isoformat(),
         "code_version": __version__,
         "table_versions": versions,
+        "items_table": job.warehouse.identity(c.ITEMS),
         "sequences": sequences,
         "gap_buckets": GAP_BUCKETS,
         **{name: getattr(job.config, name).model_dump(mode="json") for name in sections},
