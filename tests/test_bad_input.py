@@ -61,11 +61,11 @@ def event(user: str, item: str, domain: str, time: datetime | str) -> dict[str, 
     return {c.USER_ID: user, c.ITEM_ID: item, c.DOMAIN: domain, c.EVENT_TYPE: "view", c.EVENT_TIME: time, c.VALUE: 1.0}
 
 
-def write_log(path: Path, *, users: int = 10, extra: list[dict] | None = None) -> None:
+def write_log(path: Path, *extra: dict) -> None:
     """A log of users who each step through eight of shop's ten items, an hour apart, so that no item is popular; and ``extra``."""
-    steps = [(user, step) for user in range(users) for step in range(8)]
+    steps = [(user, step) for user in range(10) for step in range(8)]
     rows = [event(f"u{user}", f"i{(user - step) % 10}", "shop", NOON - timedelta(hours=step)) for user, step in steps]
-    pq.write_table(pa.Table.from_pylist(rows + (extra or []), SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist([*rows, *extra], SCHEMA), path)
 
 
 def csv(*lines: str) -> bytes:
@@ -73,8 +73,6 @@ def csv(*lines: str) -> bytes:
 
 
 def parquet(*, change: Callable[[bytes], bytes] = bytes) -> Callable[[Path], None]:
-    """A Parquet log of which something was changed afterwards."""
-
     def write(path: Path) -> None:
         write_log(path)
         path.write_bytes(change(path.read_bytes()))
@@ -93,10 +91,8 @@ def renamed(path: Path) -> None:
 def bomb(path: Path) -> None:
     """150 kB that hold a line of 150 MB."""
     with gzip.open(path, "wb") as file:
-        file.write(csv("u1,i1,shop,2024-01-10 12:00:00"))
-        for _ in range(150):
-            file.write(b"0" * 1_000_000)
-        file.write(b",i1,shop,2024-01-10 12:00:00\n")
+        file.write(csv(GOOD))
+        file.write(b"0" * 150_000_000 + b",i1,shop,2024-01-10 12:00:00\n")
 
 
 JSON = b'{"user_id": "u1", "item_id": "i1", "domain": "shop", "event_time": "2024-01-10"}\n'
@@ -156,7 +152,6 @@ def test_files_that_are_read_in_part(spark: SparkSession, tmp_path: Path):
         noted("Files", given, 0, f"{said}{more and f'; {more}'}", "rows, kept or rejected", tmp_path)
 
 
-ODD = datetime(2024, 1, 10, 8)
 LONG = "x" * 1_000_000
 # What is given, the row, and what becomes of it: None is an event. A row of no known time may be told by its event type.
 ROWS = [
@@ -213,13 +208,13 @@ def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("night")
     # Rows of one item and user are copies, unless their types differ: all copies have one.
     kinds = [f"row {c.ITEM_ID if row.get(c.ITEM_ID) == 'twice' else number}" for number, (_, row, _) in enumerate(ROWS)]
-    odd = [event("odd", "i1", "shop", ODD) | {c.EVENT_TYPE: kind} | row for kind, (_, row, _) in zip(kinds, ROWS, strict=True)]
-    odd += [event("bot", f"i{n % 10}", "shop", ODD + timedelta(seconds=n)) | {c.EVENT_TYPE: "bot"} for n in range(1001)]
+    odd = [event("odd", "i1", "shop", NOON) | {c.EVENT_TYPE: kind} | row for kind, (_, row, _) in zip(kinds, ROWS, strict=True)]
+    odd += [event("bot", f"i{n % 10}", "shop", NOON + timedelta(seconds=n)) | {c.EVENT_TYPE: "bot"} for n in range(1001)]
     busy = [event("busy", f"i{n % 10}", "bulk", NOON - timedelta(seconds=10 * n)) for n in range(100_000)]
-    write_log(folder / "log.parquet", extra=[*odd, *busy, event("loner", "only", "lonely", NOON)])
+    write_log(folder / "log.parquet", *odd, *busy, event("loner", "only", "lonely", NOON))
     texts = [event("odd", "i1", "shop", time) | {c.EVENT_TYPE: f"text {n}"} for n, (_, time, _) in enumerate(TEXTS)]
     texts += [event("odd", "i1", "shop", "2024-01-10 06:00:00") | {c.EVENT_TYPE: kind} for kind in (None, "", LONG)]
-    texts += [event("odd", "twice", "shop", "2024-01-10 08:00:00") | {c.EVENT_TYPE: f"row {c.ITEM_ID}"}]
+    texts += [event("odd", "twice", "shop", "2024-01-10 12:00:00") | {c.EVENT_TYPE: f"row {c.ITEM_ID}"}]
     (folder / "log.json").write_text("".join(f"{json.dumps(row)}\n" for row in texts))
     more = '[[sources]]\npath = "ROOT/log.json"\nformat = "json"\n'
     code, line = metarec(folder, "nightly", BASIC + more + TINY_RUN.removeprefix(BASIC))
@@ -332,7 +327,7 @@ def test_a_model(spark: SparkSession, night: tuple[Path, dict], given: str, harm
     before, model = warehouse.version(c.RECOMMENDATIONS), folder / "warehouse" / "_models" / line["model_id"]
     shutil.copytree(model, folder / "kept")
     harm(model)
-    code, line = metarec(folder, "recommend", TINY_RUN + 'mode = "full"\n')
+    code, line = metarec(folder, "recommend", TINY_RUN)
     shutil.rmtree(model, ignore_errors=True)
     (folder / "kept").rename(model)
     assert code == 3 and said in line["error"] and warehouse.version(c.RECOMMENDATIONS) == before
