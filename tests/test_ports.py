@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
+from faults.test_killed_ranks import LAUNCH
+from training.factories import settings, spec
 
 from metarec_spark.storage import file_uri
 
@@ -26,15 +29,30 @@ def listening(process: psutil.Process) -> set[str]:
     return found
 
 
+def listened(running: subprocess.Popen) -> set[str]:
+    """The same, until the process ends."""
+    found: set[str] = set()
+    while running.poll() is None:
+        found |= listening(psutil.Process(running.pid))
+        time.sleep(0.1)
+    return found
+
+
 def test_a_submitted_local_job_listens_on_loopback_alone(tmp_path: Path):
     config = tmp_path / "metarec.toml"
     config.write_text(f"warehouse = {json.dumps(file_uri(tmp_path / 'tables'))}\n", encoding="utf-8")
     command = [ROOT / "deploy" / "submit.sh", "evaluate_model", "--config", config, "--ds", "2024-01-10"]
-    found: set[str] = set()
     with (tmp_path / "log").open("w") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log)
-        while running.poll() is None:
-            found |= listening(psutil.Process(running.pid))
-            time.sleep(0.2)
+        found = listened(running)
     assert running.returncode == 3, (tmp_path / "log").read_text()
+    assert set() < found <= LOOPBACK
+
+
+def test_ranks_on_one_machine_listen_on_loopback_alone(tmp_path: Path):
+    file = spec(tmp_path, settings(processes=2, epochs=1), files=4)
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen([sys.executable, "-c", LAUNCH, str(file)], stdout=log, stderr=log, cwd=ROOT)
+        found = listened(running)
+    assert running.returncode == 0, (tmp_path / "log").read_text()
     assert set() < found <= LOOPBACK

@@ -21,11 +21,15 @@ Telling = dict[str, int]
 
 # Horovod's launcher takes its ranks with it, however it ends. It ends when its standard input does: with the process that
 # started it, or else ranks of a job that was killed would go on beside those of the next. (Not read through sys.stdin: that
-# holds its lock meanwhile, and Horovod forks a process which closes it.)
+# holds its lock meanwhile, and Horovod forks a process which closes it.) Where its ranks meet is open to whoever reaches it
+# (CVE-2026-31234): to nobody outside this machine.
 _LAUNCHER = """
 import os, threading
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+from horovod.runner.http import http_server
 from horovod.runner.launch import run_commandline
+find_port = http_server.find_port
+http_server.find_port = lambda server: find_port(lambda address: server(("127.0.0.1", address[1])))
 run_commandline()
 """
 _LOST = "HorovodInternalError"
