@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from datetime import UTC, date, datetime
 from typing import Literal
 
 log = logging.getLogger("metarec_spark")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 NUMBERS = ("seconds", "rows_in", "rows_out")
 """What a record may carry beside its message: ``extra`` of a logging call."""
 
@@ -51,10 +53,15 @@ def start(job: str, ds: date | None) -> None:
     log.setLevel(logging.INFO)
 
 
+def plain(text: str) -> str:
+    """A text whose control characters are spelled out: names of users, items and platforms come from outside."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class _Text(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:
         where = " ".join(str(part) for part in (about.job, about.ds, about.step) if part)
-        return f"{self.formatTime(record)} {record.levelname} {where}: {super().format(record)}"
+        return f"{self.formatTime(record)} {record.levelname} {where}: {plain(record.message)}"
 
 
 class _Json(logging.Formatter):

@@ -40,7 +40,7 @@ def test_each_record_is_one_line_with_job_day_and_step(capsys: pytest.CaptureFix
     if form == "text":
         assert [line.split(" INFO ")[1] for line in lines if " INFO " in line] == [
             "nightly 2024-01-10: begun",
-            'nightly 2024-01-10 train: 3 "rows"',
+            'nightly 2024-01-10 train: 3 "rows"\\nread',
         ]
         return
     said = [json.loads(line) for line in lines]
@@ -50,6 +50,12 @@ def test_each_record_is_one_line_with_job_day_and_step(capsys: pytest.CaptureFix
         same | {"step": None, "message": "begun"},
         same | {"step": "train", "message": '3 "rows"\nread', "seconds": 1.5, "rows_in": 3},
     ]
+
+
+def test_control_characters_are_spelled_out(capsys: pytest.CaptureFixture[str]):
+    start("train", None)
+    log.info("domains %s", "shop\n2026 INFO forged\x1b[2J\r\u202e\x9b, music é")
+    assert capsys.readouterr().err.endswith(" INFO train: domains shop\\n2026 INFO forged\\x1b[2J\\r\\u202e\\x9b, music é\n")
 
 
 def test_an_error_and_its_traceback_are_one_object_and_the_step_stays(capsys: pytest.CaptureFixture[str]):
