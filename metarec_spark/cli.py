@@ -194,9 +194,8 @@ def benchmark(
 @app.command()
 def setup() -> None:
     """Find Java and fetch Delta's jars, once; later runs need no network."""
-    from metarec_spark.jars import ensure_jars
+    from metarec_spark.jars import cache_folder, ensure_jars
     from metarec_spark.java import ensure_java
-    from metarec_spark.storage import cache_folder
 
     java = _checked("setup", None, lambda: ensure_java(cache_folder()))
     jars = _checked("setup", None, lambda: ensure_jars(java))

@@ -8,9 +8,8 @@ import sys
 from pyspark.sql import SparkSession
 
 from metarec_spark.config import Config
-from metarec_spark.jars import ensure_jars
+from metarec_spark.jars import cache_folder, ensure_jars
 from metarec_spark.java import ensure_java
-from metarec_spark.storage import cache_folder
 
 # What every session needs for the tables to mean the same everywhere, and for Python to take them in bounded pieces.
 REQUIRED = {
