@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 from pathlib import Path
 
 import pyspark
 
 from metarec_spark.errors import ConfigError
+from metarec_spark.storage import cache_folder
 
 # (group, artifact, version, sha256): all that Delta needs on top of Spark's own jars.
 JARS = (
     ("io.delta", "delta-spark_4.0_2.13", "4.3.1", "29cf792052bcce08c58827953cdbcc29b8b21c52f9747a22e72eac2b64cf57e9"),
     ("io.delta", "delta-storage", "4.3.1", "577c12c7e371be4c041714fb48e88ad86e3c3512beea2bdaffbe7a4debf79718"),
 )
-
-
-def cache_folder() -> Path:
-    """Where set-up keeps what it fetched: ``$XDG_CACHE_HOME/metarec_spark``, by default ``~/.cache/metarec_spark``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarec_spark"
 
 
 def ensure_jars(java_home: Path) -> list[Path]:

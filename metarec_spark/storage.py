@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 _LONGEST_RUN = 2 * 86_400
 """Seconds after which no run uses its scratch folder any more."""
 log = logging.getLogger("metarec_spark")
+
+
+def cache_folder() -> Path:
+    """Of what a user need not fetch or make again: ``$XDG_CACHE_HOME/metarec_spark``, by default ``~/.cache/metarec_spark``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarec_spark"
 
 
 def file_uri(path: Path) -> str:

@@ -223,7 +223,7 @@ class Warehouse:
 
     def identity(self, name: str) -> str:
         """Another one for each table that was ever made in this place."""
-        return self._table(name).detail().select("id").first()[0]
+        return self._snapshot(name).metadata().id()
 
     def replace_days(
         self, name: str, rows: DataFrame, column: str, first: date, last: date, commit: Commit, *, undated: bool = False

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import reduce
+from functools import lru_cache, reduce
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame
@@ -30,6 +30,7 @@ from metarec_spark.features.vocabulary import counted, recounted, updated
 from metarec_spark.job import Job, Result, log
 from metarec_spark.sections import Features, fingerprint
 from metarec_spark.storage import file_uri, scratch
+from metarec_spark.tables import Warehouse
 
 _FIRST_DAY = date(1970, 1, 1)
 _SHARES = 2
@@ -81,13 +82,19 @@ def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features
     sequences are made again from ``events``.
     """
     rows = job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES])
-    newer = newer_than(rows, ds)
-    if not newer.isEmpty():
+    if has_newer(job.warehouse, versions[c.USER_SEQUENCES], ds):
+        newer = newer_than(rows, ds)
         events, items = job.warehouse.read(c.EVENTS, versions[c.EVENTS]), job.warehouse.read(c.ITEMS, versions[c.ITEMS])
         rows = as_of(rows, newer, events, items, ds, features.max_length)
     rows = rows.where(F.col("events") >= features.min_user_events)
     gone = _forgotten(job)  # a version that a model was made from may hold them still
     return rows if gone is None else forgotten.without(rows, gone)
+
+
+@lru_cache(maxsize=1)
+def has_newer(warehouse: Warehouse, version: int, ds: date) -> bool:
+    """Whether a version of ``user_sequences`` holds an event after ``ds``; several steps ask, and it is looked up once."""
+    return not newer_than(warehouse.read(c.USER_SEQUENCES, version), ds).isEmpty()
 
 
 def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], folder: Path) -> DataFrame:
@@ -106,7 +113,7 @@ def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], f
     inputs = {name: versions[name] for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
     said = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
     stored = said and (said["inputs"], said["settings"]) == (inputs, _transitions_settings(job))
-    if stored and newer_than(job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES]), job.ds).isEmpty():
+    if stored and not has_newer(job.warehouse, versions[c.USER_SEQUENCES], job.ds):
         return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
     log.info("item_transitions is of another split, day or version: transitions are counted anew for this model")
     tokens = job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT])

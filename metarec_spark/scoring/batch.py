@@ -69,6 +69,11 @@ def served(folder: str, newcomers: str | None = None, rules: str | None = None) 
     return Served(Scorer(model), item_ids, Path(rules) if rules else None)
 
 
+def ready(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Nothing: a process that is asked for it has imported what lists are made with, and is kept for the tasks to come."""
+    yield from ()
+
+
 def score(batches: Iterator[pa.RecordBatch], task: Task, costs: Costs) -> Iterator[pa.RecordBatch]:
     """Rows of ``recommendations`` without day and model, for (user_id, encoded sequence, seen_items, wanted, active).
 

@@ -19,7 +19,6 @@ from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import __version__
 from metarec_spark import columns as c
-from metarec_spark.features.sequences import newer_than
 from metarec_spark.job import Job, log
 from metarec_spark.model.blocks import WIDTHS
 from metarec_spark.scoring.rules import Rules
@@ -40,13 +39,8 @@ class Kept:
     """(user_id) of those who are scored."""
 
 
-def settings(job: Job, versions: dict[str, int], models: Sequence[Serving], rules: Rules | None) -> str | None:
-    """Fingerprint of all that shapes a user's lists but the user's own row, and which items are withheld.
-
-    None where users have events after the job's day: the table's rows are not those that the lists are made of.
-    """
-    if not newer_than(job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES]), job.ds).isEmpty():
-        return None
+def settings(job: Job, versions: dict[str, int], models: Sequence[Serving], rules: Rules | None) -> str:
+    """Fingerprint of all that shapes a user's lists but the user's own row, and which items are withheld."""
     shaping = [job.config.recommend.model_dump(mode="json", exclude={"mode"}), job.config.features.min_user_events]
     of_models = [
         (of.model_id, of.manifest["sha256"], of.manifest["tuned"], of.domains, of.came and of.came.digest) for of in models
@@ -65,7 +59,8 @@ def kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped: 
     versions
         Pinned table versions.
     shaped
-        Of this run's :func:`settings`.
+        This run's :func:`settings`; None where users have events after the job's day: the table's rows are not those that the
+        lists are made of.
     """
     found, why = _kept(job, versions, models, shaped)
     if found is None:
@@ -110,6 +105,8 @@ def _kept(job: Job, versions: dict[str, int], models: Sequence[Serving], shaped:
         listed = lists.select(c.USER_ID, c.DOMAIN, F.explode("items.item_id").alias(c.ITEM_ID))
         entered = rules.where("_change_type = 'insert'").select(c.DOMAIN, c.ITEM_ID)
         changed = changed.union(listed.join(entered, [c.DOMAIN, c.ITEM_ID], "left_semi").select(c.USER_ID))
-    changed = changed.distinct().persist(StorageLevel.DISK_ONLY)
+    # What is kept of a query stays in the parts that it was shuffled to, 200 by default, however few its rows are.
+    changed = changed.distinct().coalesce(job.spark.sparkContext.defaultParallelism).persist(StorageLevel.DISK_ONLY)
+    changed.count()  # so that joins are planned by their number: where they are few, no list and no user is shuffled
     lists = lists.join(changed, c.USER_ID, "left_anti").withColumn("ds", F.lit(job.ds))
     return Kept(lists, changed), ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -13,33 +14,48 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.features.encoding import encoded, position
-from metarec_spark.features.run import users_as_of
+from metarec_spark.features.run import has_newer, users_as_of
 from metarec_spark.job import Job, Result, log
 from metarec_spark.scoring import increment, newcomers, rules
-from metarec_spark.scoring.batch import SCHEMA, Task, score
+from metarec_spark.scoring.batch import SCHEMA, Task, ready, score
 from metarec_spark.scoring.costs import Costs
+from metarec_spark.scoring.increment import Kept
 from metarec_spark.scoring.rules import Rules
 from metarec_spark.scoring.serving import Serving, models_of_domains
 
 USERS_PER_TASK, PAIRS_PER_TASK = 50_000, 2_500_000_000
 """Of a task, at most, about: some seconds of encoding, and of search. A task costs a tenth of a second to begin."""
+USERS_PER_PROCESS = 20_000
+"""Scored in about the time that one more process takes to start and to load the model."""
 _PINNED = (c.USER_SEQUENCES, c.EVENTS, c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS)
 
 
 def recommend(job: Job) -> Result:
     """Write the top-N of every (user, domain) that is due, replacing the day's rows."""
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(_prepare, job)
+        return _recommend(job)
+
+
+def _prepare(job: Job) -> None:
+    """Have processes ready that have imported PyTorch and the rest, which takes some seconds; one core is left to queries."""
+    processes = max(1, job.spark.sparkContext.defaultParallelism - 1)
+    job.spark.range(0, processes, 1, processes).mapInArrow(ready, "id long").write.format("noop").mode("overwrite").save()
+
+
+def _recommend(job: Job) -> Result:
     models = models_of_domains(job)
     versions = {name: job.warehouse.version(name) for name in _PINNED}
     users = users_as_of(job, job.ds, versions, job.config.features)
-    _warn_of_unserved(job, users, models)
     with ExitStack() as written:
         models = [replace(of, came=written.enter_context(newcomers.written(job, of.folder, versions))) for of in models]
         ruled = written.enter_context(rules.written(job, versions[c.ITEMS], models))
         versions |= {c.WITHHELD: ruled.withheld} if ruled and ruled.withheld is not None else {}
-        shaped = increment.settings(job, versions, models, ruled)
+        late = has_newer(job.warehouse, versions[c.USER_SEQUENCES], job.ds)
+        shaped = None if late else increment.settings(job, versions, models, ruled)
         kept = written.enter_context(increment.kept(job, versions, models, shaped))
+        work = _Work.of(job, users, kept, models, versions)
         due = users.join(kept.changed, c.USER_ID, "left_semi") if kept else users
-        work = _Work.of(job, due, models, versions)
         start = time.monotonic()
         rows = [_lists(job, due, of, ruled, work) for of in models] + ([kept.lists] if kept else [])
         ids = [of.model_id for of in models]
@@ -57,17 +73,6 @@ def recommend(job: Job) -> Result:
     return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details=details)
 
 
-def _warn_of_unserved(job: Job, users: DataFrame, models: list[Serving]) -> None:
-    served = [domain for of in models for domain in of.domains]
-    if unknown := sorted(job.config.recommend.min_score.keys() - served):
-        log.warning("recommend.min_score names %s, which no approved model serves; served are %s", unknown, sorted(served))
-    unserved = users.select(F.explode("active_domains").alias(c.DOMAIN)).where(~F.col(c.DOMAIN).isin(served))
-    counts = {row[0]: row[1] for row in unserved.groupBy(c.DOMAIN).count().toLocalIterator()}
-    if counts:
-        said = "no lists in domains that no approved model serves: %s (users each); train again, or adapt"
-        log.warning(said, counts)
-
-
 @dataclass(frozen=True)
 class _Work:
     """What there is to score, and what it costs."""
@@ -80,23 +85,37 @@ class _Work:
     """That tasks run on at a time."""
 
     @classmethod
-    def of(cls, job: Job, due: DataFrame, models: list[Serving], versions: dict[str, int]) -> _Work:
-        served = F.array(*[F.lit(domain) for of in models for domain in of.domains])
-        wanted = served if job.config.recommend.users == "all" else F.array_intersect("active_domains", served)
-        lists = due.select(F.explode(F.array_append(wanted, F.lit(None))).alias(c.DOMAIN))  # null: everyone, once
-        users = dict(lists.groupBy(c.DOMAIN).count().toLocalIterator())
+    def of(cls, job: Job, users: DataFrame, kept: Kept | None, models: list[Serving], versions: dict[str, int]) -> _Work:
+        due = F.lit(True).alias("due")
+        users = users.join(kept.changed.select(c.USER_ID, due), c.USER_ID, "left") if kept else users.select("*", due)
+        active = users.select("due", F.explode(F.array_append("active_domains", F.lit(None))).alias(c.DOMAIN))  # null: everyone
+        counts = {name: of for name, *of in active.groupBy(c.DOMAIN).agg(F.count("*"), F.count("due")).toLocalIterator()}
+        _, due_users = counts.pop(None, (0, 0))
+        served = [domain for of in models for domain in of.domains]
+        _warn(job, served, {name: everyone for name, (everyone, _) in counts.items() if name not in served})
+        wanted = dict.fromkeys(served, due_users) if job.config.recommend.users == "all" else {}
+        wanted = {name: due for name, (_, due) in counts.items()} | wanted
         items = job.warehouse.read(c.ITEMS, versions[c.ITEMS])
         items = reduce(DataFrame.unionByName, [of.known(items) for of in models])
         if c.WITHHELD in versions:
             items = items.join(job.warehouse.read(c.WITHHELD, versions[c.WITHHELD]), c.ITEM_IDX, "left_anti")
         sizes = dict(items.groupBy(c.DOMAIN).count().toLocalIterator())
-        pairs_of = {of.model_id: sum(users.get(name, 0) * sizes.get(name, 0) for name in of.domains) for of in models}
-        return cls(users.get(None, 0), pairs_of, Costs(job.spark.sparkContext), job.spark.sparkContext.defaultParallelism)
+        pairs_of = {of.model_id: sum(wanted.get(name, 0) * sizes.get(name, 0) for name in of.domains) for of in models}
+        return cls(due_users, pairs_of, Costs(job.spark.sparkContext), job.spark.sparkContext.defaultParallelism)
 
     def tasks(self, model: Serving) -> int:
-        """As many as there are cores, or so many that none has more than ``USERS_PER_TASK`` users or ``PAIRS_PER_TASK`` pairs."""
+        """So many that none has more than ``USERS_PER_TASK`` users or ``PAIRS_PER_TASK`` pairs; as many as there are cores, where
+        that leaves each ``USERS_PER_PROCESS``."""
         tasks = max(self.users / USERS_PER_TASK, self.pairs_of[model.model_id] / PAIRS_PER_TASK)
-        return max(self.cores, math.ceil(tasks))
+        return math.ceil(max(tasks, min(self.cores, self.users / USERS_PER_PROCESS), 1))
+
+
+def _warn(job: Job, served: list[str], unserved: dict[str, int]) -> None:
+    if unknown := sorted(job.config.recommend.min_score.keys() - served):
+        log.warning("recommend.min_score names %s, which no approved model serves; served are %s", unknown, sorted(served))
+    if unserved:
+        said = "no lists in domains that no approved model serves: %s (users each); train again, or adapt"
+        log.warning(said, unserved)
 
 
 def _lists(job: Job, users: DataFrame, model: Serving, ruled: Rules | None, work: _Work) -> DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlparse
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from metarec_spark.model.scorer import Scorer
 from metarec_spark.scoring import batch
 from metarec_spark.scoring.batch import contexts_of
 from metarec_spark.scoring.costs import Costs
-from metarec_spark.scoring.run import inputs, recommend
+from metarec_spark.scoring.run import _Work, inputs, recommend
 
 KNOWN = {"books": {f"b{i}" for i in range(10)}, "films": {f"f{i}" for i in range(10)}}
 
@@ -125,6 +126,23 @@ def test_a_run_says_how_many_pairs_it_ranked_and_where_the_time_went(spark, fold
     seconds = details["processor_seconds"]
     assert set(seconds) == {"encoding", "additions", "search", "other"}
     assert seconds["search"] > 0 and seconds["other"] > 0
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "tasks"),
+    [
+        (0, 10, 1),
+        (10_000, 10, 1),
+        (30_000, 10, 2),
+        (100_000, 10, 4),
+        (1_000_000, 10, 20),
+        (1_000_000, 50_000, 20),
+        (10_000, 10**6, 4),
+    ],
+)
+def test_a_process_that_would_start_for_few_users_does_not(users, items, tasks):
+    work = _Work(users, {"m": users * items}, None, cores=4)
+    assert work.tasks(SimpleNamespace(model_id="m")) == tasks
 
 
 def test_without_an_approved_model_there_are_no_lists(spark, folder):
