@@ -29,7 +29,7 @@ from metarec_spark import columns as c
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.storage import file_uri
+from metarec_spark.storage import Place, file_uri, here, local_path, names
 from metarec_spark.training.snapshot import HALF, count_rows
 
 # Petastorm speaks pyarrow's old dialect, and says at every reader's end that its cache is clean.
@@ -48,6 +48,29 @@ class Shard:
     size: int
     pool: str
     """Petastorm's reader pool: dummy or process."""
+
+    @classmethod
+    def of(cls, part: Place, rank: int, size: int, pool: str) -> Shard:
+        """A rank's share of a snapshot part, wherever that lies.
+
+        On another file system than the machine's own, the rank copies the files of its share alone, every ``size``-th: the same
+        rows as here, where a file is one row group. That takes the disk of the share; memory holds a row group at a time.
+
+        Raises
+        ------
+        TrainingError
+            Where there are fewer files than ranks.
+        """
+        if local_path(part):
+            return cls(here(part), rank, size, pool)
+        mine = [name for name in names(part) if name.endswith(".parquet")][rank::size]
+        if not mine:
+            raise _too_few(part, rank, size)
+        return cls(here(part, mine), 0, 1, pool)
+
+
+def _too_few(part: Place, rank: int, size: int) -> TrainingError:
+    return TrainingError(f"rank {rank} of {size}: {part} has fewer row groups than ranks; lower train.processes")
 
 
 def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterator[dict[str, np.ndarray]]:
@@ -72,9 +95,7 @@ def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterato
             shard_count=shard.size,
         )
     except NoDataAvailableError:
-        raise TrainingError(
-            f"rank {shard.rank} of {shard.size}: {shard.folder} has fewer row groups than ranks; lower train.processes"
-        ) from None
+        raise _too_few(shard.folder, shard.rank, shard.size) from None
     try:
         for group in reader:
             columns = group._asdict()
