@@ -1,10 +1,11 @@
-"""Delta's jars: resolved once by Spark's own Ivy, checked, cached, and used without network ever after."""
+"""Jars, Delta's above all: resolved once by Spark's own Ivy, checked, cached, and used without network ever after."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyspark
@@ -23,7 +24,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarec_spark"
 
 
-def ensure_jars(java_home: Path) -> list[Path]:
+def ensure_jars(java_home: Path, jars: Sequence[tuple[str, str, str, str]] = JARS) -> list[Path]:
     """Return the jars' paths, fetching those that the cache lacks.
 
     Raises
@@ -31,7 +32,7 @@ def ensure_jars(java_home: Path) -> list[Path]:
     ConfigError
         Where a jar cannot be fetched, or is not the one that was pinned.
     """
-    return [_ensure(java_home, *jar) for jar in JARS]
+    return [_ensure(java_home, *jar) for jar in jars]
 
 
 def _ensure(java_home: Path, group: str, artifact: str, version: str, sha256: str) -> Path:

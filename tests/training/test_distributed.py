@@ -69,6 +69,9 @@ def test_two_ranks_with_the_same_episode_take_the_steps_of_one(tmp_path, method)
     both = spec(tmp_path / "two", settings(**ONE_STEP | {"batch_tokens": 1024}, method=method), sequences=WALKS, files=1)
     sequences = both.parent / "snapshot" / "sequences"
     shutil.copy(sequences / "part-0.parquet", sequences / "part-1.parquet")
+    said = json.loads(both.read_text())
+    said["manifest"]["sequences"] *= 2
+    both.write_text(json.dumps(said))
     two = trained(both, 2)
     assert_close(two, one)
     losses = [[epoch["loss"] for epoch in found.manifest["metrics"]["history"]] for found in (two, one)]
