@@ -72,8 +72,9 @@ def _locked(file: Path, who: str) -> Iterator[None]:
 
 @contextmanager
 def _leased(spark: SparkSession, uri: str, who: str) -> Iterator[None]:
-    """HDFS lets one client at a time append to a file. Its lease is renewed as long as the client's JVM lives, and ends a minute
-    after that. Nothing is appended, so no data node has a part in it; ``uri.by`` tells whose turn it is."""
+    """HDFS lets one client at a time append to a file: it has the file's lease, which its JVM renews as long as it lives, and which
+    others get a minute after that. So does a JVM lose it that stands still for a minute. Nothing is appended, so no data node has
+    a part in it; ``uri.by`` tells whose turn it is."""
     path, files = hadoop(spark, uri)
     held, waiting, by = None, False, f"{uri}.by"
     while held is None:
@@ -93,4 +94,7 @@ def _leased(spark: SparkSession, uri: str, who: str) -> Iterator[None]:
             draft.write_text(who, encoding="utf-8")
         yield
     finally:
-        held.close()
+        try:
+            held.close()
+        except Py4JJavaError as error:
+            log.warning("the turn on %s was not given back, and may have been lost before: %s", uri, first_line(error))

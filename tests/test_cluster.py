@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator
@@ -18,15 +19,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from faults.contents import contents, differences
+from faults.test_killed_ranks import LAUNCH
 from minidfs import hdfs
+from training.factories import settings as train_settings
+from training.factories import spec
 
 from metarec_spark import storage
 from metarec_spark.model import bundle
+from metarec_spark.training.distributed import launch
 
 ROOT = Path(__file__).parent.parent
 DS = "2024-01-10"
@@ -262,6 +268,28 @@ def test_slow_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs:
     assert len(left) == USERS - 1 and "u07" not in set(left["user_id"])
     (model,) = storage.names(f"{warehouse}/_models")
     assert b"u07" not in storage.read(f"{warehouse}/_models/{model}/report.html")
+
+
+def test_slow_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
+    tmp_path: Path, name_node: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place, file = f"{name_node}/run", spec(tmp_path / "run", train_settings(processes=2, epochs=60), files=4)
+    said = json.loads(file.read_text()) | {"snapshot": f"{place}/snapshot", "model": f"{place}/model"}
+    file.write_text(json.dumps(said))
+    with storage.whole(place) as draft:
+        shutil.copytree(file.parent, draft)
+    launching = subprocess.Popen([sys.executable, "-c", LAUNCH, f"{place}/spec.json"])
+    while not storage.exists(f"{place}/checkpoint.safetensors"):
+        assert launching.poll() is None
+        time.sleep(0.05)
+    for process in psutil.Process(launching.pid).children(recursive=True):
+        if "metarec_spark.training.worker" in process.cmdline() and process.environ().get("HOROVOD_RANK") == "1":
+            process.kill()
+    assert launching.wait(60) == 1 and not bundle.saved(f"{place}/model")
+    launch(f"{place}/spec.json", 2, "local", None, timeout=60)
+    assert "resuming after epoch" in capfd.readouterr().err
+    epochs = bundle.load(f"{place}/model").manifest["metrics"]["history"]
+    assert [epoch["sequences"] for epoch in epochs] == [30] * 60
 
 
 def test_slow_nothing_is_left_when_the_cluster_stops(folder: Path, environment: dict[str, str], cluster: list[int]) -> None:
