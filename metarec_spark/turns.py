@@ -73,8 +73,8 @@ def _locked(file: Path, who: str) -> Iterator[None]:
 @contextmanager
 def _leased(spark: SparkSession, uri: str, who: str) -> Iterator[None]:
     """HDFS lets one client at a time append to a file: the one with its lease. The client's JVM renews that as long as it lives;
-    where it did not for a minute, since it died or stood still, another gets the lease. Nothing is appended, so no data node has a
-    part in it; ``uri.by`` tells whose turn it is."""
+    where it did not for a minute, since it died or stood still, another gets the lease. Nothing is appended, so no data node
+    has a part in it; ``uri.by`` tells whose turn it is."""
     path, files = hadoop(spark, uri)
     held, waiting, by = None, False, f"{uri}.by"
     while held is None:
