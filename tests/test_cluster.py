@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from faults.contents import contents, differences
-from faults.test_killed_ranks import LAUNCH
+from faults.runs import LAUNCH
 from minidfs import hdfs
 from training.factories import settings as train_settings
 from training.factories import spec
@@ -186,6 +186,8 @@ def on_hdfs(folder: Path, name_node: str, log: Path, environment: dict[str, str]
         time.sleep(0.1)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
+    for left in (folder / "tmp").iterdir():  # which nobody else removes after such an end
+        shutil.rmtree(left)
     return made
 
 
