@@ -59,7 +59,9 @@ def _files(place: Place) -> tuple[fsspec.AbstractFileSystem, str]:
     if path:
         return fsspec.filesystem("file"), str(path)
     try:
-        return fsspec.core.url_to_fs(place)
+        files, path = fsspec.core.url_to_fs(place)
+        files.invalidate_cache()  # Spark writes there too: a listing that was kept says nothing
+        return files, path
     except (ImportError, ValueError) as error:
         raise ConfigError(
             f"{place}: Spark writes there, but Python cannot read the models from it: {error}. Install the package that fsspec "
@@ -164,8 +166,10 @@ def _copies() -> Path:
 
 @contextmanager
 def whole(place: Place) -> Iterator[Path]:
-    """A draft to write, a file or a folder, which then takes the place: readers see what was there or what is new, never a part
-    of it. Makes the folder that it lies in."""
+    """A draft to write, a file or a folder, which then takes the place: no reader ever sees a part of it.
+
+    Makes the folder that the place is in.
+    """
     path = local_path(place)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
