@@ -179,7 +179,7 @@ def on_hdfs(folder: Path, name_node: str, log: Path, environment: dict[str, str]
     """Log and warehouse on HDFS, on which a job is killed in its first step: its turn ends in a minute."""
     with storage.whole(f"{name_node}/logs/log.parquet") as draft:
         shutil.copy(log, draft)
-    made = Company.of(folder / "on hdfs", f"{name_node}/ware house", f"{name_node}/logs", environment)
+    made = Company.of(folder / "on_hdfs", f"{name_node}/ware house", f"{name_node}/logs", environment)
     running = made.start("nightly", SPARK_MASTER="local[1]")
     while not storage.exists(f"{name_node}/ware house/_turn.by"):
         assert running.poll() is None, (made.folder / "nightly.log").read_text()
@@ -194,7 +194,7 @@ def on_hdfs(folder: Path, name_node: str, log: Path, environment: dict[str, str]
 @pytest.fixture(scope="module")
 def on_files(folder: Path, on_hdfs: Company, log: Path, environment: dict[str, str], cluster: list[int]) -> Company:
     """The four jobs in turn, while the minute passes."""
-    made = Company.of(folder / "on files", (folder / "tables").as_uri(), log.as_uri(), environment)
+    made = Company.of(folder / "on_files", (folder / "tables").as_uri(), log.as_uri(), environment)
     made.reports.update({job: made.end(job, made.start(job)) for job in ("extract", "train", "evaluate", "recommend")})
     return made
 
