@@ -59,9 +59,9 @@ def _files(place: Place) -> tuple[fsspec.AbstractFileSystem, str]:
     if path:
         return fsspec.filesystem("file"), str(path)
     try:
-        files, path = fsspec.core.url_to_fs(place)
-        files.invalidate_cache()  # Spark writes there too: a listing that was kept says nothing
-        return files, path
+        # Nothing is kept: Spark writes there too; and a process that is forked, as Horovod does, waits forever for the threads of
+        # an HDFS client that it inherits.
+        return fsspec.core.url_to_fs(place, skip_instance_cache=True)
     except (ImportError, ValueError) as error:
         raise ConfigError(
             f"{place}: Spark writes there, but Python cannot read the models from it: {error}. Install the package that fsspec "
