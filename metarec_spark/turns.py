@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JJavaError
 
 from metarec_spark.errors import ConfigError, first_line
-from metarec_spark.storage import exists, hadoop, local_path, read, whole
+from metarec_spark.storage import exists, hadoop, local_path, read, remove, whole
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -94,6 +94,7 @@ def _leased(spark: SparkSession, uri: str, who: str) -> Iterator[None]:
             draft.write_text(who, encoding="utf-8")
         yield
     finally:
+        remove(by)
         try:
             held.close()
         except Py4JJavaError as error:

@@ -263,8 +263,8 @@ def test_slow_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs:
     jobs = {"forget": ["--user", "u07"], "maintain": []}
     started = {job: on_hdfs.start(job, *arguments, SPARK_MASTER="local[1]") for job, arguments in jobs.items()}
     reports = {job: on_hdfs.end(job, running) for job, running in started.items()}
-    logs = [(on_hdfs.folder / f"{job}.log").read_text() for job in jobs]
-    assert sorted("waiting for " in log for log in logs) == [False, True]
+    said = [(on_hdfs.folder / f"{job}.out").read_text() for job in jobs]
+    assert sorted("waiting for " in lines for lines in said) == [False, True]
     assert reports["maintain"]["tables"] and reports["forget"]["tables"]["user_sequences"]["rows"] == 1
     left = DeltaTable(storage.here(f"{warehouse}/user_sequences")).to_pandas()
     assert len(left) == USERS - 1 and "u07" not in set(left["user_id"])

@@ -131,7 +131,7 @@ def test_a_rank_that_fails_ends_the_run_with_its_own_error(tmp_path):
     start = time.monotonic()
     with pytest.raises(
         TrainingError,
-        match=r"rank ([01]) failed: TrainingError: rank \1 of 2: .* has fewer row groups than ranks; lower train.processes; horovod ended",
+        match=r"rank ([01]) failed: TrainingError: rank \1 of 2: .* has fewer files than ranks; lower train.processes; horovod ended",
     ):
         launch(file, 2, "local", None, timeout=60)
     assert time.monotonic() - start < 60
