@@ -38,6 +38,8 @@ ROOT = Path(__file__).parent.parent
 DS = "2024-01-10"
 DOMAINS = ("shop", "video")
 USERS, EVENTS, ITEMS, TOP_N, EPOCHS = 40, 4, 20, 5, 8
+LONGEST = 900
+"""Seconds that a job may take on a machine that does much else."""
 
 # Small executors on which at most one task runs at a time, and few partitions: the tables have some hundred rows.
 SUBMIT = {
@@ -161,7 +163,12 @@ class Company:
 
     def end(self, job: str, running: subprocess.Popen) -> dict:
         """Wait for a job's end; what it reports."""
-        code, out, log = running.wait(400), (self.folder / f"{job}.out").read_text(), (self.folder / f"{job}.log").read_text()
+        try:
+            code = running.wait(LONGEST)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+        out, log = (self.folder / f"{job}.out").read_text(), (self.folder / f"{job}.log").read_text()
         assert code == 0, f"{job} ended with {code}:\n{out[-2000:]}\n{log[-6000:]}"
         report = json.loads(out.splitlines()[-1])
         assert (report["job"], report["ds"], report["exit_code"]) == (job, DS, 0)
