@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build .venv from pyproject.toml's pins, find or provide Java, and cache Delta's jars. Needs Python 3.11 and a C++ compiler.
+# Build .venv from pyproject.toml's pins, find or provide Java, cache jars. Needs Python 3.11 and a C++ compiler.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,3 +30,4 @@ fi
 
 "$uv" sync --python 3.11 "${extra[@]}"
 .venv/bin/metarec setup
+.venv/bin/python tests/minidfs.py || say "the tests on HDFS lack their jars: run deploy/setup.sh again with network"

@@ -40,7 +40,7 @@ class Config(Section):
     """The whole configuration file."""
 
     warehouse: str
-    """Root folder of all tables: an absolute URI that Spark writes (file, hdfs, s3a, abfss, gs)."""
+    """Root folder of all tables and models: an absolute URI on file or hdfs, or on what else Spark writes and fsspec reads."""
     sources: list[Source] = Field(default_factory=list)
     """Behaviour logs."""
     items: list[ItemSource] = Field(default_factory=list)

@@ -1,9 +1,10 @@
-"""Delta's jars: resolved once by Spark's own Ivy, checked, cached, and used without network ever after."""
+"""Jars, Delta's above all: resolved once by Spark's own Ivy, checked, cached, and used without network ever after."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyspark
@@ -18,7 +19,7 @@ JARS = (
 )
 
 
-def ensure_jars(java_home: Path) -> list[Path]:
+def ensure_jars(java_home: Path, jars: Sequence[tuple[str, str, str, str]] = JARS) -> list[Path]:
     """Return the jars' paths, fetching those that the cache lacks.
 
     Raises
@@ -26,7 +27,7 @@ def ensure_jars(java_home: Path) -> list[Path]:
     ConfigError
         Where a jar cannot be fetched, or is not the one that was pinned.
     """
-    return [_ensure(java_home, *jar) for jar in JARS]
+    return [_ensure(java_home, *jar) for jar in jars]
 
 
 def _ensure(java_home: Path, group: str, artifact: str, version: str, sha256: str) -> Path:

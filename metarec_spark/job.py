@@ -8,7 +8,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
@@ -20,8 +20,9 @@ from metarec_spark.contracts import contract
 from metarec_spark.errors import Conflict, DataError, MetarecError, first_line, unreadable
 from metarec_spark.logs import about, log
 from metarec_spark.session import session
-from metarec_spark.storage import local_path, turn
+from metarec_spark.storage import exists
 from metarec_spark.tables import CONFLICTS, Commit, Warehouse
+from metarec_spark.turns import turn
 
 _LONGEST_ERROR = 500
 
@@ -69,8 +70,12 @@ def run(name: str, config: Config, ds: date, work: Callable[[Job], Result], *, w
             spark = session(config, f"metarec {name}")
             reached = Warehouse(spark, config.warehouse)
             if writes:
-                held.enter_context(_turn(reached, f"{name} of {ds}"))
+                # Of two processes that commit a version to files at the same moment, Delta loses one's. And what a job writes
+                # follows from what it read some steps before: two at once would give an index twice.
+                who = f"{name} of {ds} (process {os.getpid()} on {platform.node()})"
+                held.enter_context(turn(spark, reached.path("_turn"), who))
                 reached.check_writable()
+                exists(reached.path("_models"))  # what Python reads by itself must be within its reach
             warehouse = reached
             result = _worked(Job(name, config, ds, spark, warehouse), work)
         except MetarecError as failure:
@@ -115,14 +120,6 @@ def _record(
         warehouse.append(c.RUNS, rows, Commit(job=name, ds=ds), app=about.run_id, txn=0)
     except Exception as failure:
         log.warning("table %s lacks this run: %s", c.RUNS, first_line(failure))
-
-
-def _turn(warehouse: Warehouse, who: str) -> AbstractContextManager[None]:
-    """One job at a time writes to a warehouse of files: there, of two processes that commit a version at the same moment, Delta
-    loses one's. And what a job writes follows from what it read some steps before: two at once would give an index twice."""
-    if not warehouse.root.startswith("file:"):
-        return nullcontext()
-    return turn(local_path(warehouse.path("_turn")), f"{who} (process {os.getpid()} on {platform.node()})")
 
 
 def _worked(job: Job, work: Callable[[Job], Result]) -> Result:

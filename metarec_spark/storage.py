@@ -1,17 +1,26 @@
-"""Small files beside the tables: models, checkpoints, snapshots and their manifests."""
+"""What lies beside the tables: models, checkpoints, snapshots and their manifests, on this machine or on any file system.
+
+Spark reads and writes by URI. What Python reads by itself, it reads as files of this machine: those of the machine's own file
+system where they lie, others as copies. What it writes is made here, and then put in its place whole.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import atexit
+import hashlib
 import json
-import logging
 import os
+import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import fsspec
 
 from metarec_spark.errors import ConfigError, DataError
 
@@ -19,9 +28,10 @@ if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
     from pyspark.sql import SparkSession
 
+Place = str | Path
+"""A path of this machine, or a URI: of its own file system (``file:``), or of another."""
 _LONGEST_RUN = 2 * 86_400
 """Seconds after which no run uses its scratch folder any more."""
-log = logging.getLogger("metarec_spark")
 
 
 def cache_folder() -> Path:
@@ -34,68 +44,169 @@ def file_uri(path: Path) -> str:
     return f"file://{path.absolute()}"
 
 
-def local_path(uri: str) -> Path:
-    """The path behind a ``file:`` URI.
-
-    Raises
-    ------
-    DataError
-        Where the URI is on another file system.
-    """
-    scheme, _, path = uri.partition(":")
-    if scheme != "file":
-        raise DataError(f"{uri}: models and snapshots must lie on a file system that every rank mounts (file:), got {scheme}:")
-    return Path("/" + path.lstrip("/"))
+def uri(place: Place) -> str:
+    """The place as Spark takes it."""
+    path = local_path(place)
+    return file_uri(path) if path else str(place)
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON object."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def local_path(place: Place) -> Path | None:
+    """The path on the machine's own file system, mounts included; None where the place is on another."""
+    scheme, colon, path = str(place).partition(":")
+    if isinstance(place, Path) or not colon or "/" in scheme:
+        return Path(place)
+    return Path("/" + path.lstrip("/")) if scheme == "file" else None
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A draft to write, which then takes the file's place: readers see the old file or the new one. Makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    yield draft
-    draft.replace(path)
+def _files(place: Place) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system, and the path there."""
+    path = local_path(place)
+    if path:
+        return fsspec.filesystem("file"), str(path)
+    try:
+        # Nothing is kept: Spark writes there too; and a process that is forked, as Horovod does, waits forever for the threads of
+        # an HDFS client that it inherits.
+        return fsspec.core.url_to_fs(place, skip_instance_cache=True)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"{place}: Spark writes there, but Python cannot read the models from it: {error}. Install the package that fsspec "
+            "wants on every machine, or set warehouse to a folder on file: or hdfs:"
+        ) from None
 
 
-def write_json(path: Path, value: dict) -> None:
-    """Write a JSON object whole."""
-    with whole(path) as draft:
-        draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def beside(place: Place, name: str) -> Place:
+    """Another place in the same folder."""
+    return f"{str(place).rpartition('/')[0]}/{name}"
 
 
-@contextmanager
-def turn(file: Path, who: str) -> Iterator[None]:
-    """Hold a file's lock for a block, and wait for it where another process has it, which the log then names.
-
-    The lock is the process's own: it goes when the process ends, however that ends, and is not handed on to those it starts.
+def exists(place: Place) -> bool:
+    """Whether there is such a file or folder.
 
     Raises
     ------
     ConfigError
-        Where the file cannot be written.
+        Where nothing here can read that kind of file system.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        opened = file.open("a+", encoding="utf-8")
-    except OSError as error:
-        said = f"{file.parent} cannot be written: {error}"
-        raise ConfigError(f"{said}. Set warehouse to a folder that this user may write") from None
-    with opened as held:
+    files, path = _files(place)
+    return files.exists(path)
+
+
+def names(folder: Place) -> list[str]:
+    """Of what lies directly in a folder, sorted; nothing where there is no such folder."""
+    files, path = _files(folder)
+    return sorted(found.rpartition("/")[2] for found in files.ls(path, detail=False)) if files.exists(path) else []
+
+
+def remove(place: Place) -> None:
+    """Remove a file, or a folder with all that is in it, where it is there."""
+    files, path = _files(place)
+    if files.exists(path):
+        files.rm(path, recursive=True)
+
+
+def read(file: Place) -> bytes:
+    """A file's bytes, as they are now."""
+    files, path = _files(file)
+    return files.cat_file(path)
+
+
+def read_json(file: Place) -> dict:
+    """Read a JSON object."""
+    return json.loads(read(file))
+
+
+def here(place: Place, only: Sequence[str] | None = None) -> Path:
+    """The file or folder as a path of this machine: its own where it lies here, otherwise a copy to read.
+
+    Parameters
+    ----------
+    only
+        Names of the files of a folder that are needed: others are not copied.
+
+    Raises
+    ------
+    DataError
+        Where a place elsewhere holds nothing.
+
+    Notes
+    -----
+    A copy is made once by all processes of a Spark executor, and once by any other process, as long as nothing changes there; it
+    takes as much disk as the files, and goes when the executor or process ends.
+    """
+    path = local_path(place)
+    if path:
+        return path
+    files, folder = _files(place)
+    found = {name.removeprefix(folder).lstrip("/"): info for name, info in files.find(folder, detail=True).items()}
+    found = {name: info for name, info in found.items() if only is None or name in only}
+    if not found:
+        raise DataError(f"{place}: nothing lies there: was it removed? Run the job that writes it again")
+    states = [{key: said for key, said in info.items() if key != "access_time"} for info in found.values()]
+    copy = _copies() / hashlib.sha256(repr((place, states)).encode()).hexdigest()[:16]
+    if not copy.exists():
+        draft = Path(tempfile.mkdtemp(prefix="draft-", dir=copy.parent))
+        for name in found:
+            to = draft / (name or "file")  # without a name: the place is a file itself
+            to.parent.mkdir(parents=True, exist_ok=True)
+            files.get_file(f"{folder}/{name}" if name else folder, str(to))
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held.seek(0)
-            log.warning("waiting for %s to end, which writes to %s", held.read() or "another run", file.parent)
-            fcntl.flock(held, fcntl.LOCK_EX)
-        held.truncate(0)
-        held.write(who)
-        held.flush()
-        yield
+            draft.rename(copy)
+        except OSError:  # another process of this executor was faster
+            shutil.rmtree(draft)
+    return copy / "file" if "" in found else copy
+
+
+@cache
+def _copies() -> Path:
+    """Folder for copies: within the one that Spark removes with the executor; outside of executors, one of this process."""
+    of_executor = Path(os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0])
+    if of_executor.name.startswith("blockmgr-") and of_executor.is_dir():
+        folder = of_executor / "metarec"
+        folder.mkdir(exist_ok=True)
+        return folder
+    folder = tempfile.mkdtemp(prefix="metarec-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@contextmanager
+def whole(place: Place) -> Iterator[Path]:
+    """A draft to write, a file or a folder, which then takes the place: no reader ever sees a part of it.
+
+    Makes the folder that the place is in.
+    """
+    path = local_path(place)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.draft")
+        yield draft
+        if draft.is_dir() and path.exists():
+            shutil.rmtree(path)
+        draft.replace(path)
+    else:
+        with tempfile.TemporaryDirectory(prefix="draft-", dir=_copies()) as folder:
+            draft = Path(folder) / "draft"
+            yield draft
+            _put(draft, *_files(place))
+
+
+def _put(made: Path, files: fsspec.AbstractFileSystem, path: str) -> None:
+    """Bring a file or a folder to another file system, first under a name that nobody reads."""
+    folder, _, name = path.rpartition("/")
+    draft = f"{folder}/.{name}.draft"
+    if files.exists(draft):
+        files.rm(draft, recursive=True)
+    for file in [made] if made.is_file() else sorted(file for file in made.rglob("*") if file.is_file()):
+        files.put_file(str(file), draft if file == made else f"{draft}/{file.relative_to(made)}")
+    if made.is_dir() and files.exists(path):
+        files.rm(path, recursive=True)
+    files.mv(draft, path, recursive=True, overwrite=True)
+
+
+def write_json(file: Place, value: dict) -> None:
+    """Write a JSON object whole."""
+    with whole(file) as draft:
+        draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def hadoop(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:

@@ -123,7 +123,7 @@ class Warehouse:
         if self.exists(name):
             self._evolve(spec)
             return
-        if self.root.startswith("file:"):  # nobody else writes there now
+        if self.root.startswith(("file:", "hdfs:")):  # nobody else writes there now
             # Drafts that are left of a first commit, and nothing else, Delta takes for a table that it then does not find.
             log, files = hadoop(self.spark, f"{self.path(name)}/_delta_log")
             left = [of.getPath().getName() for of in (files.listStatus(log) if files.exists(log) else ())]

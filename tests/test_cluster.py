@@ -1,4 +1,5 @@
-"""The four jobs through deploy/*.sh on a standalone cluster of two workers: slow, and real from end to end."""
+"""Jobs through deploy/*.sh on a standalone cluster of two workers, with the warehouse in a folder and on HDFS: slow, and real
+from end to end."""
 
 from __future__ import annotations
 
@@ -6,22 +7,39 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
+import signal
 import socket
 import subprocess
+import sys
 import sysconfig
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from faults.contents import contents, differences
+from faults.runs import LAUNCH
+from minidfs import hdfs
+from training.factories import settings as train_settings
+from training.factories import spec
+
+from metarec_spark import storage
+from metarec_spark.model import bundle
+from metarec_spark.training.distributed import launch
 
 ROOT = Path(__file__).parent.parent
 DS = "2024-01-10"
 DOMAINS = ("shop", "video")
-USERS, EVENTS, ITEMS, TOP_N = 40, 4, 20, 5
+USERS, EVENTS, ITEMS, TOP_N, EPOCHS = 40, 4, 20, 5, 8
+LONGEST = 900
+"""Seconds that a job may take on a machine that does much else."""
 
 # Small executors on which at most one task runs at a time, and few partitions: the tables have some hundred rows.
 SUBMIT = {
@@ -44,7 +62,7 @@ dim = 16
 [train]
 processes = 2
 launcher = "spark"
-epochs = 8
+epochs = {epochs}
 learning_rate = 0.01
 batch_tokens = 256
 [recommend]
@@ -52,9 +70,17 @@ top_n = {top_n}
 """
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    """A configuration beside a log in which the next item follows from the last one: popularity cannot win."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all that these tests write on this machine."""
+    made = tmp_path_factory.mktemp("cluster")
+    (made / "tmp").mkdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def log(folder: Path) -> Path:
+    """A log in which the next item follows from the last one: popularity cannot win."""
     start = datetime(2024, 1, 9, 8)
     rows = [
         {
@@ -68,49 +94,116 @@ def settings(tmp_path: Path) -> Path:
         for place, domain in enumerate(DOMAINS)
         for step in range(EVENTS)
     ]
-    log = tmp_path / "log.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), log)
-    file = tmp_path / "cluster.toml"
-    file.write_text(CONFIG.format(warehouse=(tmp_path / "tables").as_uri(), log=log.as_uri(), top_n=TOP_N))
+    file = folder / "log.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), file)
     return file
 
 
-@pytest.fixture
-def zip_only_python(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def zip_only_python(folder: Path) -> Path:
     """A Python that has the installed packages, but reads no .pth file: metarec_spark itself can come from the zip alone."""
-    python = tmp_path / "python"
+    python = folder / "python"
     packages = sysconfig.get_path("purelib")
     python.write_text(f'#!/bin/sh\nexport PYTHONPATH="$PYTHONPATH:{packages}"\nexec "{ROOT}/.venv/bin/python" -S "$@"\n')
     python.chmod(0o755)
     return python
 
 
-@pytest.fixture
-def environment(tmp_path: Path, zip_only_python: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def environment(folder: Path, zip_only_python: Path) -> dict[str, str]:
+    """Of jobs and cluster, for which the zip is made."""
+    subprocess.run(["make", "dist"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_", "PYTHONPATH"))}
     master, master_ui, worker_ui = free_ports()
     return plain | {
         "MASTER_PORT": str(master),
         "MASTER_UI_PORT": str(master_ui),
         "WORKER_UI_PORT": str(worker_ui),
-        "STANDALONE_FOLDER": str(tmp_path / "standalone"),
+        "STANDALONE_FOLDER": str(folder / "standalone"),
         "SPARK_MASTER": f"spark://127.0.0.1:{master}",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_SUBMIT_ARGS": " ".join(f"--conf {name}={value}" for name, value in SUBMIT.items()),
         "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "PYSPARK_PYTHON": str(zip_only_python),
+        "TMPDIR": str(folder / "tmp"),
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(environment: dict[str, str]) -> Iterator[list[int]]:
     """The process ids of a running master and two workers."""
-    folder = Path(environment["STANDALONE_FOLDER"])
     subprocess.run([ROOT / "deploy/standalone.sh", "start"], env=environment, check=True, timeout=120)
     try:
-        yield [int(file.read_text()) for file in folder.glob("*.pid")]
+        yield [int(file.read_text()) for file in Path(environment["STANDALONE_FOLDER"]).glob("*.pid")]
     finally:
         subprocess.run([ROOT / "deploy/standalone.sh", "stop"], env=environment, check=True, timeout=60)
+
+
+@dataclass(frozen=True)
+class Company:
+    """A warehouse, and the jobs on it."""
+
+    folder: Path
+    config: Path
+    environment: dict[str, str]
+    reports: dict[str, dict] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path, warehouse: str, log: str, environment: dict[str, str]) -> Company:
+        folder.mkdir()
+        (folder / "cluster.toml").write_text(CONFIG.format(warehouse=warehouse, log=log, top_n=TOP_N, epochs=EPOCHS))
+        return cls(folder, folder / "cluster.toml", environment)
+
+    def start(self, job: str, *arguments: str, **environment: str) -> subprocess.Popen:
+        command = [ROOT / f"deploy/{job}.sh", "--config", self.config, "--ds", DS, *arguments]
+        with (self.folder / f"{job}.out").open("w") as out, (self.folder / f"{job}.log").open("w") as log:
+            return subprocess.Popen(
+                command, env=self.environment | environment, cwd=self.folder, stdout=out, stderr=log, start_new_session=True
+            )
+
+    def end(self, job: str, running: subprocess.Popen) -> dict:
+        """Wait for a job's end; what it reports."""
+        try:
+            code = running.wait(LONGEST)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+        out, log = (self.folder / f"{job}.out").read_text(), (self.folder / f"{job}.log").read_text()
+        assert code == 0, f"{job} ended with {code}:\n{out[-2000:]}\n{log[-6000:]}"
+        report = json.loads(out.splitlines()[-1])
+        assert (report["job"], report["ds"], report["exit_code"]) == (job, DS, 0)
+        return report
+
+
+@pytest.fixture(scope="module")
+def name_node(folder: Path) -> Iterator[str]:
+    with hdfs(folder / "hdfs") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def on_hdfs(folder: Path, name_node: str, log: Path, environment: dict[str, str]) -> Company:
+    """Log and warehouse on HDFS, on which a job is killed in its first step: its turn ends in a minute."""
+    with storage.whole(f"{name_node}/logs/log.parquet") as draft:
+        shutil.copy(log, draft)
+    made = Company.of(folder / "on_hdfs", f"{name_node}/ware house", f"{name_node}/logs", environment)
+    running = made.start("nightly", SPARK_MASTER="local[1]")
+    while not storage.exists(f"{name_node}/ware house/_turn.by"):
+        assert running.poll() is None, (made.folder / "nightly.log").read_text()
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    for left in (folder / "tmp").iterdir():  # which nobody else removes after such an end
+        shutil.rmtree(left)
+    return made
+
+
+@pytest.fixture(scope="module")
+def on_files(folder: Path, on_hdfs: Company, log: Path, environment: dict[str, str], cluster: list[int]) -> Company:
+    """The four jobs in turn, while the minute passes."""
+    made = Company.of(folder / "on_files", (folder / "tables").as_uri(), log.as_uri(), environment)
+    made.reports.update({job: made.end(job, made.start(job)) for job in ("extract", "train", "evaluate", "recommend")})
+    return made
 
 
 def free_ports() -> tuple[int, int, int]:
@@ -135,30 +228,21 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-def test_slow_jobs_run_on_a_standalone_cluster_from_the_zip(
-    tmp_path: Path, settings: Path, environment: dict[str, str], request: pytest.FixtureRequest
-) -> None:
-    subprocess.run(["make", "dist"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    command = [ROOT / "deploy/extract.sh", "--config", settings, "--ds", DS]
-    shown = subprocess.run(command, env=environment | {"DRY_RUN": "1"}, cwd=tmp_path, capture_output=True, text=True, check=True)
+def test_the_package_travels_as_a_zip(folder: Path, environment: dict[str, str], cluster: list[int]) -> None:
+    command = [ROOT / "deploy/extract.sh", "--config", "metarec.toml", "--ds", DS]
+    shown = subprocess.run(command, env=environment | {"DRY_RUN": "1"}, cwd=folder, capture_output=True, text=True, check=True)
     words = shlex.split(shown.stdout)
     assert words[words.index("--py-files") + 1] == str(ROOT / "dist/metarec_spark.zip")
     assert words[words.index("--master") + 1] == environment["SPARK_MASTER"]
+    assert len(cluster) == 3
 
-    running = request.getfixturevalue("cluster")
-    assert len(running) == 3
-    reports = {}
-    for job in ("extract", "train", "evaluate", "recommend"):
-        command = [ROOT / f"deploy/{job}.sh", "--config", settings, "--ds", DS]
-        ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400)
-        assert ended.returncode == 0, f"{job} ended with {ended.returncode}:\n{ended.stdout[-2000:]}\n{ended.stderr[-6000:]}"
-        reports[job] = json.loads(ended.stdout.splitlines()[-1])
-        assert (reports[job]["job"], reports[job]["ds"], reports[job]["exit_code"]) == (job, DS, 0)
 
+def test_slow_jobs_run_on_a_standalone_cluster_from_the_zip(folder: Path, on_files: Company) -> None:
+    reports = on_files.reports
     assert reports["extract"]["rows_in"] == USERS * EVENTS * len(DOMAINS)
     assert reports["train"]["rows_in"] == USERS
     assert reports["evaluate"]["status"] == "approved"
-    lists = DeltaTable(tmp_path / "tables" / "recommendations").to_pandas()
+    lists = DeltaTable(folder / "tables" / "recommendations").to_pandas()
     assert len(lists) == reports["recommend"]["rows_out"] == USERS * len(DOMAINS)
     assert set(lists["model_id"]) == {reports["train"]["model_id"]}
     for row in lists.itertuples():
@@ -167,6 +251,58 @@ def test_slow_jobs_run_on_a_standalone_cluster_from_the_zip(
         assert all(item.startswith(row.domain) for item in items)
         assert not items & {f"{row.domain}-{(int(row.user_id[1:]) + step) % ITEMS:02}" for step in range(EVENTS)}
 
+
+def test_slow_a_night_on_hdfs_ends_in_the_tables_of_one_on_files(
+    folder: Path, name_node: str, on_files: Company, on_hdfs: Company
+) -> None:
+    warehouse = f"{name_node}/ware house"
+    report = on_hdfs.end("nightly", on_hdfs.start("nightly"))
+    assert report["steps"]["train"]["rows_in"] == USERS
+    model = f"{warehouse}/_models/{report['model_id']}"
+    assert [epoch["sequences"] for epoch in bundle.read_manifest(model)["metrics"]["history"]] == [USERS] * EPOCHS
+    assert differences(contents(folder / "tables"), contents(storage.here(warehouse))) == []
+    assert storage.names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html"]
+    assert storage.names(f"{warehouse}/_training") == []
+
+
+def test_slow_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs: Company) -> None:
+    warehouse = f"{name_node}/ware house"
+    jobs = {"forget": ["--user", "u07"], "maintain": []}
+    started = {job: on_hdfs.start(job, *arguments, SPARK_MASTER="local[1]") for job, arguments in jobs.items()}
+    reports = {job: on_hdfs.end(job, running) for job, running in started.items()}
+    said = [(on_hdfs.folder / f"{job}.out").read_text() for job in jobs]
+    assert sorted("waiting for " in lines for lines in said) == [False, True]
+    assert reports["maintain"]["tables"] and reports["forget"]["tables"]["user_sequences"]["rows"] == 1
+    left = DeltaTable(storage.here(f"{warehouse}/user_sequences")).to_pandas()
+    assert len(left) == USERS - 1 and "u07" not in set(left["user_id"])
+    (model,) = storage.names(f"{warehouse}/_models")
+    assert b"u07" not in storage.read(f"{warehouse}/_models/{model}/report.html")
+
+
+def test_slow_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
+    tmp_path: Path, name_node: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place, file = f"{name_node}/run", spec(tmp_path / "run", train_settings(processes=2, epochs=60), files=4)
+    said = json.loads(file.read_text()) | {"snapshot": f"{place}/snapshot", "model": f"{place}/model"}
+    file.write_text(json.dumps(said))
+    with storage.whole(place) as draft:
+        shutil.copytree(file.parent, draft)
+    launching = subprocess.Popen([sys.executable, "-c", LAUNCH, f"{place}/spec.json"])
+    while not storage.exists(f"{place}/checkpoint.safetensors"):
+        assert launching.poll() is None
+        time.sleep(0.05)
+    for process in psutil.Process(launching.pid).children(recursive=True):
+        if "metarec_spark.training.worker" in process.cmdline() and process.environ().get("HOROVOD_RANK") == "1":
+            process.kill()
+    assert launching.wait(60) == 1 and not bundle.saved(f"{place}/model")
+    launch(f"{place}/spec.json", 2, "local", None, timeout=60)
+    assert "resuming after epoch" in capfd.readouterr().err
+    epochs = bundle.load(f"{place}/model").manifest["metrics"]["history"]
+    assert [epoch["sequences"] for epoch in epochs] == [30] * 60
+
+
+def test_slow_nothing_is_left_when_the_cluster_stops(folder: Path, environment: dict[str, str], cluster: list[int]) -> None:
     subprocess.run([ROOT / "deploy/standalone.sh", "stop"], env=environment, check=True, timeout=60)
-    assert [pid for pid in running if Path(f"/proc/{pid}").exists()] == []
-    assert processes_of(tmp_path) == []
+    assert [pid for pid in cluster if Path(f"/proc/{pid}").exists()] == []
+    assert [said for said in processes_of(folder) if "MiniDFSClusterManager" not in said] == []
+    assert [file for file in (folder / "tmp").iterdir() if file.name.startswith("metarec-")] == []

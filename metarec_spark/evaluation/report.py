@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 import matplotlib
 from jinja2 import Environment, StrictUndefined
@@ -21,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metarec_spark import columns as c
 from metarec_spark.evaluation.metrics import AT_K, SEGMENTS
-from metarec_spark.storage import whole
+from metarec_spark.storage import Place, local_path, read, whole
 
 CUTOFF = 10
 """Length of the lists that the page judges."""
@@ -95,8 +94,8 @@ class Report:
     """{"domain", "user_id", "history": newest last, "target", "rank": from 1, "items": [[name, score, is_target], …]}."""
 
 
-def write(folder: Path, report: Report) -> Path:
-    """Write ``report.html`` whole, and return its path; the same report gives the same bytes.
+def write(folder: Place, report: Report) -> Place:
+    """Write ``report.html`` whole, and return its place; the same report gives the same bytes.
 
     Parameters
     ----------
@@ -105,20 +104,20 @@ def write(folder: Path, report: Report) -> Path:
     report
         What to show. Its texts may hold anything: they are escaped.
     """
-    path = folder / "report.html"
-    with whole(path) as draft:
+    place = f"{folder}/report.html"
+    with whole(place) as draft:
         draft.write_text(_page(report), encoding="utf-8")
-    return path
+    return local_path(place) or place
 
 
-def forget(path: Path, users: Iterable[str]) -> bool:
+def forget(place: Place, users: Iterable[str]) -> bool:
     """Take the examples of these users out of a written page; whether there were any."""
-    page = path.read_bytes().decode()  # as it is: reading as text would change the line ends of ids
+    page = read(place).decode()  # as it is: reading as text would change the line ends of ids
     headings = [_HEADING.format(escape(user)) for user in users]
     left = _EXAMPLE.sub(lambda example: "" if any(heading in example[0] for heading in headings) else example[0], page)
     if left == page:
         return False
-    with whole(path) as draft:
+    with whole(place) as draft:
         draft.write_bytes(left.encode())
     return True
 

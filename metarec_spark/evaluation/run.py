@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from pathlib import Path
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -24,7 +23,7 @@ from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
 from metarec_spark.scoring.serving import check_items
 from metarec_spark.sections import Features, Split
-from metarec_spark.storage import local_path
+from metarec_spark.storage import Place
 
 PAIRS_PER_TASK = 5_000
 _EXIT_REJECTED = 4
@@ -39,8 +38,8 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     can be measured, and the model is approved as such.
     """
     model = _chosen(job, model_id)
-    folder = local_path(model["path"])
-    found = bundle.load(folder)  # which refuses files that are not those that were saved: none such is approved
+    place = model["path"]
+    found = bundle.load(place)  # which refuses files that are not those that were saved: none such is approved
     manifest = found.manifest
     check_items(job, manifest)
     split = Split.model_validate(manifest["split"])
@@ -51,7 +50,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     users = users_as_of(job, model["ds"], versions, Features.model_validate(manifest["features"]))
     rows = _inputs(pairs(held_out(users, split, model["ds"])), manifest)
     cutoffs = sorted({*job.config.evaluate.cutoffs, _JUDGED_AT})
-    task = Task(str(folder), max(cutoffs), job.config.evaluate.few_events, job.config.evaluate.long_events)
+    task = Task(place, max(cutoffs), job.config.evaluate.few_events, job.config.evaluate.long_events)
     ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA).persist(StorageLevel.DISK_ONLY)
     catalogue = {name: len(items) for name, items in zip(manifest["domains"], found.catalogue.of_domain, strict=True)}
     metrics = aggregate(ranked, catalogue, cutoffs).withColumn("model_id", F.lit(model["model_id"])).persist()
@@ -67,7 +66,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
                 f"the log is too short for {split.protocol}"
             )
         status, reason = judge(values)
-        _report(job, ranked, metrics, manifest, folder, status, reason)
+        _report(job, ranked, metrics, manifest, place, status, reason)
     finally:
         metrics.unpersist()
         ranked.unpersist()
@@ -77,7 +76,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     return _decide(job, model, status, reason, result)
 
 
-def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, folder: Path, status: str, reason: str) -> None:
+def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, place: Place, status: str, reason: str) -> None:
     """Write report.html beside the model."""
     versions = manifest["table_versions"]
     items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))
@@ -89,8 +88,8 @@ def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, fol
         "table versions": read,
     }
     trained = {name: value for name, value in manifest["metrics"].items() if name not in ("history", "validation")}
-    report.write(
-        folder,
+    page = report.write(
+        place,
         report.Report(
             model_id=manifest["model_id"],
             ds=manifest["ds"],
@@ -105,7 +104,7 @@ def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, fol
             examples=examples(ranked, items, content, _JUDGED_AT),
         ),
     )
-    log.info("report: %s", folder / "report.html")
+    log.info("report: %s", page)
 
 
 def judge(values: dict[tuple[str, str], tuple[float, float, int]]) -> tuple[str, str]:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache, reduce
-from pathlib import Path
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -29,7 +28,7 @@ from metarec_spark.features.transitions import transitions
 from metarec_spark.features.vocabulary import counted, recounted, updated
 from metarec_spark.job import Job, Result, log
 from metarec_spark.sections import Features, fingerprint
-from metarec_spark.storage import file_uri, scratch
+from metarec_spark.storage import scratch
 from metarec_spark.tables import Warehouse
 
 _FIRST_DAY = date(1970, 1, 1)
@@ -97,7 +96,7 @@ def has_newer(warehouse: Warehouse, version: int, ds: date) -> bool:
     return not newer_than(warehouse.read(c.USER_SEQUENCES, version), ds).isEmpty()
 
 
-def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], folder: Path) -> DataFrame:
+def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], folder: str) -> DataFrame:
     """Rows of ``item_transitions`` that count nothing but what may be trained on.
 
     Those of the table, at its pinned version, where it was made from the pinned sequences by this split and day; otherwise,
@@ -108,7 +107,7 @@ def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], f
     labelled
         Rows of :func:`metarec_spark.features.split.held_out` over those of :func:`users_as_of`.
     folder
-        For what is written on the way; it must last until the rows are.
+        URI for what is written on the way; it must last until the rows are.
     """
     inputs = {name: versions[name] for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
     said = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
@@ -117,7 +116,7 @@ def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], f
         return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
     log.info("item_transitions is of another split, day or version: transitions are counted anew for this model")
     tokens = job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT])
-    rows = transitions(train_part(labelled), tokens, job.config.transitions, file_uri(folder))
+    rows = transitions(train_part(labelled), tokens, job.config.transitions, folder)
     return conform(rows, c.ITEM_TRANSITIONS).persist(StorageLevel.DISK_ONLY)  # several snapshots may be written from it
 
 

@@ -12,7 +12,6 @@ from metarec_spark.errors import DataError
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
 from metarec_spark.scoring.serving import newest_approved
-from metarec_spark.storage import local_path
 
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID)
 
@@ -40,7 +39,7 @@ def collect(job: Job) -> Result:
     }
     model = newest_approved(job)
     today = events.where(F.col(c.EVENT_DATE) == F.lit(job.ds))
-    share = _new_items(job, today, bundle.read_manifest(local_path(model["path"]))["items"])
+    share = _new_items(job, today, bundle.read_manifest(model["path"])["items"])
     for domain, value in share.items():
         domains.setdefault(domain, {"lists": 0, "followed": 0.0, "items": 0})["new_item_share"] = value
     retrain = sorted(domain for domain, value in share.items() if value > job.config.feedback.retrain_new_items)

@@ -17,7 +17,7 @@ from metarec_spark.evaluation import report
 from metarec_spark.features.forgotten import HASH, hash_of, hashed
 from metarec_spark.job import Job, Result, log
 from metarec_spark.scoring.serving import versions_in_use
-from metarec_spark.storage import hadoop, local_path
+from metarec_spark.storage import exists, names, remove
 
 _SHOWN = 12
 """Digits of a hash that stand for a person in logs and results."""
@@ -87,11 +87,10 @@ def _enter(job: Job, hashes: Sequence[str]) -> None:
 
 def _files(job: Job, users: Sequence[str]) -> int:
     """Remove unfinished trainings, which hold sequences, and these people's examples in reports; returns how many had some."""
-    path, files = hadoop(job.spark, job.warehouse.path("_training"))
-    files.delete(path, True)
-    if not job.warehouse.root.startswith("file:"):
-        return 0  # models lie nowhere else
-    return sum(report.forget(page, users) for page in local_path(job.warehouse.path("_models")).glob("*/report.html"))
+    remove(job.warehouse.path("_training"))
+    models = job.warehouse.path("_models")
+    pages = [f"{models}/{name}/report.html" for name in names(models)]
+    return sum(report.forget(page, users) for page in pages if exists(page))
 
 
 def _held(job: Job, name: str, in_use: dict[str, int]) -> dict[str, object]:

@@ -7,7 +7,6 @@ beside it in items.parquet.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,11 +28,11 @@ from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel, Shape
 from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model, Transitions
-from metarec_spark.storage import write_json
+from metarec_spark.storage import Place, exists, here, read_json, whole, write_json
 
 FORMAT, READABLE = 6, (3, 4, 5, 6)  # 3 has no weigher, 3 and 4 no stacking; before 6 a weigher read other sums
 _WEIGHER_SINCE = 6
-_WEIGHTS, _MANIFEST, _ITEMS = "model.safetensors", "manifest.json", "items.parquet"
+_WEIGHTS, _MANIFEST, _ITEMS = _FILES = "model.safetensors", "manifest.json", "items.parquet"
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Bundle:
     item_vectors: np.ndarray
     """[I, D] float32, as scores take them."""
     folder: Path
+    """Where its files are on this machine."""
     weigher: Weigher | None = None
     """What weighs g's signals in place of ``lending``; None: nothing does."""
     stacking: Stacking | None = None
@@ -102,7 +102,7 @@ def shape(manifest: dict[str, Any]) -> Shape:
 
 
 def save(
-    folder: Path,
+    place: Place,
     manifest: dict[str, Any],
     model: NextItemModel,
     catalogue: Catalogue,
@@ -110,8 +110,7 @@ def save(
     weigher: Weigher | None = None,
     stacking: Stacking | None = None,
 ) -> None:
-    """Write a model folder; the manifest comes last, so a folder with a manifest is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model folder whole; what was there goes."""
     successors = {f"successors.{field.name}": getattr(catalogue.successors, field.name) for field in fields(Successors)}
     tensors = {f"state.{name}": value.detach().numpy() for name, value in model.state_dict().items()}
     tensors |= {
@@ -127,13 +126,20 @@ def save(
             tensors |= {f"{part}.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
     if catalogue.vectors.size:
         tensors["catalogue.vectors"] = catalogue.vectors
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
-    pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
-    checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
-    write_json(folder / _MANIFEST, {**manifest, "format": FORMAT, "sha256": checksums})
+    with whole(place) as folder:
+        folder.mkdir(exist_ok=True)
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
+        pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
+        checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
+        write_json(folder / _MANIFEST, {**manifest, "format": FORMAT, "sha256": checksums})
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def saved(place: Place) -> bool:
+    """Whether there is a whole model."""
+    return exists(f"{place}/{_MANIFEST}")
+
+
+def read_manifest(place: Place) -> dict[str, Any]:
     """Read and check a model's manifest.
 
     Raises
@@ -142,24 +148,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         Where it is missing, or of a format that this version does not read.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"model {folder}: {_MANIFEST} is not JSON ({error}): restore it or train again") from None
+        manifest = read_json(f"{place}/{_MANIFEST}")
+    except ValueError as error:
+        raise DataError(f"model {place}: {_MANIFEST} is not JSON ({error}): restore it or train again") from None
     except FileNotFoundError:
-        raise DataError(f"model {folder}: no {_MANIFEST}; the folder is not a whole model: train again") from None
+        raise DataError(f"model {place}: no {_MANIFEST}; the folder is not a whole model: train again") from None
     if manifest.get("format") not in READABLE:
         known = " and ".join(map(str, READABLE))
-        raise DataError(f"model {folder}: format {manifest.get('format')}, this version reads {known}: train again")
+        raise DataError(f"model {place}: format {manifest.get('format')}, this version reads {known}: train again")
     return manifest
 
 
-def token_hashes(folder: Path) -> np.ndarray:
+def token_hashes(place: Place) -> np.ndarray:
     """Hashes of the tokens that a model knows, int64; nothing else is loaded."""
-    with safe_open(folder / _WEIGHTS, framework="np") as file:
+    with safe_open(here(place, _FILES) / _WEIGHTS, framework="np") as file:
         return file.get_tensor("catalogue.token_hashes")[1:]
 
 
-def checked(folder: Path) -> dict[str, Any]:
+def checked(place: Place) -> dict[str, Any]:
     """Read the manifest of a model whose files are those that were saved.
 
     Raises
@@ -167,17 +173,17 @@ def checked(folder: Path) -> dict[str, Any]:
     DataError
         Where a file is missing, or another one.
     """
-    manifest = read_manifest(folder)
+    manifest, folder = read_manifest(place), here(place, _FILES)
     for name, expected in manifest["sha256"].items():
         found = _sha256(folder / name) if (folder / name).exists() else "nothing"
         if found != expected:
-            raise DataError(f"model {folder}: {name} has sha256 {found}, the manifest says {expected}: restore it or train again")
+            raise DataError(f"model {place}: {name} has sha256 {found}, the manifest says {expected}: restore it or train again")
     return manifest
 
 
-def load(folder: Path) -> Bundle:
+def load(place: Place) -> Bundle:
     """Load a model; raises as :func:`checked`."""
-    manifest = checked(folder)
+    manifest, folder = checked(place), here(place, _FILES)
     tensors = load_file(folder / _WEIGHTS)
     part = {name: tensors[f"catalogue.{name}"] for name in ("domain", "events", "tokens", "weights", "token_hashes")}
     successors = Successors(**{field.name: tensors[f"successors.{field.name}"] for field in fields(Successors)})
@@ -186,7 +192,7 @@ def load(folder: Path) -> Bundle:
     model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
     model.load_state_dict(_part(tensors, "state."))
     if _part(tensors, "weigher.") and manifest["format"] < _WEIGHER_SINCE:
-        raise DataError(f"model {folder}: a weigher of format {manifest['format']}, not {FORMAT}: adapt again")
+        raise DataError(f"model {place}: a weigher of format {manifest['format']}, not {FORMAT}: adapt again")
     networks = [_network(kind(), _part(tensors, part)) for kind, part in ((Weigher, "weigher."), (Stacking, "stacking."))]
     return Bundle(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, *networks)
 

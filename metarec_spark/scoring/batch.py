@@ -21,6 +21,7 @@ from metarec_spark.scoring.newcomers import joined
 from metarec_spark.scoring.offer import Offer
 from metarec_spark.scoring.ranking import seen_places
 from metarec_spark.scoring.topn import ExactIndex
+from metarec_spark.storage import here
 
 _USERS = 4096
 """Who are scored at a time: memory grows with their events, and with what is added to their scores."""
@@ -64,9 +65,9 @@ class Served:
 def served(folder: str, newcomers: str | None = None, rules: str | None = None) -> Served:
     """A model, with newcomers and rules where there are any; loaded once per process."""
     torch.set_num_threads(1)
-    model = bundle.load(Path(folder))
-    model, item_ids = joined(model, Path(newcomers)) if newcomers else (model, model.item_ids().combine_chunks())
-    return Served(Scorer(model), item_ids, Path(rules) if rules else None)
+    model = bundle.load(folder)
+    model, item_ids = joined(model, newcomers) if newcomers else (model, model.item_ids().combine_chunks())
+    return Served(Scorer(model), item_ids, here(rules) if rules else None)
 
 
 def ready(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +26,7 @@ from metarec_spark.model import bundle
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.catalogue import Catalogue, pad_tokens
 from metarec_spark.sections import fingerprint
-from metarec_spark.storage import file_uri, local_path, scratch
+from metarec_spark.storage import Place, here, scratch
 from metarec_spark.training import snapshot
 from metarec_spark.training.snapshot import ITEMS, TOKENS, TRANSITIONS, VECTORS
 
@@ -38,7 +37,7 @@ _SEQUENCE = (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
 class Newcomers:
     """What was written of them."""
 
-    folder: Path
+    folder: Place
     """Where; it lasts as long as the lists are made."""
     items: DataFrame
     """(item_idx, item_id, domain position), a row each."""
@@ -50,7 +49,7 @@ class Newcomers:
 
 
 @contextmanager
-def written(job: Job, model: Path, versions: dict[str, int]) -> Iterator[Newcomers | None]:
+def written(job: Job, model: Place, versions: dict[str, int]) -> Iterator[Newcomers | None]:
     """The newcomers of a model's domains, from pinned table versions; None where there is none.
 
     An item is one where the model knows a token of it or can read its given vector, or where an item of these domains resembles
@@ -61,10 +60,10 @@ def written(job: Job, model: Path, versions: dict[str, int]) -> Iterator[Newcome
     Costs grow with the items that came since the training; the driver holds 8 bytes for each token that the model knows.
     """
     with scratch(job.spark, job.warehouse.path("_newcomers")) as uri:
-        yield _write(job, bundle.read_manifest(model), bundle.token_hashes(model), versions, local_path(uri))
+        yield _write(job, bundle.read_manifest(model), bundle.token_hashes(model), versions, uri)
 
 
-def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int], folder: Path) -> Newcomers | None:
+def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int], folder: str) -> Newcomers | None:
     later = (F.col(c.ITEM_IDX) >= manifest["items"]) & F.col(c.DOMAIN).isin(manifest["domains"])
     items, content, transitions = (
         job.warehouse.read(name, versions[name]).where(later) for name in (c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS)
@@ -80,17 +79,17 @@ def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int
         TRANSITIONS: alike.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), f"to.{SIMILARITY}"),
     }
     for name, part in parts.items():
-        part.write.mode("overwrite").parquet(file_uri(folder / name))
+        part.write.mode("overwrite").parquet(f"{folder}/{name}")
     read = job.spark.read.parquet
-    named = reduce(DataFrame.unionByName, [read(file_uri(folder / name)).select(c.ITEM_IDX) for name in parts])
+    named = reduce(DataFrame.unionByName, [read(f"{folder}/{name}").select(c.ITEM_IDX) for name in parts])
     domain = position(manifest["domains"], F.col(c.DOMAIN)).alias(c.DOMAIN)
     found = items.join(named, c.ITEM_IDX, "left_semi").select(c.ITEM_IDX, c.ITEM_ID, domain)
-    found.write.mode("overwrite").parquet(file_uri(folder / ITEMS))
-    found = read(file_uri(folder / ITEMS))
+    found.write.mode("overwrite").parquet(f"{folder}/{ITEMS}")
+    found = read(f"{folder}/{ITEMS}")
     count, last = found.agg(F.count("*"), F.max(c.ITEM_IDX)).first()
     if not count:
         return None
-    digests = [digest(read(file_uri(folder / name))) for name in (ITEMS, *parts)]
+    digests = [digest(read(f"{folder}/{name}")) for name in (ITEMS, *parts)]
     return Newcomers(folder, found, count, last + 1, fingerprint(*digests))
 
 
@@ -107,12 +106,12 @@ def known_events(users: DataFrame, newcomers: DataFrame, items: int) -> DataFram
     return users.withColumns({name: F.col(f"event.{name}") for name in _SEQUENCE}).drop("known", "event")
 
 
-def joined(own: Bundle, folder: Path) -> tuple[Bundle, pa.Array]:
+def joined(own: Bundle, folder: Place) -> tuple[Bundle, pa.Array]:
     """The model with the newcomers in ``folder`` after its own items, and the external ids of all.
 
     An index between theirs whose item is not among them is in no domain, and has no id.
     """
-    table = pq.read_table(folder / ITEMS)
+    table = pq.read_table(here(f"{folder}/{ITEMS}"))
     before, index = own.catalogue.size, table[c.ITEM_IDX].to_numpy()
     size = int(index.max()) + 1
     row = np.full(size - before, -1)
@@ -128,13 +127,13 @@ def joined(own: Bundle, folder: Path) -> tuple[Bundle, pa.Array]:
     return own.extended(catalogue), pa.concat_arrays([own.item_ids().combine_chunks(), ids])
 
 
-def _content(own: Bundle, folder: Path, size: int) -> dict[str, np.ndarray]:
+def _content(own: Bundle, folder: Place, size: int) -> dict[str, np.ndarray]:
     """Tokens and given vectors of all items; of a newcomer, the model reads as many tokens as of its own items at most."""
-    before, hashes, token = own.catalogue.size, own.catalogue.token_hashes, pq.read_table(folder / TOKENS)
+    before, hashes, token = own.catalogue.size, own.catalogue.token_hashes, pq.read_table(here(f"{folder}/{TOKENS}"))
     place = 1 + np.searchsorted(hashes[1:], token["token"].to_numpy())
     item, weight, width = token[c.ITEM_IDX].to_numpy() - before, token["weight"].to_numpy(), own.catalogue.tokens.shape[1]
     tokens, weights = pad_tokens(item, place, weight, size - before, width)
-    vectors = snapshot.read_vectors(folder / VECTORS, range(before, size), own.manifest.get("vector_widths", []))
+    vectors = snapshot.read_vectors(here(f"{folder}/{VECTORS}"), range(before, size), own.manifest.get("vector_widths", []))
     return {
         "tokens": np.concatenate([own.catalogue.tokens, tokens]),
         "weights": np.concatenate([own.catalogue.weights, weights]),
@@ -143,9 +142,9 @@ def _content(own: Bundle, folder: Path, size: int) -> dict[str, np.ndarray]:
     }
 
 
-def _alike(folder: Path, index: np.ndarray, before: int) -> tuple[np.ndarray, ...]:
+def _alike(folder: Place, index: np.ndarray, before: int) -> tuple[np.ndarray, ...]:
     """(item, other, similarity) of the newcomers and the items that they resemble, which are the model's own or newcomers too."""
-    pair = pq.read_table(folder / TRANSITIONS)
+    pair = pq.read_table(here(f"{folder}/{TRANSITIONS}"))
     item, other, similarity = (pair[name].to_numpy() for name in (c.ITEM_IDX, "successor", SIMILARITY))
-    here = (other < before) | np.isin(other, index)
-    return item[here], other[here], similarity[here]
+    known = (other < before) | np.isin(other, index)
+    return item[known], other[known], similarity[known]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -24,7 +23,7 @@ from metarec_spark.job import Job, log
 from metarec_spark.scoring.offer import AT_MOST, CAP
 from metarec_spark.scoring.serving import Serving
 from metarec_spark.sections import ItemList
-from metarec_spark.storage import local_path, scratch
+from metarec_spark.storage import Place, scratch
 
 _KEY = [c.DOMAIN, c.ITEM_ID]
 _LIST = "list"
@@ -34,7 +33,7 @@ _LIST = "list"
 class Rules:
     """The rules of a night, as executors read them."""
 
-    folder: Path
+    folder: Place
     """Where they were written; it lasts as long as the lists are made."""
     digest: str
     """The same for the same groups and caps."""
@@ -64,7 +63,7 @@ def written(job: Job, items_version: int, models: Sequence[Serving]) -> Iterator
         version = _withhold(job, items, items_version, known) if listed else None
         withheld = warehouse.read(c.WITHHELD, version).select(c.ITEM_IDX) if listed else _none(job, "item_idx int")
         withheld.write.parquet(f"{uri}/{c.WITHHELD}")
-        yield Rules(local_path(uri), digest(job.spark.read.parquet(f"{uri}/{c.GROUP}")), version)
+        yield Rules(uri, digest(job.spark.read.parquet(f"{uri}/{c.GROUP}")), version)
 
 
 def _withhold(job: Job, items: DataFrame, items_version: int, known: DataFrame) -> int:

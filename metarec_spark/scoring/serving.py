@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,7 +12,7 @@ from metarec_spark.errors import DataError, ModelRejected
 from metarec_spark.job import Job
 from metarec_spark.model import bundle
 from metarec_spark.scoring.newcomers import Newcomers
-from metarec_spark.storage import local_path
+from metarec_spark.storage import Place
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Serving:
     """A model, and what it serves."""
 
     model_id: str
-    folder: Path
+    folder: Place
     manifest: dict
     domains: list[str]
     """Whose lists it makes, of those that it knows."""
@@ -37,8 +36,7 @@ class Serving:
     @classmethod
     def of(cls, row: dict, domains: list[str]) -> Serving:
         """By its row of ``models``."""
-        folder = local_path(row["path"])
-        return cls(row["model_id"], folder, bundle.checked(folder), domains)
+        return cls(row["model_id"], row["path"], bundle.checked(row["path"]), domains)
 
 
 def newest_approved(job: Job) -> dict:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -13,6 +11,7 @@ from pyspark.sql import SparkSession
 from torch import Tensor
 
 from metarec_spark.errors import TrainingError
+from metarec_spark.storage import Place, beside, names, read_json, remove
 
 Touched = dict[str, tuple[Tensor, Tensor]]
 """For each table, [R] rows and their [R, D] gradients."""
@@ -32,6 +31,8 @@ find_port = http_server.find_port
 http_server.find_port = lambda server: find_port(lambda address: server(("127.0.0.1", address[1])))
 run_commandline()
 """
+_ERRORS = "errors"
+"""Folder beside the spec where ranks leave what went wrong."""
 _LOST = "HorovodInternalError"
 """What ranks say of one that has gone."""
 
@@ -119,7 +120,7 @@ class Horovod:
         return {name: (rows, tables[name]) for name, rows in union.items()}
 
 
-def launch(spec: Path, processes: int, launcher: str, spark: SparkSession | None, timeout: int) -> None:
+def launch(spec: Place, processes: int, launcher: str, spark: SparkSession | None, timeout: int) -> None:
     """Train as ``spec`` says, in this process or on several ranks, and return when all ranks have ended.
 
     Parameters
@@ -142,13 +143,15 @@ def launch(spec: Path, processes: int, launcher: str, spark: SparkSession | None
         from metarec_spark.training.worker import train
 
         train(spec, Alone())
-    elif launcher == "local":
+        return
+    remove(beside(spec, _ERRORS))  # of a run before
+    if launcher == "local":
         _launch_local(spec, processes, timeout)
     else:
         _launch_spark(spec, processes, timeout, spark)
 
 
-def _launch_local(spec: Path, processes: int, timeout: int) -> None:
+def _launch_local(spec: Place, processes: int, timeout: int) -> None:
     run = [sys.executable, "-m", "metarec_spark.training.worker", str(spec)]
     horovod = [sys.executable, "-c", _LAUNCHER, "-np", str(processes), "-H", f"localhost:{processes}", "--gloo"]
     horovod += ["--network-interfaces", "lo", "--start-timeout", str(timeout), *run]
@@ -158,7 +161,7 @@ def _launch_local(spec: Path, processes: int, timeout: int) -> None:
         raise TrainingError(_why(spec, f"horovod ended with {ended}"))
 
 
-def _launch_spark(spec: Path, processes: int, timeout: int, spark: SparkSession) -> None:
+def _launch_spark(spec: Place, processes: int, timeout: int, spark: SparkSession) -> None:
     import horovod.spark
 
     loopback = spark.sparkContext.master.startswith("local") or "127.0.0.1" in spark.sparkContext.master
@@ -179,12 +182,13 @@ def _launch_spark(spec: Path, processes: int, timeout: int, spark: SparkSession)
 def _rank_on_executor(spec: str) -> None:
     from metarec_spark.training.worker import main
 
-    main(Path(spec))
+    main(spec)
 
 
-def _why(spec: Path, ended: str) -> str:
+def _why(spec: Place, ended: str) -> str:
     """The first error of its own that a rank left beside the spec, or how the run ended."""
-    said = [json.loads(file.read_text()) for file in sorted(spec.parent.glob("error-*.json"))]
+    folder = beside(spec, _ERRORS)
+    said = [read_json(f"{folder}/{name}") for name in names(folder) if name.endswith(".json")]
     said = [error for error in said if not error["error"].startswith(_LOST)]
     if not said:
         return (

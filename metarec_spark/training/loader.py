@@ -19,17 +19,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from petastorm import make_batch_reader
-from petastorm.errors import NoDataAvailableError
 from torch import Tensor
 
 from metarec_spark import columns as c
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.transformer import Contexts
-from metarec_spark.storage import file_uri
+from metarec_spark.storage import Place, file_uri, here, local_path, names
 from metarec_spark.training.snapshot import HALF, count_rows
 
 # Petastorm speaks pyarrow's old dialect, and says at every reader's end that its cache is clean.
@@ -49,6 +47,34 @@ class Shard:
     pool: str
     """Petastorm's reader pool: dummy or process."""
 
+    @classmethod
+    def of(cls, part: Place, rank: int, size: int, pool: str) -> Shard:
+        """A rank's share of a snapshot part, wherever that lies.
+
+        On another file system than the machine's own, the rank copies the files of its share alone. That takes the disk of the
+        share; memory holds a row group at a time.
+
+        Raises
+        ------
+        TrainingError
+            Where there are fewer files than ranks.
+        """
+        if local_path(part):
+            return cls(here(part), rank, size, pool)
+        mine = [name for name in names(part) if name.endswith(".parquet")][rank::size]
+        if not mine:
+            raise _too_few(part, rank, size)
+        return cls(here(part, mine), 0, 1, pool)
+
+    @property
+    def files(self) -> list[Path]:
+        """Every ``size``-th, in their order."""
+        return sorted(self.folder.glob("*.parquet"))[self.rank :: self.size]
+
+
+def _too_few(part: Place, rank: int, size: int) -> TrainingError:
+    return TrainingError(f"rank {rank} of {size}: {part} has fewer files than ranks; lower train.processes")
+
 
 def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Yield the shard's row groups as columns; fixed-size lists become [rows, length] arrays.
@@ -58,23 +84,21 @@ def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterato
     Raises
     ------
     TrainingError
-        Where there are fewer row groups than ranks.
+        Where there are fewer files than ranks.
     """
-    try:
-        reader = make_batch_reader(
-            file_uri(shard.folder),
-            schema_fields=fields,
-            reader_pool_type=shard.pool,
-            workers_count=1,
-            shuffle_row_groups=seed is not None,
-            seed=seed,
-            cur_shard=shard.rank,
-            shard_count=shard.size,
-        )
-    except NoDataAvailableError:
-        raise TrainingError(
-            f"rank {shard.rank} of {shard.size}: {shard.folder} has fewer row groups than ranks; lower train.processes"
-        ) from None
+    if not shard.files:
+        raise _too_few(shard.folder, shard.rank, shard.size)
+    # The files of the share alone: Petastorm's own sharding would shuffle otherwise where the others are not there.
+    reader = make_batch_reader(
+        [file_uri(file) for file in shard.files],
+        schema_fields=fields,
+        reader_pool_type=shard.pool,
+        workers_count=1,
+        shuffle_row_groups=seed is not None,
+        seed=seed,
+        cur_shard=0,
+        shard_count=1,
+    )
     try:
         for group in reader:
             columns = group._asdict()
@@ -83,11 +107,6 @@ def read(shard: Shard, fields: list[str], *, seed: int | None = None) -> Iterato
         with contextlib.redirect_stdout(io.StringIO()):  # it prints; standard output is the command's result alone
             reader.stop()
             reader.join()
-
-
-def count_row_groups(folder: Path) -> int:
-    """Row groups of a snapshot part; Petastorm shares them out where there is one a rank at least."""
-    return sum(pq.read_metadata(file).num_row_groups for file in sorted(folder.glob("*.parquet")))
 
 
 def cuts(costs: np.ndarray, tokens: int) -> np.ndarray:
@@ -253,18 +272,18 @@ def held_out(shard: Shard, most: int | None = None, *, empty: bool = False) -> l
     """This rank's held-out pairs by domain, in memory: with ``most``, about so many over all domains and ranks; with ``empty``,
     also those without any context.
 
-    Where there are fewer row groups than ranks, rank 0 reads them all.
+    Where there are fewer files than ranks, rank 0 reads them all.
     """
-    groups = count_row_groups(shard.folder)
-    if groups < shard.size or not groups:
-        if shard.rank or not groups:
+    total = count_rows(shard.folder)
+    if len(list(shard.folder.glob("*.parquet"))) < shard.size or not total:
+        if shard.rank or not total:
             return []
         shard = Shard(shard.folder, 0, 1, shard.pool)
     groups = list(read(shard, [*ARRAYS, LENGTH, "target", "target_domain", "pair"]))
     columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
     rows = np.flatnonzero(columns[LENGTH] >= (0 if empty else 1))
     if most is not None:
-        rows = rows[:: max(1, -(-count_rows(shard.folder) // most))]
+        rows = rows[:: max(1, -(-total // most))]
     found = []
     for domain in np.unique(columns["target_domain"][rows]):
         mine = rows[columns["target_domain"][rows] == domain]

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from metarec_spark.model.fusion import DomainWeights
 from metarec_spark.model.loss import Candidates
 from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Train
-from metarec_spark.storage import whole
+from metarec_spark.storage import Place, exists, here, whole
 from metarec_spark.training import loader
 from metarec_spark.training.distributed import Ranks
 from metarec_spark.training.loader import Batch, Held, Shard
@@ -66,7 +65,7 @@ def fit(
     rows: int,
     settings: Train,
     ranks: Ranks,
-    checkpoint: Path,
+    checkpoint: Place,
     targets: list[int] | None = None,
     trained: tuple[str, ...] | None = None,
 ) -> State:
@@ -227,20 +226,20 @@ def _seed(*parts: int) -> int:
 
 
 def _save(
-    path: Path, state: State, model: NextItemModel, weights: DomainWeights, best: dict[str, Tensor], optimizer: Optimizer
+    place: Place, state: State, model: NextItemModel, weights: DomainWeights, best: dict[str, Tensor], optimizer: Optimizer
 ) -> None:
     """Write a checkpoint whole: a reader finds the one before or this one."""
     parts = {"model": model.state_dict(), "best": best, "weights": weights.state_dict(), "optimizer": optimizer.state()}
     tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
-    with whole(path) as draft:
+    with whole(place) as draft:
         save_file(tensors, draft, metadata={"state": json.dumps(asdict(state))})
 
 
-def _resume(path: Path, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
+def _resume(place: Place, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
     """Load a checkpoint where there is one; otherwise the beginning."""
-    if not path.exists():
+    if not exists(place):
         return State(), {name: value.clone() for name, value in model.state_dict().items()}
-    with safe_open(path, framework="pt") as file:
+    with safe_open(here(place), framework="pt") as file:
         state = State(**json.loads(file.metadata()["state"]))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+from contextlib import suppress
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pyspark
@@ -23,7 +22,7 @@ from metarec_spark.features.split import held_out
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
 from metarec_spark.sections import fingerprint
-from metarec_spark.storage import file_uri, local_path, read_json, write_json
+from metarec_spark.storage import Place, exists, read_json, remove, uri, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import launch
 from metarec_spark.training.tuning import settled
@@ -42,27 +41,24 @@ def train(job: Job) -> Result:
     versions = {name: job.warehouse.version(name) for name in PINNED}
     ancestor, inherited = _inherited(job)
     model_id = _model_id(job.config, versions, job.ds, ancestor)
-    work = local_path(job.warehouse.path(f"_training/{model_id}"))
-    model_folder = local_path(job.warehouse.path(f"_models/{model_id}"))
-    if not (model_folder / "manifest.json").exists():
+    work, model = job.warehouse.path(f"_training/{model_id}"), job.warehouse.path(f"_models/{model_id}")
+    if not bundle.saved(model):
         manifest = _snapshot(job, versions, model_id, work)
-        for stale in work.glob("error-*.json"):
-            stale.unlink()
         spec = {
-            "snapshot": str(work / "snapshot"),
-            "model": str(model_folder),
+            "snapshot": f"{work}/snapshot",
+            "model": model,
             "train": job.config.train.model_dump(mode="json"),
             "threads": threads(job),
-            "ancestor": ancestor and str(local_path(job.warehouse.path(f"_models/{ancestor}"))),
+            "ancestor": ancestor and job.warehouse.path(f"_models/{ancestor}"),
             "manifest": {**manifest, "inherited_from": ancestor, "inherited": inherited},
         }
-        write_json(work / "spec.json", spec)
-        launch(
-            work / "spec.json", job.config.train.processes, job.config.train.launcher, job.spark, job.config.train.timeout_seconds
-        )
-    manifest = bundle.read_manifest(model_folder)
-    enter(job, manifest, model_folder)
-    shutil.rmtree(work, ignore_errors=True)
+        write_json(f"{work}/spec.json", spec)
+        settings = job.config.train
+        launch(f"{work}/spec.json", settings.processes, settings.launcher, job.spark, settings.timeout_seconds)
+    manifest = bundle.read_manifest(model)
+    enter(job, manifest, model)
+    with suppress(OSError):  # what is left harms nobody
+        remove(work)
     metrics = {name: value for name, value in manifest["metrics"].items() if name != "history"}
     return Result(rows_in=manifest["sequences"], rows_out=1, model_id=model_id, details={"metrics": metrics})
 
@@ -89,7 +85,7 @@ def _inherited(job: Job) -> tuple[str | None, dict[str, dict[str, Any]]]:
     rows = job.warehouse.read(c.MODELS).where(of_earlier_days).orderBy(F.desc("ds"), F.desc("model_id"))
     for row in rows.select("model_id", "path").toLocalIterator():
         try:
-            found = settled(bundle.read_manifest(local_path(row["path"])))
+            found = settled(bundle.read_manifest(row["path"]))
         except DataError as error:
             log.warning("model %s hands no settings on: %s", row["model_id"], error)
             continue
@@ -106,16 +102,15 @@ def _model_id(config: Config, versions: dict[str, int], ds: date, ancestor: str 
     return f"{ds}-{fingerprint(*shaping, versions, ds.isoformat(), ancestor, __version__)}"
 
 
-def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: Path) -> dict:
+def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: str) -> dict:
     """Write the snapshot, unless it is already whole, and return the model's manifest so far."""
-    done = work / "snapshot.json"
-    if done.exists():
+    config, folder, done = job.config, f"{work}/snapshot", f"{work}/snapshot.json"
+    if exists(done):
         return read_json(done)
-    config, folder = job.config, work / "snapshot"
     tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT)}
     users = users_as_of(job, job.ds, versions, config.features)
     labelled = held_out(users, config.split, job.ds)
-    tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, work / c.ITEM_TRANSITIONS)
+    tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, f"{work}/{c.ITEM_TRANSITIONS}")
     known = known_names(users, tables[c.ITEMS], config)
     rows = snapshot.write(folder, labelled, labelled, tables, known, known["domains"], config.train)
     manifest = about(job, model_id, versions, known, rows)
@@ -164,7 +159,7 @@ def _few(column: DataFrame, what: str, most: int = _MOST_NAMES) -> list:
     return values
 
 
-def enter(job: Job, manifest: dict[str, Any], folder: Path, status: str = "candidate", reason: str | None = None) -> None:
+def enter(job: Job, manifest: dict[str, Any], place: Place, status: str = "candidate", reason: str | None = None) -> None:
     """Add the model to ``models``, unless it is there: a run that is repeated takes back no decision."""
     known = F.col("model_id") == F.lit(manifest["model_id"])
     if job.warehouse.exists(c.MODELS) and not job.warehouse.read(c.MODELS).where(known).isEmpty():
@@ -181,7 +176,7 @@ def enter(job: Job, manifest: dict[str, Any], folder: Path, status: str = "candi
         "metrics": json.dumps({name: value for name, value in manifest["metrics"].items() if name != "history"}, sort_keys=True),
         "status": status,
         "reason": reason,
-        "path": file_uri(folder),
+        "path": uri(place),
         "code_version": manifest["code_version"],
     }
     job.warehouse.merge_records(c.MODELS, [row], job.commit(inputs=manifest["table_versions"], model_id=manifest["model_id"]))

@@ -24,7 +24,7 @@ from metarec_spark.features.split import pairs, train_part
 from metarec_spark.features.successors import BACKWARD, FORWARD, SIMILARITY
 from metarec_spark.model.catalogue import pack_vectors
 from metarec_spark.sections import Train
-from metarec_spark.storage import file_uri
+from metarec_spark.storage import Place, uri
 
 SEQUENCES, ITEMS, TOKENS, VECTORS, TRANSITIONS = "sequences", "items", "tokens", "vectors", "transitions"
 PAIR, HALF = "pair", "half"
@@ -33,7 +33,7 @@ SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
 
 
 def write(
-    folder: Path,
+    folder: Place,
     learnt: DataFrame,
     held: DataFrame,
     tables: dict[str, DataFrame],
@@ -87,8 +87,8 @@ def write(
     }
     parts |= {split: spread(rows, 4 * settings.processes) for split, rows in ranked.items()}
     for name, part in parts.items():
-        part.write.mode("overwrite").parquet(file_uri(folder / name))
-    written = count_rows(folder / SEQUENCES)
+        part.write.mode("overwrite").parquet(f"{uri(folder)}/{name}")
+    written = learnt.sparkSession.read.parquet(f"{uri(folder)}/{SEQUENCES}").count()
     if written != expected:
         raise DataError(f"snapshot {folder}: {written} sequences written, {expected} expected: run again")
     return written

@@ -1,16 +1,15 @@
 """One rank: ``python -m metarec_spark.training.worker SPEC``, started by Horovod, or called in this process.
 
-SPEC is a JSON file beside which everything of the run lies: snapshot folder, checkpoint, and the model folder to write.
+SPEC is a JSON file, on any file system, beside which everything of the run lies: snapshot folder, checkpoint, and the model
+folder to write.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from metarec_spark.model.spectrum import spectral_start, token_start
 from metarec_spark.model.stacking import Stacking
 from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Model, Train
+from metarec_spark.storage import Place, beside, here, read_json, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Horovod, Ranks
 from metarec_spark.training.loader import Shard, held_out
@@ -37,10 +37,14 @@ MOST_TOKENS = 32
 log = logging.getLogger("metarec_spark")
 
 
-def train(spec_path: Path, ranks: Ranks) -> None:
-    """Train as one of ``ranks``; rank 0 writes the model folder."""
-    spec = json.loads(spec_path.read_text(encoding="utf-8"))
-    folder = Path(spec["snapshot"])
+def train(spec_file: Place, ranks: Ranks) -> None:
+    """Train as one of ``ranks``; rank 0 writes the model folder.
+
+    Each rank copies what the snapshot says of the items and the held-out pairs, and its share of the sequences, unless they lie
+    on the machine's own file system.
+    """
+    spec = read_json(spec_file)
+    folder = spec["snapshot"]
     settings = Train.model_validate(spec["train"])
     torch.set_num_threads(spec["threads"])
     catalogue, item_ids = read_catalogue(folder, spec["manifest"])
@@ -49,32 +53,32 @@ def train(spec_path: Path, ranks: Ranks) -> None:
     model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), bundle.shape(spec["manifest"]), catalogue)
     if ranks.rank == 0:  # the others get its parameters
         if spec.get("start"):
-            lend_parameters(bundle.load(Path(spec["start"])), model, spec["manifest"], catalogue)
+            lend_parameters(bundle.load(spec["start"]), model, spec["manifest"], catalogue)
         elif settings.spectral_start:
             model.item.weight.data = torch.from_numpy(
                 spectral_start(catalogue, model.item.weight.detach().numpy(), settings.seed)
             )
         if settings.token_start and not spec.get("start"):
             model.token.weight.data = torch.from_numpy(token_start(catalogue, model.token.weight.detach().numpy(), settings.seed))
-    validation = folder / c.VALIDATION, ranks.rank, ranks.size, settings.reader_pool
+    validation = Shard(here(f"{folder}/{c.VALIDATION}"), ranks.rank, ranks.size, settings.reader_pool)
     state = fit(
         model,
         catalogue,
-        Shard(folder / snapshot.SEQUENCES, ranks.rank, ranks.size, settings.reader_pool),
-        held_out(Shard(*validation), settings.epoch_pairs),
-        rows=snapshot.count_rows(folder / snapshot.SEQUENCES),
+        Shard.of(f"{folder}/{snapshot.SEQUENCES}", ranks.rank, ranks.size, settings.reader_pool),
+        held_out(validation, settings.epoch_pairs),
+        rows=spec["manifest"]["sequences"],
         settings=settings,
         ranks=ranks,
-        checkpoint=spec_path.parent / "checkpoint.safetensors",
+        checkpoint=beside(spec_file, "checkpoint.safetensors"),
         targets=spec.get("targets"),
         trained=tuple(spec["trained"]) if spec.get("trained") else None,
     )
-    held = held_out(Shard(*validation)) if settings.tune else []
+    held = held_out(validation) if settings.tune else []
     few = [of.take(np.flatnonzero(of.pair <= settings.validation_pairs)) for of in held]
     tuned = tune(model, catalogue, few, starts(spec["manifest"]), ranks)
     stacking, stacked = stack(model, catalogue, held if settings.stacking_pairs else [], tuned, ranks, settings.seed)
     if settings.stacking_pairs and spec.get("ancestor") and all(of.fused is None for of in tuned):
-        stacking, stacked = inherited_stacking(Path(spec["ancestor"]), spec["manifest"])
+        stacking, stacked = inherited_stacking(spec["ancestor"], spec["manifest"])
     (cpu_seconds,) = ranks.sum([time.process_time() - cpu])
     if ranks.rank == 0:
         kept = state.history[(state.kept_epoch or state.epoch) - 1]
@@ -96,10 +100,10 @@ def train(spec_path: Path, ranks: Ranks) -> None:
         for name, used in zip(said, stacked, strict=True):
             said[name]["stacked"] = used
         manifest = {**spec["manifest"], "tuned": said, "metrics": metrics}
-        bundle.save(Path(spec["model"]), manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
+        bundle.save(spec["model"], manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
 
 
-def inherited_stacking(ancestor: Path, manifest: dict[str, Any]) -> tuple[Stacking | None, list[bool]]:
+def inherited_stacking(ancestor: Place, manifest: dict[str, Any]) -> tuple[Stacking | None, list[bool]]:
     """The stacking of the model whose settings a night without validation inherits, and the domains that it is used in."""
     try:
         found = bundle.load(ancestor).stacking
@@ -110,16 +114,16 @@ def inherited_stacking(ancestor: Path, manifest: dict[str, Any]) -> tuple[Stacki
     return found, [found is not None and of.get("stacked", False) for of in of_domain]
 
 
-def read_catalogue(folder: Path, manifest: dict[str, Any]) -> tuple[Catalogue, Any]:
+def read_catalogue(folder: Place, manifest: dict[str, Any]) -> tuple[Catalogue, Any]:
     """Read what the snapshot says of the items; memory grows with items and their transitions."""
     items = manifest["items"]
-    table = pq.read_table(folder / snapshot.ITEMS).sort_by("item_idx")
-    token = pq.read_table(folder / snapshot.TOKENS).sort_by([("item_idx", "ascending"), ("token", "ascending")])
+    table = pq.read_table(here(f"{folder}/{snapshot.ITEMS}")).sort_by("item_idx")
+    token = pq.read_table(here(f"{folder}/{snapshot.TOKENS}")).sort_by([("item_idx", "ascending"), ("token", "ascending")])
     known = token["item_idx"].to_numpy() < items
     tokens, weights, hashes = pack_tokens(
         *(token[name].to_numpy()[known] for name in ("item_idx", "token", "weight")), items, MOST_TOKENS
     )
-    pair = pq.read_table(folder / snapshot.TRANSITIONS)
+    pair = pq.read_table(here(f"{folder}/{snapshot.TRANSITIONS}"))
     names = ("item_idx", "successor", *snapshot.SIGNALS)
     successors = Successors.of(items, *(pair[name].to_numpy() for name in names))
     catalogue = Catalogue(
@@ -128,23 +132,23 @@ def read_catalogue(folder: Path, manifest: dict[str, Any]) -> tuple[Catalogue, A
         tokens=tokens,
         weights=weights,
         token_hashes=hashes,
-        vectors=snapshot.read_vectors(folder / snapshot.VECTORS, range(items), manifest["vector_widths"]),
+        vectors=snapshot.read_vectors(here(f"{folder}/{snapshot.VECTORS}"), range(items), manifest["vector_widths"]),
         successors=successors,
     )
     return catalogue, table["item_id"]
 
 
-def main(spec_path: Path) -> None:
+def main(spec_file: Place) -> None:
     """Train as a Horovod rank; what goes wrong is left beside the spec, for whoever started the ranks."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s train: %(message)s")
     rank = os.environ.get("HOROVOD_RANK", "0")
     try:
-        train(spec_path, Horovod())
+        train(spec_file, Horovod())
     except Exception as error:
         said = {"rank": rank, "error": f"{type(error).__name__}: {error}", "time": time.time()}
-        (spec_path.parent / f"error-{rank}.json").write_text(json.dumps(said), encoding="utf-8")
+        write_json(beside(spec_file, f"errors/{rank}.json"), said)
         raise
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1])

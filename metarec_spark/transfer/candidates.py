@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.model.weigher import Likeness, Signals, alike
 from metarec_spark.scoring.ranking import block_rows, hide, places, ranks
 from metarec_spark.sections import Model, Transitions
+from metarec_spark.storage import Place, here
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held, Shard, held_out
 from metarec_spark.training.snapshot import SEQUENCES
@@ -39,7 +39,7 @@ class Snapshot:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Place,
         manifest: dict[str, Any],
         domain: str,
         alike: dict[str, Likeness] | None = None,
@@ -90,12 +90,12 @@ class Snapshot:
     def held(self, split: str) -> Held:
         """The target's pairs of a split, those without context among them."""
         if split not in self._held:
-            parts = held_out(Shard(self.folder / split, 0, 1, "dummy"), empty=True)
+            parts = held_out(Shard(here(f"{self.folder}/{split}"), 0, 1, "dummy"), empty=True)
             (self._held[split],) = [part for part in parts if part.domain == self.target]
         return self._held[split]
 
 
-def without_base(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: Lending) -> None:
+def without_base(of: Snapshot, folder: Place, manifest: dict[str, Any], lending: Lending) -> None:
     """Save a model that has no f: transitions and content serve alone, weighed as validation found best.
 
     Parameters
@@ -113,7 +113,7 @@ def without_base(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: 
     bundle.save(folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
 
 
-def settled(of: Snapshot, trained: Path, folder: Path) -> None:
+def settled(of: Snapshot, trained: Place, folder: Place) -> None:
     """Save a trained model with the settings of g and of the fusion that rank the validation pairs best."""
     found, (catalogue, item_ids) = bundle.load(trained), of.items
     tuned = _tuned(of, found.model, starts(found.manifest), None)[of.target]
@@ -132,13 +132,13 @@ def _tuned(of: Snapshot, model: NextItemModel, start: list[Tuned], fusions: list
     return tune(model, of.rehearsal, [known], start, Alone(), fusions)
 
 
-def weighed(of: Snapshot, folder: Path, manifest: dict[str, Any], lending: Lending, seed: int) -> None:
+def weighed(of: Snapshot, folder: Place, manifest: dict[str, Any], lending: Lending, seed: int) -> None:
     """Save a model that has no f and whose g is weighed by a network, which all other domains of the snapshot taught and then
     its own events. No validation pair is looked at."""
     manifest = _without_base(manifest)
     catalogue, item_ids = of.items
     settings = Transitions.model_validate(manifest["transitions"])
-    weigher = taught(of.folder / SEQUENCES, catalogue, of.target, settings, seed, of.alike)
+    weigher = taught(here(f"{of.folder}/{SEQUENCES}"), catalogue, of.target, settings, seed, of.alike)
     said = {"lending": lending.model_dump(), "fusion": WITHOUT_BASE.model_dump()}
     metrics = {"epochs": 0, "history": [], "validation": {}}
     manifest |= {"tuned": dict.fromkeys(manifest["domains"], said), "metrics": metrics}

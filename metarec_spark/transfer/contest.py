@@ -6,12 +6,10 @@ No Spark: what is learnt lies in snapshots; where ranks train on executors, the 
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ import numpy as np
 from metarec_spark.model import bundle
 from metarec_spark.model.transfer import Lending
 from metarec_spark.sections import Adapt, Train, Transitions, fingerprint
-from metarec_spark.storage import write_json
+from metarec_spark.storage import Place, remove, write_json
 from metarec_spark.training.distributed import launch
 from metarec_spark.transfer import candidates, guard
 from metarec_spark.transfer.candidates import Snapshot
@@ -41,9 +39,9 @@ class Contest:
     run: str
     """Id of the adaptation, and the day before it; models are called after both."""
     ds: str
-    base: Path
+    base: Place
     """Folder of the base model."""
-    work: Path
+    work: Place
     """Folder of everything that is made on the way."""
     snapshot: Callable[[str], Snapshot]
     """What a kind of candidate learns; see :attr:`metarec_spark.transfer.modes.Mode.learns`."""
@@ -100,7 +98,7 @@ class Contest:
         of = self.snapshot(mode.learns)
         lending = Lending.by(self.transitions) if mode.plain else self.lent
         made = self.folder(*key)
-        if not (made / "manifest.json").exists():
+        if not bundle.saved(made):
             manifest = {**of.manifest, "mode": mode.name, "model_id": self.model_id(*key)}
             if mode.taught:
                 candidates.weighed(of, made, manifest, lending, seed)
@@ -117,7 +115,7 @@ class Contest:
         )
 
     def _train(
-        self, mode: Mode, share: float, seed: int, of: Snapshot, made: Path, manifest: dict[str, Any], lending: Lending
+        self, mode: Mode, share: float, seed: int, of: Snapshot, made: str, manifest: dict[str, Any], lending: Lending
     ) -> None:
         epochs = int(np.clip(self.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
         changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0, "tune": False}
@@ -125,10 +123,10 @@ class Contest:
         if mode.start != "random":
             manifest = {**manifest, "model": self._of_base["model"]}
         manifest |= {"train": train.model_dump(mode="json"), "transitions": manifest["transitions"] | lending.model_dump()}
-        place, trained = self.work / "runs" / made.name, made.with_name(f"{made.name}-trained")
+        file, trained = f"{self.work}/runs/{made.rpartition('/')[2]}/spec.json", f"{made}-trained"
         spec = {
             "snapshot": str(of.folder),
-            "model": str(trained),
+            "model": trained,
             "start": None if mode.start == "random" else str(self.base),
             "trained": mode.trained,
             "targets": None if mode.learns in ("uniform", "weighted") else [of.target],
@@ -136,10 +134,10 @@ class Contest:
             "threads": self.threads,
             "manifest": manifest,
         }
-        write_json(place / "spec.json", spec)
-        launch(place / "spec.json", train.processes, train.launcher, self.spark, train.timeout_seconds)
+        write_json(file, spec)
+        launch(file, train.processes, train.launcher, self.spark, train.timeout_seconds)
         candidates.settled(of, trained, made)
-        shutil.rmtree(trained)
+        remove(trained)
 
     @cached_property
     def _of_base(self) -> dict[str, Any]:
@@ -187,9 +185,9 @@ class Contest:
         last = {name: (name, share, 0) for name, share, seed in sorted(self.gains) if seed == 0}
         return {name: round(float(self.gains[key].mean()), 5) for name, key in last.items()}
 
-    def folder(self, name: str, share: float = 1.0, seed: int = 0) -> Path:
+    def folder(self, name: str, share: float = 1.0, seed: int = 0) -> str:
         """Of a candidate."""
-        return self.work / "models" / f"{name}-{share}-{seed}"
+        return f"{self.work}/models/{name}-{share}-{seed}"
 
     def model_id(self, name: str, share: float = 1.0, seed: int = 0) -> str:
         """The same for the same adaptation."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame, Window
@@ -22,7 +22,7 @@ from metarec_spark.model import bundle
 from metarec_spark.model.weigher import Likeness
 from metarec_spark.scoring.serving import newest_approved
 from metarec_spark.sections import fingerprint
-from metarec_spark.storage import local_path, read_json, write_json
+from metarec_spark.storage import exists, here, read_json, remove, whole, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.run import PINNED, about, enter, known_names, threads
 from metarec_spark.transfer import people, predictor
@@ -66,7 +66,8 @@ def adapt(job: Job, domain: str) -> Result:
     of_task = {"run_id": f"{job.ds}-{task.run}", "ds": job.ds, "domain": domain, "base_model_id": task.base["model_id"]}
     rows = [{**of_task, "statistics": facts, **row} for row in contest.rows(verdict)]
     job.warehouse.merge_records(c.TRANSFER_RUNS, rows, job.commit(inputs=task.versions, model_id=task.base["model_id"]))
-    shutil.rmtree(task.work, ignore_errors=True)
+    with suppress(OSError):  # what is left harms nobody
+        remove(task.work)
     details = {"used": verdict.used, "winner": verdict.winner, "gain": verdict.gain, "noise": verdict.noise}
     details |= {"reason": verdict.reason, "validation_ndcg@10": contest.summary()}
     return Result(rows_in=task.pairs, rows_out=1, model_id=used[0]["model_id"], details=details)
@@ -132,27 +133,27 @@ class _Task:
         if json.loads(base["config"])["train"]["method"] == "joint":
             modes = [mode for mode in modes if mode.start != "meta"]
         task = cls(job, domain, base, versions, run, modes, labelled, known, tables, pairs)
-        tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, task.work / c.ITEM_TRANSITIONS)
+        tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, f"{task.work}/{c.ITEM_TRANSITIONS}")
         return task
 
     @property
-    def work(self) -> Path:
+    def work(self) -> str:
         """Folder of everything that is made on the way."""
-        return local_path(self.job.warehouse.path(f"_training/adapt-{self.run}"))
+        return self.job.warehouse.path(f"_training/adapt-{self.run}")
 
     def contest(self) -> Contest:
         """The contest of its candidates."""
         job, config = self.job, self.job.config
-        base, settings = local_path(self.base["path"]), (config.transitions, config.train, config.adapt)
+        base, settings = self.base["path"], (config.transitions, config.train, config.adapt)
         return Contest(
             self.run, job.ds.isoformat(), base, self.work, cache(self.snapshot), *settings, threads(job), spark=job.spark
         )
 
     def snapshot(self, learns: str) -> Snapshot:
         """The events that a kind of candidate learns; written once."""
-        folder, done = self.work / learns, self.work / f"{learns}.json"
+        folder, done = f"{self.work}/{learns}", f"{self.work}/{learns}.json"
         mixed = self.snapshot("target") if learns == "own" else None
-        if done.exists():
+        if exists(done):
             return Snapshot(folder, read_json(done), self.domain, self.alike, mixed)
         adapt, job = self.job.config.adapt, self.job
         mine = self.users.where(people.of_domain(self.users, self.domain))
@@ -189,14 +190,13 @@ def _advised(task: _Task, facts: dict[str, float]) -> list[Mode]:
     return [MODES[name] for name in advice.order]
 
 
-def _entered(task: _Task, contest: Contest, name: str) -> tuple[dict[str, Any], Path]:
-    """Manifest and folder of a finalist, at the place where models stay."""
-    folder = local_path(task.job.warehouse.path(f"_models/{contest.model_id(name)}"))
-    if not folder.exists():
-        draft = folder.with_name(f".{folder.name}.draft")
-        shutil.copytree(contest.folder(name), draft, dirs_exist_ok=True)
-        draft.rename(folder)
-    return bundle.read_manifest(folder), folder
+def _entered(task: _Task, contest: Contest, name: str) -> tuple[dict[str, Any], str]:
+    """Manifest and place of a finalist, at the place where models stay."""
+    place = task.job.warehouse.path(f"_models/{contest.model_id(name)}")
+    if not bundle.saved(place):
+        with whole(place) as draft:
+            shutil.copytree(here(contest.folder(name)), draft, dirs_exist_ok=True)
+    return bundle.read_manifest(place), place
 
 
 def _recorded(task: _Task, contest: Contest) -> Result | None:

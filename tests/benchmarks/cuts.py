@@ -208,6 +208,7 @@ class Cut:
             "serves": domains if learns == "source" else [log.domains[self.target]],
             "ds": "2014-07-23",
             "learnt_events": len(rows),
+            "sequences": int(long.sum()),
             **{name: section.model_dump(mode="json") for name, section in sections.items()},
         }
         mixed = self.snapshot(folder.with_name("target"), "target", train, model, adapt) if learns == "own" else None

@@ -20,6 +20,12 @@ MARK = "METAREC_FAULTS"
 """Of a run and all that it starts, in their environment: by it they are found, wherever they went."""
 _LONGEST, _GRACE = 300.0, 30.0
 _EVERY = 0.008
+LAUNCH = """
+import sys
+from metarec_spark.training.distributed import launch
+launch(sys.argv[1], 2, "local", None, timeout=60)
+"""
+"""Two ranks on this host, as the file that is named says."""
 METAREC = (sys.executable, "-c", "from metarec_spark.cli import main; main()")
 
 # What comes into being in a warehouse: table commits, and the steps of models on their way.

@@ -8,17 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from faults.runs import Point, Run
+from faults.runs import LAUNCH, Point, Run
 from training.factories import settings, spec
 
 from metarec_spark.model import bundle
 
-LAUNCH = """
-import sys
-from pathlib import Path
-from metarec_spark.training.distributed import launch
-launch(Path(sys.argv[1]), 2, "local", None, timeout=60)
-"""
 CHECKPOINT = Point("_training checkpoint.safetensors #2", 0.0)
 SOON = 20.0
 """Seconds."""

@@ -101,7 +101,7 @@ def spec(
     }
     written(at / snapshot.TRANSITIONS, pa.table({name: pa.array(values) for name, values in pairs.items()}), 1)
     manifest = {**MANIFEST, "vector_widths": sorted({len(vector) for vector in given} - {0}), "model": SMALL | (model or {})}
-    manifest["inherited"] = inherited or {}
+    manifest |= {"inherited": inherited or {}, "sequences": len(sequences)}
     said = {
         "snapshot": str(at),
         "model": str(folder / "model"),

@@ -69,6 +69,9 @@ def test_two_ranks_with_the_same_episode_take_the_steps_of_one(tmp_path, method)
     both = spec(tmp_path / "two", settings(**ONE_STEP | {"batch_tokens": 1024}, method=method), sequences=WALKS, files=1)
     sequences = both.parent / "snapshot" / "sequences"
     shutil.copy(sequences / "part-0.parquet", sequences / "part-1.parquet")
+    said = json.loads(both.read_text())
+    said["manifest"]["sequences"] *= 2
+    both.write_text(json.dumps(said))
     two = trained(both, 2)
     assert_close(two, one)
     losses = [[epoch["loss"] for epoch in found.manifest["metrics"]["history"]] for found in (two, one)]
@@ -128,7 +131,7 @@ def test_a_rank_that_fails_ends_the_run_with_its_own_error(tmp_path):
     start = time.monotonic()
     with pytest.raises(
         TrainingError,
-        match=r"rank ([01]) failed: TrainingError: rank \1 of 2: .* has fewer row groups than ranks; lower train.processes; horovod ended",
+        match=r"rank ([01]) failed: TrainingError: rank \1 of 2: .* has fewer files than ranks; lower train.processes; horovod ended",
     ):
         launch(file, 2, "local", None, timeout=60)
     assert time.monotonic() - start < 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import shutil
 import threading
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from training.factories import rows, shard, walks, written
 
 from metarec_spark.errors import TrainingError
+from metarec_spark.storage import here, whole
 from metarec_spark.training import loader, snapshot
 
 SOME_LENGTHS = st.lists(st.integers(1, 60), max_size=60)
@@ -192,8 +194,8 @@ def test_held_out_events_can_be_thinned_and_may_be_fewer_than_ranks(pairs):
     assert loader.held_out(shard(pairs / "nothing")) == []
 
 
-def test_fewer_row_groups_than_ranks_is_an_error(folder):
-    with pytest.raises(TrainingError, match=r"rank 4 of 5: .* has fewer row groups than ranks; lower train.processes"):
+def test_fewer_files_than_ranks_is_an_error(folder):
+    with pytest.raises(TrainingError, match=r"rank 4 of 5: .* has fewer files than ranks; lower train.processes"):
         list(loader.read(shard(folder, 4, 5), ["length"]))
 
 
@@ -205,3 +207,18 @@ def test_rows_are_counted_from_the_footers(folder):
 def test_reading_leaves_standard_output_to_the_commands_result(folder, capfd, pool):
     loader.count_batches(shard(folder, pool=pool), tokens=24)
     assert capfd.readouterr().out == ""
+
+
+def test_a_rank_copies_the_files_of_its_share_alone_and_reads_the_rows_that_it_reads_here(tmp_path):
+    folder, place = written(tmp_path / "many", rows(walks(60)), files=16), f"memory://{tmp_path}"
+    with whole(place) as draft:
+        shutil.copytree(folder, draft)
+    for rank in range(3):
+        there = loader.Shard.of(place, rank, 3, "dummy")
+        mine = sorted(file.name for file in folder.iterdir())[rank::3]
+        assert there.folder != here(place) and sorted(file.name for file in there.folder.iterdir()) == mine
+        shards = (loader.Shard.of(folder, rank, 3, "dummy"), there)
+        one, other = ([sequences(batch) for batch in loader.batches(of, tokens=20, seed=1)] for of in shards)
+        assert one == other
+    with pytest.raises(TrainingError, match=r"rank 17 of 20: memory://.* has fewer files than ranks; lower train.processes"):
+        loader.Shard.of(place, 17, 20, "dummy")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
+
 import numpy as np
 import pytest
 from model.factories import PLAIN
@@ -9,6 +13,7 @@ from training.factories import settings, spec
 
 from metarec_spark.model import bundle
 from metarec_spark.model.fusion import Fusion
+from metarec_spark.storage import names, whole
 from metarec_spark.training import loop
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.tuning import settled
@@ -76,3 +81,20 @@ def test_what_a_domain_inherits_is_its_result_without_validation_and_another_tak
     manifest = bundle.read_manifest(tmp_path / "model")
     assert manifest["tuned"] == {"books": FOUND, "films": {"lending": PLAIN, "fusion": Fusion().model_dump(), "stacked": False}}
     assert list(settled(manifest)) == ["books"]
+
+
+def test_a_snapshot_elsewhere_gives_the_same_model_and_the_checkpoint_lies_there(tmp_path, caplog):
+    file, place = spec(tmp_path, settings(epochs=2)), f"memory://{tmp_path}/run"
+    said = json.loads(file.read_text()) | {"snapshot": f"{place}/snapshot", "model": f"{place}/model"}
+    with whole(place) as draft:
+        shutil.copytree(tmp_path, draft)
+        (draft / "spec.json").write_text(json.dumps(said))
+    train(file, Alone())
+    train(f"{place}/spec.json", Alone())
+    assert names(place) == ["checkpoint.safetensors", "model", "snapshot", "spec.json"]
+    one, other = bundle.load(tmp_path / "model"), bundle.load(f"{place}/model")
+    assert one.manifest["sha256"] == other.manifest["sha256"]
+    assert [epoch["sequences"] for epoch in other.manifest["metrics"]["history"]] == [30, 30]
+    with caplog.at_level(logging.INFO, "metarec_spark"):
+        train(f"{place}/spec.json", Alone())
+    assert "resuming after epoch 2 of 2" in caplog.text
