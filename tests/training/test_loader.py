@@ -9,9 +9,11 @@ import shutil
 import threading
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from petastorm.etl.dataset_metadata import UNISCHEMA_KEY
 from training.factories import rows, shard, walks, written
 
 from metarec_spark.errors import TrainingError
@@ -222,3 +224,11 @@ def test_a_rank_copies_the_files_of_its_share_alone_and_reads_the_rows_that_it_r
         assert one == other
     with pytest.raises(TrainingError, match=r"rank 17 of 20: memory://.* has fewer files than ranks; lower train.processes"):
         loader.Shard.of(place, 17, 20, "dummy")
+
+
+def test_a_pickle_beside_the_rows_is_not_read(folder, tmp_path):
+    schema = pq.read_schema(next(folder.glob("*.parquet")))
+    pickled = f"cposix\nsystem\n(S'touch {tmp_path}/harmed'\ntR.".encode()
+    pq.write_metadata(schema.with_metadata({UNISCHEMA_KEY: pickled}), folder / "_common_metadata")
+    assert len(read_items(loader.batches(shard(folder), tokens=24, seed=0))) == 30
+    assert not (tmp_path / "harmed").exists()
