@@ -34,7 +34,9 @@ def test_a_killed_rank_ends_the_run_soon_and_leaves_no_process(tmp_path: Path) -
     assert code == 1
     assert "TrainingError: horovod ended with 1; a rank ended without an error of its own: killed" in log
     assert run.rest() == []
-    assert time.monotonic() - killed < SOON
+    seconds = time.monotonic() - killed
+    print(f"the run and all its processes ended {seconds:.1f} s after the kill")
+    assert seconds < SOON
     assert not (file.parent / "model").exists()
 
 
