@@ -6,6 +6,7 @@ from the version that it was last made from, so a run that was killed between tw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ from metarec_spark.storage import scratch
 from metarec_spark.tables import Warehouse
 
 _FIRST_DAY = date(1970, 1, 1)
-_SHARES = 2
-"""Tasks that judge and write a day, and so files of it, where there are days enough for all cores."""
+_TASKS = 2
+"""Tasks that judge and write the days of a run, for each core, at most; where there are fewer days, a day is divided."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,11 @@ def _events(job: Job, first: date) -> Kept:
     config, spark, now = job.config, job.spark, datetime.now(UTC)
     opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
     rows = reduce(DataFrame.unionByName, [cleaning.within_reach(rows, first, job.ds, config.features, now) for rows in opened])
-    shares = max(_SHARES, spark.sparkContext.defaultParallelism // ((job.ds - first).days + 1))
+    shares = math.ceil(_TASKS * spark.sparkContext.defaultParallelism / ((job.ds - first).days + 1))
     judged, gone = cleaning.judge(rows, config.features, now, shares), _forgotten(job)
     judged = cleaning.of_days(judged, first, job.ds)
-    judged = (judged if gone is None else forgotten.marked(judged, gone)).persist(StorageLevel.DISK_ONLY)
-    found = quality.counted(judged).persist()
-    try:
+    judged = judged if gone is None else forgotten.marked(judged, gone)
+    with _held(judged, StorageLevel.DISK_ONLY) as judged, _held(quality.counted(judged)) as found:
         counts = {row[0]: row[1] for row in found.groupBy(quality.OUTCOME).agg(F.sum(quality.ROWS)).toLocalIterator()}
         read, of_forgotten = sum(counts.values()), counts.pop(c.FORGOTTEN, 0)
         kept = Kept(read, {reason: n for reason, n in sorted(counts.items()) if reason != quality.KEPT}, of_forgotten)
@@ -158,9 +158,6 @@ def _events(job: Job, first: date) -> Kept:
         job.warehouse.replace_days(c.REJECTED_EVENTS, rejected, cleaning.DAY, first, job.ds, commit, undated=True)
         job.warehouse.replace_days(c.QUALITY, found, cleaning.DAY, first, job.ds, commit, undated=True)
         job.warehouse.replace_days(c.EVENTS, events, c.EVENT_DATE, first, job.ds, commit)
-    finally:
-        found.unpersist()
-        judged.unpersist()
     log.info("events: %d rows read from %s on, %d kept, rejected %s", kept.read, first, kept.kept, kept.rejected or "none")
     if kept.forgotten:
         log.info("events: %d of the rows are of forgotten people, and are stored nowhere", kept.forgotten)
@@ -221,7 +218,8 @@ def _items(job: Job, events_version: int, information: DataFrame | None) -> None
             known = known.unionByName(unseen.withColumns({"events": F.lit(0).cast("long"), "first_day": none, "last_day": none}))
         newest = items.agg(F.max(c.ITEM_IDX)).first()[0]
         first_free = 0 if newest is None else newest + 1
-        warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: events_version}))
+        with _held(known) as known:
+            warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: events_version}))
 
 
 def _sequences(job: Job, events_version: int) -> None:
@@ -288,11 +286,18 @@ def _difference(job: Job, name: str, events_version: int, settings: str | None =
     if changes is None:
         yield None
         return
-    difference = net(changes).persist()
-    try:
+    with _held(net(changes)) as difference:
         yield difference
+
+
+@contextmanager
+def _held(rows: DataFrame, level: StorageLevel = StorageLevel.MEMORY_AND_DISK) -> Iterator[DataFrame]:
+    """Rows that are computed once, however often they are asked for inside."""
+    held = rows.persist(level)
+    try:
+        yield held
     finally:
-        difference.unpersist()
+        held.unpersist()
 
 
 def _cleaning_settings(job: Job) -> str:

@@ -32,12 +32,10 @@ def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame
     """
     indexed = events.join(items.select(c.DOMAIN, c.ITEM_ID, c.ITEM_IDX), [c.DOMAIN, c.ITEM_ID])
     event = F.struct(*_ORDER)
-    history = indexed.groupBy(c.USER_ID).agg(
-        F.sort_array(F.collect_list(event)).alias("history"),
-        F.sort_array(F.collect_set(c.ITEM_IDX)).alias(SEEN),
-        F.sort_array(F.collect_set(c.DOMAIN)).alias(ACTIVE_DOMAINS),
-        F.count("*").alias("events"),
-    )
+    history = indexed.groupBy(c.USER_ID).agg(F.sort_array(F.collect_list(event)).alias("history"))
+    history = history.withColumn("events", F.size("history").cast("long"))
+    distinct = {SEEN: c.ITEM_IDX, ACTIVE_DOMAINS: c.DOMAIN}
+    history = history.withColumns({name: F.sort_array(F.array_distinct(f"history.{of}")) for name, of in distinct.items()})
     return _newest(history, max_length)
 
 

@@ -135,7 +135,7 @@ def _with_key(rows: DataFrame) -> DataFrame:
 
 def blank(text: Column) -> Column:
     """Whether there is nothing but white space, or nothing at all."""
-    return F.coalesce(F.btrim(text, F.lit(_SPACE)) == "", F.lit(True))
+    return F.coalesce(F.ltrim(text, F.lit(_SPACE)) == "", F.lit(True))
 
 
 def _cut(text: Column) -> Column:

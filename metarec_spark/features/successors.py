@@ -25,6 +25,9 @@ FORWARD, BACKWARD, SIMILARITY, WEIGHT = "forward", "backward", "similarity", "we
 EVENTS, TOKENS, WEIGHTS = "events", "tokens", "weights"
 _STEPS = 1 << 24
 _ROWS = 1000
+_FEW = 512
+_BITS = 11
+_DIGITS, _DIGIT, _PLACE = 1 << _BITS, np.uint64((1 << _BITS) - 1), np.uint64((1 << 32) - 1)
 _NOTHING = np.frombuffer(bytes(4), np.int32, 0)  # not to be written to, as what Arrow brings: one type, one compilation
 
 
@@ -144,11 +147,10 @@ def _strongest(rows, starts, near, place, distance_weight, item, count, sums, kn
     for row in range(len(rows)):
         if rows[row] != item and item >= 0:
             count = _resembling(item, tokens, having, signals, touched, others, count)
-            ordered = np.sort(others[:count])
-            for at in ordered:
+            for at in others[:count]:
                 followed = (signals[at, 0] + signals[at, 1] * back) * damped[at] * source_damped[item]
                 weight[at] = np.float32(followed + signals[at, 2] * alike)
-            for at in ordered[np.argsort(-weight[ordered], kind="mergesort")]:
+            for at in heaviest_first(weight[others[:count]], others[:count]):
                 if weight[at] > 0 and taken[domain[at]] < most:
                     taken[domain[at]] += 1
                     if end == room:
@@ -163,7 +165,7 @@ def _strongest(rows, starts, near, place, distance_weight, item, count, sums, kn
                     end += 1
             ended[row] = item
             taken[:] = 0
-            for at in ordered:
+            for at in others[:count]:
                 touched[at] = False
                 signals[at] = 0
             count = 0
@@ -171,6 +173,29 @@ def _strongest(rows, starts, near, place, distance_weight, item, count, sums, kn
         windows = near[starts[row] : starts[row + 1]]
         count = _following(item, windows, place, distance_weight, signals, touched, others, count)
     return item, count, ended, length, other[:end], found[:end]
+
+
+@compiled
+def heaviest_first(weight, places):
+    """The places in order of their weights, none of which is negative; of equals the smaller place comes first."""
+    keys = ((~weight.view(np.uint32)).astype(np.uint64) << np.uint64(32)) | places.astype(np.uint64)
+    if len(keys) < _FEW:
+        return (np.sort(keys) & _PLACE).astype(np.int64)
+    # Radix sort: by the lowest digit first.
+    spare, starts = np.empty_like(keys), np.empty(_DIGITS, np.int64)
+    for shift in range(0, 64, _BITS):
+        starts[:] = 0
+        for key in keys:
+            starts[(key >> np.uint64(shift)) & _DIGIT] += 1
+        end = 0
+        for digit in range(_DIGITS):
+            starts[digit], end = end, end + starts[digit]
+        for key in keys:
+            digit = (key >> np.uint64(shift)) & _DIGIT
+            spare[starts[digit]] = key
+            starts[digit] += 1
+        keys, spare = spare, keys
+    return (keys & _PLACE).astype(np.int64)
 
 
 @compiled

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 MARK = "METAREC_FAULTS"
 """Of a run and all that it starts, in their environment: by it they are found, wherever they went."""
-_LONGEST, _GRACE = 300.0, 30.0
+_LONGEST, _GRACE = 900.0, 30.0
 _EVERY = 0.008
 LAUNCH = """
 import sys
