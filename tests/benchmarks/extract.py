@@ -1,6 +1,6 @@
 """What extraction costs: beside a bare Spark job on the same log, by the log's size, for one more day, and for a skewed log.
 
-python tests/benchmarks/extract.py [--events 1000000 10000000] [--out warehouse/extract]
+python tests/benchmarks/extract.py [--events 1000000 10000000 50000000] [--of 10000000] [--out warehouse/extract]
 
 Logs are generated once. The bare job reads the log, groups it by user, sorts each user's events and writes them as Parquet. Each run
 is a process of its own on local[2] with 4 GB for the driver; its peak memory is that of its process tree. The day has a hundredth
@@ -34,22 +34,25 @@ LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--of", type=int, help="events of the history that gets one more day, and of the skewed log; the most")
     parser.add_argument("--out", type=Path, default=Path("warehouse/extract"))
     options = parser.parse_args()
     out = options.out.absolute()
     print("| run | events | seconds | events/s | peak memory, GB | ratio |\n|---|---|---|---|---|---|", flush=True)
-    costs = []
+    costs = {}
     for events in options.events:
         log = generated(out, events)
         bare = processes.run([sys.executable, __file__, "bare", log, out / "bare"], out / "bare.log")
         shown("bare job", events, bare, "")
         whole = extracted(out, log, f"history-{events}", LAST_DAY)
         shown("extract", events, whole, f"{whole.seconds / bare.seconds:.2f} of the bare job's")
-        costs.append(whole.seconds)
+        costs[events] = whole.seconds
     if len(costs) > 1:
-        exponent = np.polyfit(np.log(options.events), np.log(costs), 1)[0]
-        last = math.log(costs[-1] / costs[-2]) / math.log(options.events[-1] / options.events[-2])
+        exponent = np.polyfit(np.log(list(costs)), np.log(list(costs.values())), 1)[0]
+        (few, before), (many, after) = sorted(costs.items())[-2:]
+        last = math.log(after / before) / math.log(many / few)
         print(f"\nseconds grow with events to the power {exponent:.2f}; between the two largest logs, {last:.2f}\n")
+    events = options.of or events
     log, name = generated(out, events), f"night-{events}"
     history = extracted(out, log, name, LAST_DAY - timedelta(days=1))
     day = extracted(out, log, name, LAST_DAY, fresh=False)
@@ -60,7 +63,7 @@ def main() -> None:
         processes.run([sys.executable, __file__, "skewed", log, odd], out / "skewed.log")
         (odd / "done").touch()
     uneven = extracted(out, odd, f"uneven-{events}", LAST_DAY)
-    shown("extract, skewed", events, uneven, f"{uneven.seconds / costs[-1]:.2f} of the even log's")
+    shown("extract, skewed", events, uneven, f"{uneven.seconds / costs[events]:.2f} of the even log's")
 
 
 def generated(out: Path, events: int) -> Path:
