@@ -33,8 +33,9 @@ from metarec_spark.storage import scratch
 from metarec_spark.tables import Warehouse
 
 _FIRST_DAY = date(1970, 1, 1)
-_TASKS = 2
-"""Tasks that judge and write the days of a run, for each core, at most; where there are fewer days, a day is divided."""
+_TASKS, _DAYS = 2, 14
+"""Tasks for each core that judge and write the days of a run, at least where its events are of so many days; of fewer days,
+each is divided."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _events(job: Job, first: date) -> Kept:
     config, spark, now = job.config, job.spark, datetime.now(UTC)
     opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
     rows = reduce(DataFrame.unionByName, [cleaning.within_reach(rows, first, job.ds, config.features, now) for rows in opened])
-    shares = math.ceil(_TASKS * spark.sparkContext.defaultParallelism / ((job.ds - first).days + 1))
+    shares = math.ceil(_TASKS * spark.sparkContext.defaultParallelism / min(_DAYS, (job.ds - first).days + 1))
     judged, gone = cleaning.judge(rows, config.features, now, shares), _forgotten(job)
     judged = cleaning.of_days(judged, first, job.ds)
     judged = judged if gone is None else forgotten.marked(judged, gone)

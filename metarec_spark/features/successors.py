@@ -25,8 +25,7 @@ FORWARD, BACKWARD, SIMILARITY, WEIGHT = "forward", "backward", "similarity", "we
 EVENTS, TOKENS, WEIGHTS = "events", "tokens", "weights"
 _STEPS = 1 << 24
 _ROWS = 1000
-_FEW = 512
-_BITS = 11
+_FEW, _BITS = 512, 11  # by measurement: numbers that a radix sort is not worth it for, and bits of its digits
 _DIGITS, _DIGIT, _PLACE = 1 << _BITS, np.uint64((1 << _BITS) - 1), np.uint64((1 << 32) - 1)
 _NOTHING = np.frombuffer(bytes(4), np.int32, 0)  # not to be written to, as what Arrow brings: one type, one compilation
 
