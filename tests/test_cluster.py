@@ -32,7 +32,7 @@ from training.factories import spec
 
 from metarec_spark import storage
 from metarec_spark.model import bundle
-from metarec_spark.training.distributed import launch
+from metarec_spark.training.launch import launch
 
 ROOT = Path(__file__).parent.parent
 DS = "2024-01-10"

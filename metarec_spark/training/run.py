@@ -24,7 +24,7 @@ from metarec_spark.model import bundle
 from metarec_spark.sections import fingerprint
 from metarec_spark.storage import Place, exists, read_json, remove, uri, write_json
 from metarec_spark.training import snapshot
-from metarec_spark.training.distributed import launch
+from metarec_spark.training.launch import launch
 from metarec_spark.training.tuning import settled
 
 PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)

@@ -19,7 +19,7 @@ from metarec_spark.model import bundle
 from metarec_spark.model.transfer import Lending
 from metarec_spark.sections import Adapt, Train, Transitions, fingerprint
 from metarec_spark.storage import Place, remove, write_json
-from metarec_spark.training.distributed import launch
+from metarec_spark.training.launch import launch
 from metarec_spark.transfer import candidates, guard
 from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.modes import MODES, Mode

@@ -22,7 +22,7 @@ _LONGEST, _GRACE = 900.0, 30.0
 _EVERY = 0.008
 LAUNCH = """
 import sys
-from metarec_spark.training.distributed import launch
+from metarec_spark.training.launch import launch
 launch(sys.argv[1], 2, "local", None, timeout=60)
 """
 """Two ranks on this host, as the file that is named says."""

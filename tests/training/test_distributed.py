@@ -16,7 +16,7 @@ from training.factories import settings, spec, walks
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.model import bundle
-from metarec_spark.training.distributed import launch
+from metarec_spark.training.launch import launch
 from metarec_spark.training.progress import Progress
 
 # Two equal shares, each one batch: two ranks then take the very steps that one rank takes with both at once.

@@ -18,7 +18,8 @@ from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.stacking import Stacking
 from metarec_spark.model.transfer import Lending
 from metarec_spark.training import stacking
-from metarec_spark.training.distributed import Alone, launch
+from metarec_spark.training.distributed import Alone
+from metarec_spark.training.launch import launch
 from metarec_spark.training.loader import Held
 from metarec_spark.training.stacking import stack
 from metarec_spark.training.tuning import Tuned
