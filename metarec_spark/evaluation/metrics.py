@@ -30,6 +30,19 @@ AT_K: dict[str, Callable[[Column, int], Column]] = {
 """Metrics with a cutoff: (rank from 1, k) → value of one pair."""
 
 
+_STEPS = 1 << 32
+
+
+def mean(value: Column) -> Column:
+    """The mean of a column's values, each rounded to 2 ** -32; null where all are.
+
+    Sums of whole steps are exact, so that the mean is the same in whatever order the rows come: tables are the same when a run is
+    repeated. A sum of 2 ** 31 or more is an error (a metric's, with as many pairs).
+    """
+    steps = F.rint(value * _STEPS).cast("long")
+    return F.sum(steps) / F.lit(_STEPS) / F.count(steps)
+
+
 def auc(rank: Column, candidates: Column) -> Column:
     """Share of the other candidates that rank behind the target; null where there is no other."""
     return F.when(candidates > 1, (candidates - rank) / (candidates - 1))
@@ -50,8 +63,8 @@ def aggregate(ranks: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -
     belongs = [F.when(F.lit(name == "all") | (F.lit(False) if name == "all" else F.col(name)), name) for name in SEGMENTS]
     rows = ranks.withColumn("segment", F.explode(F.array_compact(F.array(*belongs))))
     rank = F.col("rank")
-    means = {f"{name}@{k}": F.avg(of(rank, k)) for name, of in AT_K.items() for k in cutoffs}
-    means |= {"auc@0": F.avg(auc(rank, F.col("candidates"))), "accuracy@0": F.avg(_hit(rank, 1)), "loss@0": F.avg("loss")}
+    means = {f"{name}@{k}": mean(of(rank, k)) for name, of in AT_K.items() for k in cutoffs}
+    means |= {"auc@0": mean(auc(rank, F.col("candidates"))), "accuracy@0": mean(_hit(rank, 1)), "loss@0": mean(F.col("loss"))}
     wide = rows.groupBy(*KEY).agg(F.count("*").alias("users"), *[mean.alias(name) for name, mean in means.items()])
     wide = wide.join(_coverage(rows, catalogue, cutoffs), list(KEY), "left")
     names = [*means, *(f"coverage@{k}" for k in cutoffs)]

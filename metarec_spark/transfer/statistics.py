@@ -37,11 +37,15 @@ def statistics(users: DataFrame, content: DataFrame, domain: str) -> dict[str, f
     """
     event = F.explode(F.arrays_zip(F.col(c.ITEM_IDX).alias("item"), F.col(c.DOMAIN).alias("of"))).alias("event")
     rows = users.select(c.USER_ID, event).select(c.USER_ID, "event.*", (F.col("event.of") == domain).alias("inside"))
-    by_item = rows.groupBy("item", "inside").count()
-    counts = by_item.groupBy("inside").agg(
-        F.count("*").alias("items"), F.sum("count").alias("events"), F.sum(F.col("count") * F.log("count")).alias("self")
+    # How many items have so many events: few numbers, whose sum here does not depend on the order of the rows.
+    sizes = (
+        rows.groupBy("item", "inside")
+        .agg(F.count("*").alias("events"))
+        .groupBy("inside", "events")
+        .agg(F.count("*").alias("items"))
     )
-    sizes = {row["inside"]: row for row in counts.toLocalIterator()}
+    sizes = [(row["inside"], row["events"], row["items"]) for row in sizes.toLocalIterator()]
+    inside = [(events, items) for here, events, items in sizes if here]
     people = users.select(
         F.array_contains(c.DOMAIN, domain).alias("here"), F.exists(c.DOMAIN, lambda name: name != domain).alias("elsewhere")
     )
@@ -58,7 +62,8 @@ def statistics(users: DataFrame, content: DataFrame, domain: str) -> dict[str, f
     own_words, shared_words = (
         words.where("here").agg(F.count("*"), F.coalesce(F.sum(F.col("elsewhere").cast("long")), F.lit(0))).first()
     )
-    items, events, self_ = (sizes[True][name] if True in sizes else 0 for name in ("items", "events", "self"))
+    items, events = sum(n for _, n in inside), sum(of * n for of, n in inside)
+    self_ = math.fsum(n * of * math.log(of) for of, n in inside)
     entropy = (math.log(events) - self_ / events) / math.log(items) if events and items > 1 else 1.0
     return {
         "users": float(here),
@@ -67,7 +72,7 @@ def statistics(users: DataFrame, content: DataFrame, domain: str) -> dict[str, f
         "density": events / max(1, here * items),
         "entropy": float(entropy),
         "source_users": float(elsewhere),
-        "source_events": float(sizes[False]["events"] if False in sizes else 0),
+        "source_events": float(sum(of * n for here, of, n in sizes if not here)),
         "shared_users": both / max(1, here),
         "shared_words": shared_words / max(1, own_words),
     }

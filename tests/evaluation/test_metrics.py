@@ -110,3 +110,15 @@ def test_segments_count_their_own_pairs_and_what_is_unknown_is_left_out(spark):
     assert found["books", "all", "loss"][0] == 3.0
     assert ("books", "few_events", "loss") not in found
     assert found["books", "few_events", "auc"][0] == 1.0  # of two pairs, one has no other candidate
+
+
+def test_the_order_of_the_rows_changes_no_bit(spark):
+    random = np.random.default_rng(0)
+    pairs = [
+        pair(int(rank), 10, loss=float(loss))
+        for rank, loss in zip(random.integers(1, 11, 300), random.exponential(size=300), strict=True)
+    ]
+    first = values(spark, pairs)
+    for _ in range(3):
+        random.shuffle(pairs)
+        assert values(spark, pairs) == first
