@@ -28,8 +28,6 @@ AT_K: dict[str, Callable[[Column, int], Column]] = {
     "mrr": lambda rank, k: F.when(rank <= k, 1.0 / rank).otherwise(0.0),
 }
 """Metrics with a cutoff: (rank from 1, k) → value of one pair."""
-
-
 _STEPS = 1 << 32
 
 
@@ -65,7 +63,7 @@ def aggregate(ranks: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -
     rank = F.col("rank")
     means = {f"{name}@{k}": mean(of(rank, k)) for name, of in AT_K.items() for k in cutoffs}
     means |= {"auc@0": mean(auc(rank, F.col("candidates"))), "accuracy@0": mean(_hit(rank, 1)), "loss@0": mean(F.col("loss"))}
-    wide = rows.groupBy(*KEY).agg(F.count("*").alias("users"), *[mean.alias(name) for name, mean in means.items()])
+    wide = rows.groupBy(*KEY).agg(F.count("*").alias("users"), *[of.alias(name) for name, of in means.items()])
     wide = wide.join(_coverage(rows, catalogue, cutoffs), list(KEY), "left")
     names = [*means, *(f"coverage@{k}" for k in cutoffs)]
     values = F.map_from_arrays(F.array(*[F.lit(name) for name in names]), F.array(*[F.col(f"`{name}`") for name in names]))

@@ -1,7 +1,8 @@
-"""What ranks do together. One process needs none of it."""
+"""Horovod's home: what ranks do together. One process needs none of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -94,3 +95,11 @@ class Horovod:
             tables[name][torch.searchsorted(union[name], rows)] = gradients
         self._hvd.allreduce_(flat, op=self._hvd.Sum, name="gradients")
         return {name: (rows, tables[name]) for name, rows in union.items()}
+
+
+def on_executors(rank: Callable[[str], None], spec: str, processes: int, timeout: int, interface: str | None) -> None:
+    """Run ``rank(spec)`` in so many tasks of the active Spark session, which meet on a network interface; None: on any."""
+    import horovod.spark
+
+    nics = {interface} if interface else None
+    horovod.spark.run(rank, args=(spec,), num_proc=processes, start_timeout=timeout, use_gloo=True, nics=nics, verbose=0)

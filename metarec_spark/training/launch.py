@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.storage import Place, beside, names, read_json, remove
-from metarec_spark.training.distributed import Alone
+from metarec_spark.training.distributed import Alone, on_executors
 from metarec_spark.training.worker import main, train
 
 # Horovod's launcher takes its ranks with it, however it ends. It ends when its standard input does: with the process that
@@ -71,19 +71,9 @@ def _launch_local(spec: Place, processes: int, timeout: int) -> None:
 
 
 def _launch_spark(spec: Place, processes: int, timeout: int, spark: SparkSession) -> None:
-    import horovod.spark
-
     loopback = spark.sparkContext.master.startswith("local") or "127.0.0.1" in spark.sparkContext.master
     try:
-        horovod.spark.run(
-            _rank_on_executor,
-            args=(str(spec),),
-            num_proc=processes,
-            start_timeout=timeout,
-            use_gloo=True,
-            nics={"lo"} if loopback else None,
-            verbose=0,
-        )
+        on_executors(_rank_on_executor, str(spec), processes, timeout, "lo" if loopback else None)
     except Exception as error:
         raise TrainingError(_why(spec, f"horovod on Spark ended with: {str(error).splitlines()[0]}")) from None
 
