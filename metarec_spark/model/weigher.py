@@ -177,6 +177,13 @@ class Weigher(Network):
         """[n, SUMS] and [n, POPULARITIES] → [n]."""
         return self.score(sums, popularity)
 
+    @torch.no_grad()
+    def stay_at_home(self) -> None:
+        """Let sums over events in other domains weigh nothing: for one that was taught without any."""
+        for layer in (self.linear, self.hidden):
+            layer.weight[:, SUMS - SIGNALS : SUMS] = 0
+            layer.weight[:, 2 * SUMS - SIGNALS : 2 * SUMS] = 0
+
     def of_popularity(self, signals: Signals) -> Tensor:
         """[D]: score of each item for a user whom nothing links to it."""
         popularity = torch.from_numpy(signals.popularity)

@@ -109,14 +109,15 @@ def cross_fitted(model: NextItemModel, catalogue: Catalogue, held: Held, start: 
         )
         lending = _climb(start, others.of_transfer) if others.count else start
         fusion = fusions[int(others.of_fusions(lending, fusions).argmax())] if others.count else fusions[0]
-        gains[mine] = ours.gains(lending, [fusion])[0]
+        gains[mine] = ours.gains(lending, [fusion], ours.held)[0]
     return gains
 
 
 def gains_of(model: NextItemModel, catalogue: Catalogue, held: Held, lending: Lending, fusion: Fusion) -> np.ndarray:
     """NDCG@10 of h for each of a domain's pairs, [B]."""
     model.eval()
-    return _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone()).gains(lending, [fusion])[0]
+    pairs = _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone())
+    return pairs.gains(lending, [fusion], held)[0]
 
 
 def _tune(pairs: _Pairs, start: Tuned, fusions: list[Fusion] | None) -> Tuned:
@@ -207,15 +208,15 @@ class _Pairs:
 
     def of_fusions(self, lending: Lending, fusions: list[Fusion]) -> np.ndarray:
         """h with each of several fusions; of a large catalogue, over fewer pairs."""
-        gains = self.gains(lending, fusions).sum(1)
+        gains = self.gains(lending, fusions, self.few).sum(1)
         return np.array(self.everyone.sum(gains.tolist())) / self.few_count
 
     @torch.no_grad()
-    def gains(self, lending: Lending, fusions: list[Fusion]) -> np.ndarray:
-        """h of each of this rank's pairs with each of several fusions, [fusions, B]."""
+    def gains(self, lending: Lending, fusions: list[Fusion], part: Held | None) -> np.ndarray:
+        """h of each of some of this rank's pairs with each of several fusions, [fusions, B]."""
         gains = [np.zeros((len(fusions), 0))]
         lent = transfer.weights(self.catalogue, self.domain, lending)
-        for contexts, target, user_BD in blocks(self.model, self.few, len(self.items)) if self.few else ():
+        for contexts, target, user_BD in blocks(self.model, part, len(self.items)) if part else ():
             theta = self.model.scores(user_BD, self.vectors)
             place, seen = placed(contexts, target, self.items)
             phi = torch.from_numpy(transfer.scores(contexts, self.domain, lent, lending).toarray())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,24 +14,25 @@ from metarec_spark.model import bundle
 from metarec_spark.model.blocks import WIDTHS
 from metarec_spark.model.bundle import Bundle
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.fusion import Fusion
+from metarec_spark.model.fusion import Fusion, fuse
 from metarec_spark.model.transfer import Lending
 from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.model.weigher import Likeness, Signals, alike
-from metarec_spark.scoring.ranking import block_rows, hide, places, ranks
+from metarec_spark.model.weigher import Likeness, Signals, Weigher, alike
+from metarec_spark.scoring.ranking import hide, places, ranks
 from metarec_spark.sections import Model, Transitions
 from metarec_spark.storage import Place, here
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held, Shard, held_out
 from metarec_spark.training.snapshot import SEQUENCES
-from metarec_spark.training.tuning import FUSIONS, Tuned, cross_fitted, gains_of, starts, tune
-from metarec_spark.training.validation import gain, placed
+from metarec_spark.training.tuning import ALONE, FUSIONS, Tuned, cross_fitted, gains_of, starts, thinned, tune
+from metarec_spark.training.validation import blocks, gain, placed
 from metarec_spark.training.worker import read_catalogue
 from metarec_spark.transfer.rehearsal import rehearsed
 from metarec_spark.transfer.teaching import taught
 
 WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
-_MOST_ROWS = 256
+WEIGHED = [*(Fusion(transfer=weight) for weight in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)), WITHOUT_BASE]
+"""Fusions of f and a weigher. Both are log-odds, so they are of one size."""
 
 
 class Snapshot:
@@ -113,23 +114,41 @@ def without_base(of: Snapshot, folder: Place, manifest: dict[str, Any], lending:
     bundle.save(folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
 
 
-def settled(of: Snapshot, trained: Place, folder: Place) -> None:
-    """Save a trained model with the settings of g and of the fusion that rank the validation pairs best."""
+def settled(of: Snapshot, trained: Place, folder: Place, weigher: Weigher | None) -> None:
+    """Save a trained model with the settings of g and of the fusion that rank the validation pairs best.
+
+    Parameters
+    ----------
+    weigher
+        What weighs g's signals; None: g is tuned.
+    """
     found, (catalogue, item_ids) = bundle.load(trained), of.items
-    tuned = _tuned(of, found.model, starts(found.manifest), None)[of.target]
-    manifest, name = found.manifest, found.domains[of.target]
+    manifest, name, start = found.manifest, found.domains[of.target], starts(found.manifest)
+    if weigher:
+        tuned = _fusion_of_weigher(of, found.model, weigher, start[of.target])
+    else:
+        tuned = _tuned(of, found.model, start, None)[of.target]
     settings = {"lending": tuned.lending.model_dump(), "fusion": tuned.fusion.model_dump(), "stacked": False}
     measured = {part: getattr(tuned, part) for part in ("base", "transfer", "fused")}
     metrics = {**manifest["metrics"], "validation": {**manifest["metrics"]["validation"], name: measured}}
     manifest = {**manifest, "tuned": {**manifest["tuned"], name: settings}, "metrics": metrics}
-    bundle.save(folder, manifest, found.model, catalogue, item_ids)
+    bundle.save(folder, manifest, found.model, catalogue, item_ids, weigher)
 
 
 def _tuned(of: Snapshot, model: NextItemModel, start: list[Tuned], fusions: list[Fusion] | None) -> list[Tuned]:
     """What ranks the validation pairs best, by domain; other domains than the target keep their start."""
-    held = of.held(c.VALIDATION)
-    known = held.take(np.flatnonzero(held.contexts.length.numpy()))
-    return tune(model, of.rehearsal, [known], start, Alone(), fusions)
+    return tune(model, of.rehearsal, [_with_context(of.held(c.VALIDATION))], start, Alone(), fusions)
+
+
+def _fusion_of_weigher(of: Snapshot, model: NextItemModel, weigher: Weigher, start: Tuned) -> Tuned:
+    """The fusion of a model and a weigher that ranks the validation pairs best."""
+    ndcg = _ndcg_of_weigher(of, model, weigher, WEIGHED, _with_context(of.held(c.VALIDATION)))
+    best = max(ndcg, key=ndcg.__getitem__)
+    return Tuned(start.lending, best, *(ndcg[fusion] for fusion in (ALONE, WITHOUT_BASE, best)))
+
+
+def _with_context(held: Held) -> Held:
+    return held.take(np.flatnonzero(held.contexts.length.numpy()))
 
 
 def weighed(of: Snapshot, folder: Place, manifest: dict[str, Any], lending: Lending, seed: int) -> None:
@@ -168,32 +187,61 @@ def gains(of: Snapshot, made: Bundle, lending: Lending, base: bool) -> np.ndarra
     base
         Whether there is an f.
     """
+    if made.weigher:
+        fusions = WEIGHED if base else [WITHOUT_BASE]
+        return _gains(of, c.VALIDATION, partial(_cross_fitted, of, made.model, made.weigher, fusions))
     fusions = FUSIONS if base else [WITHOUT_BASE]
-    return _gains(of, made, c.VALIDATION, lambda held: cross_fitted(made.model, of.rehearsal, held, lending, fusions))
+    return _gains(of, c.VALIDATION, lambda held: cross_fitted(made.model, of.rehearsal, held, lending, fusions))
 
 
 def test_gains(of: Snapshot, made: Bundle) -> np.ndarray:
     """The same of its test pairs, with the settings that the model holds."""
     lending, fusion = made.lending[of.target], made.fusion[of.target]
-    return _gains(of, made, c.TEST, lambda held: gains_of(made.model, of.catalogue, held, lending, fusion))
+    if made.weigher:
+        return _gains(of, c.TEST, lambda held: _gains_of_weigher(of, made.model, made.weigher, c.TEST, held, [fusion])[0])
+    return _gains(of, c.TEST, lambda held: gains_of(made.model, of.catalogue, held, lending, fusion))
 
 
-def _gains(of: Snapshot, made: Bundle, split: str, ranked: Callable[[Held], np.ndarray]) -> np.ndarray:
+def _gains(of: Snapshot, split: str, ranked: Callable[[Held], np.ndarray]) -> np.ndarray:
     held = of.held(split)
     found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
-    with_context = held.take(np.flatnonzero(known))
-    found[known] = _gains_of_weigher(of, made, split, with_context) if made.weigher else ranked(with_context)
+    found[known] = ranked(_with_context(held))
     items, target = of.catalogue.of_domain[of.target], held.target[~known]
     popularity = torch.from_numpy(of.catalogue.events[items]).expand(len(target), -1)
     found[~known] = gain(ranks(popularity, places(items, target)))
     return found[np.argsort(held.pair)]
 
 
-@torch.inference_mode()
-def _gains_of_weigher(of: Snapshot, made: Bundle, split: str, held: Held) -> np.ndarray:
-    items, found = of.catalogue.of_domain[of.target], []
-    for rows in torch.arange(len(held.target)).split(block_rows(len(items), _MOST_ROWS)):
-        contexts = held.contexts.take(rows)
-        place, seen = placed(contexts, held.target[rows.numpy()], items)
-        found.append(gain(ranks(hide(made.weigher.scores(of.signals(split), contexts, of.target), seen), place)))
-    return np.concatenate(found)
+def _cross_fitted(of: Snapshot, model: NextItemModel, weigher: Weigher, fusions: list[Fusion], held: Held) -> np.ndarray:
+    """Of each validation pair, [B], with the fusion that ranks the other half of them best."""
+    found = np.empty(len(held.target))
+    for half in (0, 1):
+        mine, others = (held.take(np.flatnonzero(held.pair % 2 == of_half)) for of_half in (half, 1 - half))
+        ndcg = _ndcg_of_weigher(of, model, weigher, fusions, others)
+        best = max(ndcg, key=ndcg.__getitem__)
+        found[held.pair % 2 == half] = _gains_of_weigher(of, model, weigher, c.VALIDATION, mine, [best])[0]
+    return found
+
+
+def _ndcg_of_weigher(
+    of: Snapshot, model: NextItemModel, weigher: Weigher, fusions: list[Fusion], held: Held
+) -> dict[Fusion, float]:
+    """What each of several fusions gains on validation pairs, in the mean; of a large catalogue, over fewer pairs."""
+    few = thinned(held, len(of.catalogue.of_domain[of.target]), 1)
+    gains = _gains_of_weigher(of, model, weigher, c.VALIDATION, few, fusions)
+    return dict(zip(fusions, gains.sum(1) / max(1, len(few.target)), strict=True))
+
+
+@torch.no_grad()
+def _gains_of_weigher(
+    of: Snapshot, model: NextItemModel, weigher: Weigher, split: str, held: Held, fusions: list[Fusion]
+) -> np.ndarray:
+    """Of each pair of a split with each of several fusions of f and the weigher, [fusions, B]."""
+    items, found = of.catalogue.of_domain[of.target], [np.zeros((len(fusions), 0))]
+    vectors = model.eval().catalogue_vectors()[torch.from_numpy(items)]
+    for contexts, target, user_BD in blocks(model, held, len(items)):
+        place, seen = placed(contexts, target, items)
+        theta, phi = model.scores(user_BD, vectors), weigher.scores(of.signals(split), contexts, of.target)
+        of_fusions = (fuse(fusion.base * theta, fusion.transfer * phi) for fusion in fusions)
+        found.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of_fusions])))
+    return np.concatenate(found, 1)

@@ -17,6 +17,7 @@ import numpy as np
 
 from metarec_spark.model import bundle
 from metarec_spark.model.transfer import Lending
+from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Adapt, Train, Transitions, fingerprint
 from metarec_spark.storage import Place, remove, write_json
 from metarec_spark.training.launch import launch
@@ -136,8 +137,14 @@ class Contest:
         }
         write_json(file, spec)
         launch(file, train.processes, train.launcher, self.spark, train.timeout_seconds)
-        candidates.settled(of, trained, made)
+        candidates.settled(of, trained, made, self._weigher(mode))
         remove(trained)
+
+    def _weigher(self, mode: Mode) -> Weigher | None:
+        """Of the candidates made so far that have no f, and are plain if this one is, the best: what weighs its g; None: nothing
+        does."""
+        made = [of for of in MODES.values() if not of.start and (of.plain or not mode.plain) and (of.name, 1.0, 0) in self.gains]
+        return bundle.load(self.folder(max(made, key=self.mean).name)).weigher
 
     @cached_property
     def _of_base(self) -> dict[str, Any]:

@@ -171,6 +171,8 @@ def taught(
         mine = sequences.take(torch.from_numpy(people[target]))
         own = Lesson.of(mine, catalogue, target, likeness(target), settings, 6 * MOST_PAIRS, draw)
         teach(weigher, [own], 2 if lessons else 4, 1e-3 if lessons else 3e-3, draw)
+    if not lessons:
+        weigher.stay_at_home()
     return weigher.eval()
 
 

@@ -9,7 +9,7 @@ from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.transfer import Lending
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held
-from metarec_spark.training.tuning import FUSIONS, GRID, Tuned, _climb, _fusion, cross_fitted, settled, thinned, tune
+from metarec_spark.training.tuning import FUSIONS, GRID, Tuned, _climb, _fusion, cross_fitted, gains_of, settled, thinned, tune
 
 START = [Tuned(Lending(**PLAIN), Fusion(transfer=weight)) for weight in (4.0, 6.0)]
 
@@ -87,3 +87,11 @@ def test_of_a_large_catalogue_pairs_are_thinned_evenly(monkeypatch):
     assert thinned(pairs, 4, 1).pair.tolist() == pairs.pair.tolist()
     assert thinned(pairs, 4, 2).pair.tolist() == pairs.pair[::2].tolist(), "of two ranks each takes half"
     assert len(thinned(pairs, 1000, 1).target) == 1
+
+
+def test_of_a_large_catalogue_every_pair_is_ranked_though_settings_are_found_on_fewer(monkeypatch):
+    walks = held(0, [[item, (item + 2) % 20] for item in range(0, 20, 2)])
+    monkeypatch.setattr("metarec_spark.training.tuning._MOST_SCORES", 30)
+    assert len(thinned(walks, 10, 1).target) == 3
+    of = model(), catalogue(transitions=chain()), walks, Lending(**PLAIN)
+    assert len(cross_fitted(*of, FUSIONS)) == len(gains_of(*of, Fusion())) == 10

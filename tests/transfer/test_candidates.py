@@ -10,19 +10,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from model.factories import catalogue, contexts, padded
+from model.factories import DOMAINS, catalogue, contexts, model, padded, saved
 
 from metarec_spark.features.encoding import ARRAYS
+from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Successors
+from metarec_spark.model.scorer import Scorer
+from metarec_spark.model.transformer import Contexts
 from metarec_spark.model.weigher import Signals, Weigher, alike
 from metarec_spark.sections import Transitions
+from metarec_spark.storage import write_json
 from metarec_spark.transfer import candidates
-from metarec_spark.transfer.candidates import Snapshot
+from metarec_spark.transfer.candidates import WITHOUT_BASE, Snapshot
 from metarec_spark.transfer.teaching import followed
 
 ITEMS = 20
-PEOPLE = [[1, 3, 5], [3, 5, 7, 9], [5, 9, 11], [], [13, 1]]
-TARGETS = [7, 11, 13, 1, 3]
+PEOPLE = [[1, 3, 5], [3, 5, 7, 9], [5, 9, 11], [], [13, 1], [15, 13]]
+TARGETS = [7, 11, 13, 1, 3, 19]
 SETTINGS = Transitions()
 
 
@@ -40,10 +44,8 @@ def snapshot(tmp_path) -> Snapshot:
     item, successor = np.nonzero(links + links.T)
     signals = links[item, successor], links[successor, item], np.zeros(len(item))
     events = np.bincount(np.concatenate(PEOPLE).astype(int), minlength=ITEMS)
-    made.__dict__["items"] = (
-        replace(catalogue(ITEMS), events=events, successors=Successors.of(ITEMS, item, successor, *signals)),
-        None,
-    )
+    of = replace(catalogue(ITEMS), events=events, successors=Successors.of(ITEMS, item, successor, *signals))
+    made.__dict__["items"] = of, pa.chunked_array([[f"i{i}" for i in range(ITEMS)]])
     return made
 
 
@@ -51,8 +53,8 @@ def test_validation_pairs_are_ranked_without_the_newest_events_counts_and_test_p
     torch.manual_seed(0)
     weigher = Weigher()
     torch.nn.init.normal_(weigher.out.weight)
-    made = SimpleNamespace(weigher=weigher.eval(), lending=[None] * 2, fusion=[None] * 2)
-    assert snapshot.catalogue.events.sum() - snapshot.rehearsal.events.sum() == 4, "the newest of each who has any"
+    made = SimpleNamespace(weigher=weigher.eval(), model=model(), lending=[None] * 2, fusion=[WITHOUT_BASE] * 2)
+    assert snapshot.catalogue.events.sum() - snapshot.rehearsal.events.sum() == 5, "the newest of each who has any"
     found = candidates.gains(snapshot, made, None, base=False), candidates.test_gains(snapshot, made)
     assert not np.array_equal(*found)
     for gains, by in zip(found, (snapshot.rehearsal, snapshot.catalogue), strict=True):
@@ -69,3 +71,47 @@ def test_validation_pairs_are_ranked_without_the_newest_events_counts_and_test_p
             rank[held.pair[row]] = len(scores) - int((scores < scores[place]).sum())
         expected = {pair: 1 / np.log2(of + 1) if of <= 10 else 0.0 for pair, of in rank.items()}
         assert {pair: gains[pair - 1] for pair in expected} == pytest.approx(expected)
+
+
+class Towards(Weigher):
+    """Says of each item that it is the next, or is not, if that was asked."""
+
+    def __init__(self, right: float) -> None:
+        super().__init__()
+        self.right = right
+
+    def scores(self, signals: Signals, contexts: Contexts, domain: int) -> torch.Tensor:
+        asked = {tuple(of): target for of, target in zip(PEOPLE, TARGETS, strict=True)}
+        items = torch.split(contexts.item, contexts.length.tolist())
+        return torch.stack([self.right * (torch.arange(ITEMS // 2) == asked[tuple(of.tolist())] // 2) for of in items])
+
+
+@pytest.mark.parametrize(("right", "kept"), [(1000.0, True), (-1000.0, False)])
+def test_a_trained_model_is_fused_with_a_weigher_as_far_as_that_helps(tmp_path, snapshot, right, kept):
+    trained = saved(tmp_path / "trained", snapshot.catalogue)
+    manifest = bundle.read_manifest(trained)
+    write_json(trained / "manifest.json", manifest | {"metrics": {"validation": dict.fromkeys(DOMAINS)}})
+    candidates.settled(snapshot, trained, tmp_path / "made", Towards(right))
+    made = bundle.load(tmp_path / "made")
+    assert (made.fusion[1].transfer > 0) is kept and made.fusion[0] == bundle.load(trained).fusion[0]
+    measured = made.manifest["metrics"]["validation"]["films"]
+    assert measured["fused"] == max(measured.values()) and (measured["transfer"] == 1.0) is kept
+    with_it = SimpleNamespace(weigher=Towards(right), model=made.model, lending=made.lending, fusion=made.fusion)
+    known = [pair for pair, of in enumerate(PEOPLE) if of]
+    assert (candidates.gains(snapshot, with_it, None, base=True)[known] == 1).all() == kept
+
+
+def test_what_is_measured_of_a_fused_model_is_what_it_serves(tmp_path, snapshot):
+    torch.manual_seed(0)
+    weigher = Weigher()
+    torch.nn.init.normal_(weigher.out.weight)
+    made = bundle.load(saved(tmp_path / "made", snapshot.catalogue, {"transfer": 0.5}, weigher))
+    found, held = candidates.test_gains(snapshot, made), snapshot.held("test")
+    users = held.contexts.take((held.contexts.length > 0).nonzero().squeeze(1))
+    scorer = Scorer(made)
+    scores = scorer.fused(scorer.base(scorer.hidden(users), 1), users, 1)
+    for row, (pair, target) in enumerate(zip(held.pair[-5:], held.target[-5:], strict=True)):
+        seen = [item // 2 for item in PEOPLE[pair - 1] if item != target]
+        scores[row, seen] = -torch.inf
+        rank = len(scores[row]) - int((scores[row] < scores[row, target // 2]).sum())
+        assert found[pair - 1] == pytest.approx(1 / np.log2(rank + 1) if rank <= 10 else 0.0)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from model.factories import saved
 
+from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Adapt, Train, Transitions
 from metarec_spark.transfer.contest import Contest
 from metarec_spark.transfer.modes import MODES, Mode
@@ -66,3 +69,19 @@ def test_without_transfers_the_best_plain_candidate_is_used(contest):
     held = contest(untrained=0.1, weighed=0.3, lent=0.1, taught=0.2)
     assert held.judged(PLAIN, []).used == "weighed"
     assert set(seeds(held).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("untrained", "plain", "transfer"), [(0.1, "weighed", "taught"), (0.25, None, "taught"), (0.4, None, None)]
+)
+def test_a_trained_candidate_is_fused_with_the_best_that_has_no_f_and_takes_no_more_than_it(contest, untrained, plain, transfer):
+    held, of = contest(untrained=untrained, weighed=0.2, lent=0.1, taught=0.3), {}
+    for seed, name in enumerate(("weighed", "taught")):
+        torch.manual_seed(seed)
+        of[name] = Weigher()
+        saved(Path(held.folder(name)), weigher=of[name])
+    for name in ("untrained", "lent"):
+        saved(Path(held.folder(name)))
+    for mode, expected in (("scratch", plain), ("finetuned", transfer), ("pooled", transfer)):
+        found = held._weigher(MODES[mode])
+        assert (found is None) if expected is None else torch.equal(found.linear.weight, of[expected].linear.weight)

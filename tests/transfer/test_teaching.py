@@ -123,3 +123,15 @@ def served(sequences: list[list[int]]) -> Catalogue:
     events = np.bincount(np.concatenate(sequences), minlength=ITEMS)
     kept = of.domain, events, of.tokens, of.weights, of.token_hashes, of.vectors
     return Catalogue(*kept, Successors.of(ITEMS, item, successor, *signals))
+
+
+def test_one_that_no_other_domain_taught_is_not_moved_by_events_elsewhere(tmp_path):
+    thin, other = ring(6, 1, seed=1), ring(300, 0)
+    of = served([one + two for one, two in zip(other, thin * 50, strict=True)])
+    alone, helped = (
+        taught(written(tmp_path / name, rows), of, 1, SETTINGS, seed=0) for name, rows in (("a", thin), ("b", thin + other))
+    )
+    signals, users = Signals.of_catalogue(of, 1), contexts([other[0] + thin[0]])
+    at_home = contexts([thin[0]])
+    assert torch.equal(alone.scores(signals, users, 1), alone.scores(signals, at_home, 1))
+    assert not torch.equal(helped.scores(signals, users, 1), helped.scores(signals, at_home, 1))
