@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from metarec_spark import columns as c
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.model.transformer import Contexts
 from metarec_spark.scoring.batch import contexts_of, served
 from metarec_spark.scoring.ranking import block_rows, hide, places, ranks, seen_places, select
 

@@ -12,7 +12,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.contexts import Contexts
 
 EVENTS = 2048
 """Of a block of sequences, about."""

@@ -15,8 +15,8 @@ from scipy import sparse
 from torch import Tensor
 
 from metarec_spark.compiled import compiled
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.transfer import Ballots
-from metarec_spark.model.transformer import Contexts
 
 BLOCK_LINKS = 500_000
 """Links of the users whose sums are made at once, about: memory is some hundred bytes for each."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from metarec_spark.model.transformer import Contexts, NextItemModel, Rows, summed
+from metarec_spark.model.contexts import Contexts
+from metarec_spark.model.transformer import NextItemModel, Rows, summed
 
 _BLOCK_BYTES = 8 * 2**20
 

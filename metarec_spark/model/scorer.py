@@ -13,9 +13,10 @@ from metarec_spark.compiled import products
 from metarec_spark.model import transfer
 from metarec_spark.model.blocks import in_blocks, of_one_length
 from metarec_spark.model.bundle import Bundle
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.fusion import fuse
 from metarec_spark.model.stacking import Linked, Stacking
-from metarec_spark.model.transformer import Contexts, Rows
+from metarec_spark.model.transformer import Rows
 from metarec_spark.model.weigher import Signals
 
 _ROWS, _ITEMS = 1024, 65_536

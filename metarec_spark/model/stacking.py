@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.fusion import Fusion
 from metarec_spark.model.links import Links
 from metarec_spark.model.network import Network
 from metarec_spark.model.transfer import Lending
-from metarec_spark.model.transformer import Contexts
 
 _SIGNALS, _DECAYS, _POPULARITIES = 3, 3, 2
 _SUMS, _OTHERS = _SIGNALS * _DECAYS + 1, _POPULARITIES + 3

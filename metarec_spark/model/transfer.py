@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy import sparse
 
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.sections import Transitions
 
 

@@ -8,57 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.sections import Model
-
-
-@dataclass(frozen=True)
-class Contexts:
-    """B packed sequences of N events in all; those of a sequence lie together, oldest first."""
-
-    item: Tensor
-    """[N] int64 item indexes."""
-    domain: Tensor
-    """[N] int64."""
-    event_type: Tensor
-    """[N] int64."""
-    gap: Tensor
-    """[N] int64 log-bucketed seconds since the event before."""
-    length: Tensor
-    """[B] int64 events of each sequence; their sum is N."""
-
-    @property
-    def starts(self) -> Tensor:
-        """[B] int64: where each sequence begins."""
-        return self.length.cumsum(0) - self.length
-
-    @property
-    def position(self) -> Tensor:
-        """[N] int64: place of each event in its sequence, from 0."""
-        return torch.arange(len(self.item)) - self.starts.repeat_interleave(self.length)
-
-    def where(self, kept: Tensor, length: Tensor) -> Contexts:
-        """The events of a mask or of places; ``length`` says how many of each sequence they are."""
-        return Contexts(self.item[kept], self.domain[kept], self.event_type[kept], self.gap[kept], length)
-
-    def take(self, rows: Tensor) -> Contexts:
-        """Some of the sequences, by their places."""
-        length = self.length[rows]
-        first = self.starts[rows] - (length.cumsum(0) - length)
-        at = torch.arange(int(length.sum())) + first.repeat_interleave(length)
-        return self.where(at, length)
-
-    @classmethod
-    def packed(cls, arrays: list[np.ndarray], length: np.ndarray) -> Contexts:
-        """From item, domain, event type and gap as padded [B, L] arrays, of which the first ``length`` [B] of a row count."""
-        counts = np.arange(arrays[0].shape[1]) < length[:, None]
-        flat = [torch.from_numpy(array[counts].astype(np.int64)) for array in arrays]
-        return cls(*flat, torch.from_numpy(length.astype(np.int64)))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from metarec_spark.model import transfer
 from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.links import Links
 from metarec_spark.model.network import Network
 from metarec_spark.model.transfer import Lending
-from metarec_spark.model.transformer import Contexts
 
 DECAYS = (0.0, 0.6, 0.9)
 """Each signal is summed over a user's events in the domain with each of these: the newest alone, the recent ones, all; and over

@@ -14,8 +14,8 @@ from scipy import sparse
 
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model import bundle
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.model.transformer import Contexts
 from metarec_spark.scoring.costs import ADDITIONS, ENCODING, SEARCH, WHOLE, Costs
 from metarec_spark.scoring.newcomers import joined
 from metarec_spark.scoring.offer import Offer

@@ -26,7 +26,7 @@ from torch import Tensor
 from metarec_spark import columns as c
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
-from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.storage import Place, file_uri, here, local_path, names
 from metarec_spark.training.snapshot import HALF, count_rows
 

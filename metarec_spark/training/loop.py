@@ -24,6 +24,7 @@ from torch import Tensor
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.model.catalogue import Catalogue
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.fusion import DomainWeights
 from metarec_spark.model.loss import Candidates
 from metarec_spark.model.transformer import NextItemModel
@@ -68,6 +69,8 @@ def fit(
     checkpoint: Place,
     targets: list[int] | None = None,
     trained: tuple[str, ...] | None = None,
+    rehearsed: int | None = None,
+    last_epoch: int | None = None,
 ) -> State:
     """Train ``model`` in place and leave it at the epoch that is kept; at its last where there is no validation.
 
@@ -85,6 +88,11 @@ def fit(
         Domains whose events are learnt; None: all.
     trained
         Prefixes of the parameters that are trained; the others stay as they are. None: all.
+    rehearsed
+        Domain whose newest event in each sequence is left out, since the events that a list follows from most come after
+        training; None: all are learnt.
+    last_epoch
+        Where to end before the epochs that the learning rate is planned for.
 
     Raises
     ------
@@ -107,7 +115,9 @@ def fit(
     if state.epoch and ranks.rank == 0:
         log.info("resuming after epoch %d of %d", state.epoch, epochs)
     ranks.share(model.state_dict() | weights.state_dict() | optimizer.state())
-    while state.epoch < epochs and not (settings.epochs == "auto" and _stalled(state.kept_epoch, state, settings)):
+    while state.epoch < min(epochs, last_epoch or epochs) and not (
+        settings.epochs == "auto" and _stalled(state.kept_epoch, state, settings)
+    ):
         start = time.monotonic()
         seed = _seed(settings.seed, state.epoch, ranks.rank)
         torch.manual_seed(seed)
@@ -120,6 +130,8 @@ def fit(
         progress = Progress(f"epoch {state.epoch + 1}/{epochs}", steps, epochs - state.epoch - 1, shown=ranks.rank == 0)
         with progress:
             for step, (batch, weight) in enumerate(batches, state.epoch * steps):
+                read += weight * len(batch.length)
+                batch = batch if rehearsed is None else _rehearsed(batch, rehearsed)
                 losses = step_losses(model, batch, candidates, sampler, learnt, settings)
                 telling = ranks.tell({name: rows for name, rows in losses.of_tables.items() if name in tables})
                 for parameter in optimizer.network:
@@ -130,7 +142,6 @@ def fit(
                 optimizer.step(touched, rate_at(step, steps * epochs, settings.learning_rate), step + 1)
                 sums += weight * losses.sums.detach().numpy()
                 counts += weight * losses.counts.numpy()
-                read += weight * len(batch.length)
                 progress.step(sums.sum() / counts.sum() if counts.any() else math.nan, int(read))
         totals = np.array(ranks.sum([*sums, *counts, read]))
         sums, counts, read = totals[: len(of_domain)], totals[len(of_domain) : -1], totals[-1]
@@ -155,6 +166,11 @@ def fit(
     model.load_state_dict(best)
     model.eval()
     return state
+
+
+def _rehearsed(batch: Contexts, domain: int) -> Contexts:
+    """Without the newest event in a domain of each sequence that has another one."""
+    return batch.without(batch.newest(domain).where(batch.length > 1, torch.tensor(-1)))
 
 
 def precision(settings: Train) -> torch.dtype:

@@ -16,8 +16,9 @@ from operator import add
 import torch
 from torch import Tensor, nn
 
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.loss import Candidates, Losses, next_item_losses
-from metarec_spark.model.transformer import Contexts, NextItemModel
+from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.sections import Train
 from metarec_spark.training.loader import Episode
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.transformer import Contexts, NextItemModel
+from metarec_spark.model.contexts import Contexts
+from metarec_spark.model.transformer import NextItemModel
 from metarec_spark.scoring.ranking import Seen, block_rows, hide, places, ranks, seen_places
 from metarec_spark.training.loader import Held
 

@@ -65,13 +65,15 @@ def train(spec_file: Place, ranks: Ranks) -> None:
         model,
         catalogue,
         Shard.of(f"{folder}/{snapshot.SEQUENCES}", ranks.rank, ranks.size, settings.reader_pool),
-        held_out(validation, settings.epoch_pairs),
+        [] if spec.get("last_epoch") else held_out(validation, settings.epoch_pairs),
         rows=spec["manifest"]["sequences"],
         settings=settings,
         ranks=ranks,
         checkpoint=beside(spec_file, "checkpoint.safetensors"),
         targets=spec.get("targets"),
         trained=tuple(spec["trained"]) if spec.get("trained") else None,
+        rehearsed=spec.get("rehearsed"),
+        last_epoch=spec.get("last_epoch"),
     )
     held = held_out(validation) if settings.tune else []
     few = [of.take(np.flatnonzero(of.pair <= settings.validation_pairs)) for of in held]

@@ -135,6 +135,14 @@ def settled(of: Snapshot, trained: Place, folder: Place, weigher: Weigher | None
     bundle.save(folder, manifest, found.model, catalogue, item_ids, weigher)
 
 
+def performed(of: Snapshot, trained: Place, folder: Place, rehearsed: Place) -> None:
+    """Save a trained model with the settings that were found for its rehearsal."""
+    found, before, (catalogue, item_ids) = bundle.load(trained), bundle.load(rehearsed), of.items
+    metrics = {**found.manifest["metrics"], "validation": before.manifest["metrics"]["validation"]}
+    manifest = {**found.manifest, "tuned": before.manifest["tuned"], "metrics": metrics}
+    bundle.save(folder, manifest, found.model, catalogue, item_ids, before.weigher)
+
+
 def _tuned(of: Snapshot, model: NextItemModel, start: list[Tuned], fusions: list[Fusion] | None) -> list[Tuned]:
     """What ranks the validation pairs best, by domain; other domains than the target keep their start."""
     return tune(model, of.rehearsal, [_with_context(of.held(c.VALIDATION))], start, Alone(), fusions)

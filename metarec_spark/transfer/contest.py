@@ -99,46 +99,58 @@ class Contest:
         of = self.snapshot(mode.learns)
         lending = Lending.by(self.transitions) if mode.plain else self.lent
         made = self.folder(*key)
-        if not bundle.saved(made):
-            manifest = {**of.manifest, "mode": mode.name, "model_id": self.model_id(*key)}
+        manifest = {**of.manifest, "mode": mode.name, "model_id": self.model_id(*key)}
+        judged = f"{made}-rehearsed" if mode.start else made
+        if mode.start:
+            self._train(mode, share, seed, of, manifest | {"transitions": manifest["transitions"] | lending.model_dump()})
+        elif not bundle.saved(made):
             if mode.taught:
                 candidates.weighed(of, made, manifest, lending, seed)
-            elif mode.start:
-                self._train(mode, share, seed, of, made, manifest, lending)
             else:
                 candidates.without_base(of, made, manifest, lending)
-        found = bundle.load(made)
-        self.gains[key] = candidates.gains(of, found, lending, mode.start is not None)
-        self.test[key] = candidates.test_gains(of, found)
+        self.gains[key] = candidates.gains(of, bundle.load(judged), lending, mode.start is not None)
+        self.test[key] = candidates.test_gains(of, bundle.load(made if bundle.saved(made) else judged))
         self.seconds[key] = time.monotonic() - start
         log.info(
             "%s, %.0f %% of the training, seed %d: validation NDCG@10 %.4f", mode.name, 100 * share, seed, self.gains[key].mean()
         )
 
-    def _train(
-        self, mode: Mode, share: float, seed: int, of: Snapshot, made: str, manifest: dict[str, Any], lending: Lending
-    ) -> None:
+    def _train(self, mode: Mode, share: float, seed: int, of: Snapshot, manifest: dict[str, Any]) -> None:
+        """Make a candidate twice: rehearsed, without the newest event of each person, as it is judged; and, where it may come to
+        serve, on all events, for as many epochs and with the settings that were found."""
+        made = self.folder(mode.name, share, seed)
+        rehearsed, trained = f"{made}-rehearsed", f"{made}-trained"
+        if not bundle.saved(rehearsed):
+            self._fit(mode, share, seed, of, manifest, f"{rehearsed}-trained", rehearsed=of.target)
+            candidates.settled(of, f"{rehearsed}-trained", rehearsed, self._weigher(mode))
+            remove(f"{rehearsed}-trained")
+        if share == 1.0 and seed == 0 and not bundle.saved(made):
+            epochs = bundle.read_manifest(rehearsed)["metrics"]["kept_epoch"]
+            self._fit(mode, share, seed, of, manifest, trained, last_epoch=epochs)
+            candidates.performed(of, trained, made, rehearsed)
+            remove(trained)
+
+    def _fit(self, mode: Mode, share: float, seed: int, of: Snapshot, manifest: dict[str, Any], folder: str, **how: int) -> None:
+        """Train f; ``how`` is more of the spec."""
         epochs = int(np.clip(self.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
         changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0, "tune": False}
         train = self.train.model_copy(update=changed)
         if mode.start != "random":
             manifest = {**manifest, "model": self._of_base["model"]}
-        manifest |= {"train": train.model_dump(mode="json"), "transitions": manifest["transitions"] | lending.model_dump()}
-        file, trained = f"{self.work}/runs/{made.rpartition('/')[2]}/spec.json", f"{made}-trained"
+        file = f"{self.work}/runs/{folder.rpartition('/')[2]}/spec.json"
         spec = {
             "snapshot": str(of.folder),
-            "model": trained,
+            "model": folder,
             "start": None if mode.start == "random" else str(self.base),
             "trained": mode.trained,
             "targets": None if mode.learns in ("uniform", "weighted") else [of.target],
-            "train": manifest["train"],
+            "train": train.model_dump(mode="json"),
             "threads": self.threads,
-            "manifest": manifest,
+            "manifest": {**manifest, "train": train.model_dump(mode="json")},
+            **how,
         }
         write_json(file, spec)
         launch(file, train.processes, train.launcher, self.spark, train.timeout_seconds)
-        candidates.settled(of, trained, made, self._weigher(mode))
-        remove(trained)
 
     def _weigher(self, mode: Mode) -> Weigher | None:
         """Of the candidates made so far that have no f, and are plain if this one is, the best: what weighs its g; None: nothing

@@ -12,9 +12,9 @@ import numpy as np
 from scipy import sparse
 
 from metarec_spark.model.catalogue import Catalogue, Successors
-from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.sections import Transitions
-from metarec_spark.transfer.teaching import followed, newest, without
+from metarec_spark.transfer.teaching import followed
 
 _NONE = 1e-5
 """What subtraction may leave of a count, for rounding."""
@@ -30,9 +30,9 @@ def rehearsed(catalogue: Catalogue, contexts: Contexts, domain: int, settings: T
     settings
         By which ``catalogue.successors`` were counted.
     """
-    at = newest(contexts, domain)
-    counted = followed(contexts, catalogue.size, settings) - followed(without(contexts, at), catalogue.size, settings)
-    last = contexts.item.numpy()[contexts.starts.numpy() + at][at >= 0]
+    at = contexts.newest(domain)
+    counted = followed(contexts, catalogue.size, settings) - followed(contexts.without(at), catalogue.size, settings)
+    last = contexts.item[contexts.starts + at][at >= 0].numpy()
     events = catalogue.events - np.bincount(last, minlength=catalogue.size)
     return replace(catalogue, events=np.maximum(events, 0), successors=_less(catalogue.successors, counted))
 

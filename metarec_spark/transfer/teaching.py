@@ -14,7 +14,7 @@ from scipy import sparse
 
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.weigher import Likeness, Signals, Weigher, alike
 from metarec_spark.scoring.ranking import places
 from metarec_spark.sections import Transitions
@@ -54,11 +54,10 @@ class Lesson:
         """Ask for the newest event in ``domain`` of each sequence, which has one after its first event; at most ``most`` of
         them, drawn at random. Of what is known, the newest event there is not counted, as it is not when a list is made: then
         it came after the split."""
-        ends = newest(sequences, domain)
-        before = torch.from_numpy(ends)
-        known = sequences.where(sequences.position < before.repeat_interleave(sequences.length), before)
-        counted = without(known, newest(known, domain))
-        items, target = catalogue.of_domain[domain], sequences.item.numpy()[sequences.starts.numpy() + ends]
+        ends = sequences.newest(domain)
+        known = sequences.where(sequences.position < ends.repeat_interleave(sequences.length), ends)
+        counted = known.without(known.newest(domain))
+        items, target = catalogue.of_domain[domain], sequences.item[sequences.starts + ends].numpy()
         forward = followed(counted, catalogue.size, settings)
         events = np.bincount(counted.item.numpy(), minlength=catalogue.size)
         asked = np.sort(draw.permutation(len(target))[:most])
@@ -66,20 +65,6 @@ class Lesson:
         rows = np.unique(users.item.numpy())
         signals = Signals.of(forward[:, items], forward.T.tocsr()[:, items], likeness, events, items, rows)
         return cls(domain, items, signals, users, places(items, target[asked]))
-
-
-def newest(sequences: Contexts, domain: int) -> np.ndarray:
-    """Position of each sequence's newest event in a domain, [B]; -1 where there is none."""
-    inside = np.where(sequences.domain.numpy() == domain, sequences.position.numpy(), -1)
-    return np.maximum.reduceat(inside, sequences.starts.numpy()) if len(inside) else np.empty(0, np.int64)
-
-
-def without(sequences: Contexts, at: np.ndarray) -> Contexts:
-    """Without the event at a position of each sequence; -1: with all."""
-    position = torch.from_numpy(at)
-    return sequences.where(
-        sequences.position != position.repeat_interleave(sequences.length), sequences.length - (position >= 0).long()
-    )
 
 
 def followed(sequences: Contexts, size: int, settings: Transitions) -> sparse.csr_matrix:
@@ -155,7 +140,7 @@ def taught(
     torch.manual_seed(seed)
     sequences = _read(folder)
     weigher = Weigher()
-    people = [np.flatnonzero(newest(sequences, domain) > 0) for domain in range(len(catalogue.of_domain))]
+    people = [np.flatnonzero(sequences.newest(domain).numpy() > 0) for domain in range(len(catalogue.of_domain))]
     others = [domain for domain, of in enumerate(people) if domain != target and len(of)]
     lessons = []
     for domain in others:

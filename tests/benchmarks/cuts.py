@@ -21,7 +21,7 @@ from scipy import sparse
 
 from metarec_spark import columns as c
 from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
-from metarec_spark.model.transformer import Contexts
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.weigher import Likeness, products, strongest
 from metarec_spark.sections import Adapt, Features, Model, Split, Train, Transitions
 from metarec_spark.training.snapshot import ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS

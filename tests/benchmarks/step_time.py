@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from metarec_spark.model.catalogue import Catalogue, Successors
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.loss import Candidates
-from metarec_spark.model.transformer import Contexts, NextItemModel, Shape
+from metarec_spark.model.transformer import NextItemModel, Shape
 from metarec_spark.sections import Model, Train
 from metarec_spark.training.loader import Episode
 from metarec_spark.training.loop import precision

@@ -83,6 +83,7 @@ WORKS = (
     NEXT_NIGHT,
     Work(("feedback",), NEXT, "next recommended", "told"),
     Work(("maintain",), NEXT, "told", "maintained"),
+    Work(("forget", "--user", "u3"), NEXT, "maintained", "forgotten"),
 )
 SAME = {"night": "recommended", "next night": "next recommended"}
 """What a chain ends in is what its parts end in."""

@@ -10,9 +10,10 @@ import torch
 
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.stacking import Stacking
-from metarec_spark.model.transformer import Contexts, NextItemModel, Shape
+from metarec_spark.model.transformer import NextItemModel, Shape
 from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Model
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from model.factories import catalogue, contexts, model
 
-from metarec_spark.model.transformer import Contexts, Dropout, Layout, RecurrentBlock, Rows
+from metarec_spark.model.contexts import Contexts
+from metarec_spark.model.transformer import Dropout, Layout, RecurrentBlock, Rows
 
 SEQUENCE = [3, 8, 1, 12, 7]
 

@@ -36,9 +36,9 @@ def parts(tmp_path):
 METHODS = ["joint", "reptile", "fomaml"]
 
 
-def fit(parts, checkpoint, made=None, row_count=30, targets=None, trained=None, **fields):
+def fit(parts, checkpoint, made=None, row_count=30, how=None, **fields):
     made, of = made or model(), (catalogue(), *parts)
-    how = {"ranks": Alone(), "checkpoint": checkpoint, "targets": targets, "trained": trained}
+    how = {"ranks": Alone(), "checkpoint": checkpoint, **(how or {})}
     return made, loop.fit(made, *of, rows=row_count, settings=settings(**fields), **how)
 
 
@@ -191,11 +191,35 @@ def test_each_domain_stops_when_it_got_worse_for_long_enough():
 
 def test_only_the_parameters_that_are_named_are_trained(parts, tmp_path):
     before = {name: value.clone() for name, value in model().state_dict().items()}
-    made, _ = fit(parts, tmp_path / "checkpoint", trained=("item.", "adapter_", "query."))
+    made, _ = fit(parts, tmp_path / "checkpoint", how={"trained": ("item.", "adapter_", "query.")})
     changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"item.weight", "adapter_in", "adapter_out", "query.weight"}
 
 
 def test_only_the_domains_that_are_named_are_learnt(parts, tmp_path):
-    _, state = fit(parts, tmp_path / "checkpoint", targets=[1])
+    _, state = fit(parts, tmp_path / "checkpoint", how={"targets": [1]})
     assert all(of_books is None and of_films > 0 for of_books, of_films in (epoch["loss_of"] for epoch in state.history))
+
+
+def test_a_rehearsal_leaves_out_the_newest_event_in_a_domain(parts, tmp_path, monkeypatch):
+    learnt, losses = [], loop.step_losses
+
+    def noted(model, batch, *more):
+        learnt.extend(tuple(of.tolist()) for of in batch.item.split(batch.length.tolist()))
+        return losses(model, batch, *more)
+
+    monkeypatch.setattr(loop, "step_losses", noted)
+    _, state = fit(parts, tmp_path / "checkpoint", how={"rehearsed": 1}, epochs=1)
+    expected = []
+    for walk in walks(30):
+        newest = max(place for place, item in enumerate(walk) if item % 2 == 1)
+        expected.append((*walk[:newest], *walk[newest + 1 :]))
+    assert sorted(learnt) == sorted(expected) and state.history[0]["sequences"] == 30
+    lonely = contexts([[1], [0, 2], [2, 1], [3, 4]])
+    assert loop._rehearsed(lonely, 1).item.tolist() == [1, 0, 2, 2, 4], "of a single event nothing is learnt anyway"
+
+
+def test_a_run_may_end_before_the_epochs_that_its_learning_rate_is_planned_for(parts, tmp_path):
+    _, whole = fit((parts[0], []), tmp_path / "whole", epochs=5)
+    _, part = fit((parts[0], []), tmp_path / "part", how={"last_epoch": 2}, epochs=5)
+    assert [epoch["loss"] for epoch in part.history] == [epoch["loss"] for epoch in whole.history[:2]]

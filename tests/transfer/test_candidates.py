@@ -15,8 +15,8 @@ from model.factories import DOMAINS, catalogue, contexts, model, padded, saved
 from metarec_spark.features.encoding import ARRAYS
 from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Successors
+from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.model.transformer import Contexts
 from metarec_spark.model.weigher import Signals, Weigher, alike
 from metarec_spark.sections import Transitions
 from metarec_spark.storage import write_json

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 from model.factories import saved
+from training.factories import settings, spec
 
+from metarec_spark.model import bundle
 from metarec_spark.model.weigher import Weigher
 from metarec_spark.sections import Adapt, Train, Transitions
+from metarec_spark.storage import read_json
+from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.contest import Contest
 from metarec_spark.transfer.modes import MODES, Mode
 
@@ -85,3 +89,32 @@ def test_a_trained_candidate_is_fused_with_the_best_that_has_no_f_and_takes_no_m
     for mode, expected in (("scratch", plain), ("finetuned", transfer), ("pooled", transfer)):
         found = held._weigher(MODES[mode])
         assert (found is None) if expected is None else torch.equal(found.linear.weight, of[expected].linear.weight)
+
+
+def test_a_trained_candidate_is_judged_rehearsed_and_serves_what_it_learnt_of_all_events(tmp_path):
+    found = read_json(spec(tmp_path, settings()))
+    manifest = found["manifest"] | {"learnt_events": 120}
+    (tmp_path / "snapshot" / "validation").rename(tmp_path / "snapshot" / "pairs")
+    for split in ("validation", "test"):
+        (tmp_path / "snapshot" / split).symlink_to("pairs")
+    of = Snapshot(tmp_path / "snapshot", manifest, "films")
+    base, work = tmp_path / "base", tmp_path / "work"
+    chosen = Transitions(), settings(), Adapt(events=600)
+    held = Contest("run", "2026-01-01", base, work, lambda learns: of, *chosen, 1)
+    held.plain()
+    scratch = MODES["scratch"]
+    for share, seed in ((0.5, 0), (1.0, 0), (1.0, 1)):
+        held.make(scratch, share, seed)
+    made = {key: bundle.saved(held.folder("scratch", *key)) for key in ((0.5, 0), (1.0, 0), (1.0, 1))}
+    assert made == {(0.5, 0): False, (1.0, 0): True, (1.0, 1): False}, "one may come to serve"
+    rehearsed, serves = (bundle.load(f"{held.folder('scratch')}{end}") for end in ("-rehearsed", ""))
+    assert serves.manifest["metrics"]["epochs"] == rehearsed.manifest["metrics"]["kept_epoch"]
+    assert (serves.fusion, serves.lending) == (rehearsed.fusion, rehearsed.lending)
+    assert serves.manifest["metrics"]["validation"] == rehearsed.manifest["metrics"]["validation"]
+    assert not torch.equal(serves.model.item.weight, rehearsed.model.item.weight)
+    before = dict(held.gains)
+    for known in (held.gains, held.test, held.seconds):
+        known.clear()
+    held.plain()
+    held.make(scratch, 1.0)
+    assert np.array_equal(held.gains["scratch", 1.0, 0], before["scratch", 1.0, 0]), "what was made is not made again"

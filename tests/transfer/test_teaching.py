@@ -13,7 +13,7 @@ from metarec_spark.features.encoding import ARRAYS
 from metarec_spark.model.catalogue import Catalogue, Successors
 from metarec_spark.model.weigher import Signals, Weigher, alike
 from metarec_spark.sections import Transitions
-from metarec_spark.transfer.teaching import Lesson, followed, newest, taught, teach
+from metarec_spark.transfer.teaching import Lesson, followed, taught, teach
 
 SETTINGS = Transitions(max_gap=2, gap_decay=1.0)
 ITEMS = 40
@@ -50,8 +50,8 @@ def test_what_followed_is_counted_by_its_distance_and_within_a_user():
 
 def test_the_asked_event_is_the_newest_of_the_domain_and_no_later_one_is_known():
     sequences = contexts([[2, 1, 4, 3, 6, 5], [8, 1, 2]])
-    assert newest(sequences, 0).tolist() == [4, 2]
-    assert newest(contexts([[1, 3]]), 0).tolist() == [-1]
+    assert sequences.newest(0).tolist() == [4, 2]
+    assert contexts([[1, 3], []]).newest(0).tolist() == [-1, -1]
     of = catalogue()
     lesson = Lesson.of(sequences, of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0))
     assert lesson.items[lesson.target].tolist() == [6, 2]
