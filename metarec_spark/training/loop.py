@@ -55,7 +55,8 @@ class State:
     of_domain: list[list[float]] = field(default_factory=list)
     """For each domain, its best validation NDCG@10 and its own kept epoch."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Per epoch: loss and validation NDCG@10, both also by domain, seconds, sequences and steps."""
+    """Per epoch: loss (None where nothing is to be learnt) and validation NDCG@10, both also by domain, seconds, sequences and
+    steps."""
 
 
 def fit(
@@ -155,9 +156,9 @@ def fit(
         found = np.array(ranks.sum(ndcg_of_base(model, catalogue, validation).ravel().tolist())).reshape(-1, 3)
         _note(state, sums, counts, found, {"seconds": seconds, "sequences": read, "steps": steps})
         if ranks.rank == 0:
-            ndcg = state.history[-1]["validation_ndcg@10"]
-            measured = "none" if ndcg is None else f"{ndcg:.4f}"
-            said = f"loss {state.history[-1]['loss']:.4f}, validation NDCG@10 {measured}, {read:.0f} sequences in {seconds:.1f} s"
+            measured = (state.history[-1][of] for of in ("loss", "validation_ndcg@10"))
+            loss, ndcg = ("none" if value is None else f"{value:.4f}" for value in measured)
+            said = f"loss {loss}, validation NDCG@10 {ndcg}, {read:.0f} sequences in {seconds:.1f} s"
             log.info("epoch %d/%d: %s (%.0f/s)", state.epoch, epochs, said, read / seconds)
         if state.kept_epoch in (0, state.epoch):
             best = {name: value.clone() for name, value in model.state_dict().items()}
@@ -198,7 +199,7 @@ def _note(state: State, sums: np.ndarray, counts: np.ndarray, found: np.ndarray,
     losses = [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
     state.history.append(
         {
-            "loss": float(sums.sum() / counts.sum()),
+            "loss": float(sums.sum() / counts.sum()) if counts.any() else None,
             "loss_of": losses,
             "validation_ndcg@10": ndcg,
             "validation_ndcg@10_of": by_domain,

@@ -223,3 +223,9 @@ def test_a_run_may_end_before_the_epochs_that_its_learning_rate_is_planned_for(p
     _, whole = fit((parts[0], []), tmp_path / "whole", epochs=5)
     _, part = fit((parts[0], []), tmp_path / "part", how={"last_epoch": 2}, epochs=5)
     assert [epoch["loss"] for epoch in part.history] == [epoch["loss"] for epoch in whole.history[:2]]
+
+
+def test_where_a_rehearsal_has_nothing_to_learn_it_says_so(tmp_path):
+    pairs = shard(written(tmp_path / "pairs", rows([[start, start + 2] for start in range(10)])))
+    _, state = fit((pairs, []), tmp_path / "checkpoint", row_count=10, how={"rehearsed": 0, "targets": [0]}, epochs=1)
+    assert state.history[0]["loss"] is None and state.epoch == 1
