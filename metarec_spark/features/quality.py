@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError
-from metarec_spark.features.cleaning import DAY
+from metarec_spark.features.cleaning import DAY, blank
 from metarec_spark.sections import Quality
 
 OUTCOME, ROWS, KEPT = "outcome", "rows", "kept"
@@ -22,9 +22,10 @@ _LOSES_NOTHING = ("duplicate", "bot", c.FORGOTTEN)
 
 
 def counted(judged: DataFrame) -> DataFrame:
-    """Rows of the table ``quality``, of rows that :func:`metarec_spark.features.cleaning.judge` has judged."""
-    outcome = F.coalesce(F.col(c.REASON), F.lit(KEPT))
-    return judged.groupBy(c.SOURCE, c.DOMAIN, DAY, outcome.alias(OUTCOME)).agg(F.count("*").alias(ROWS))
+    """Rows of the table ``quality``, of rows that :func:`metarec_spark.features.cleaning.judge` has judged; a blank domain is
+    none."""
+    outcome, domain = F.coalesce(F.col(c.REASON), F.lit(KEPT)), F.when(~blank(F.col(c.DOMAIN)), F.col(c.DOMAIN))
+    return judged.groupBy(c.SOURCE, domain.alias(c.DOMAIN), DAY, outcome.alias(OUTCOME)).agg(F.count("*").alias(ROWS))
 
 
 def check(quality: DataFrame, ds: date, settings: Quality) -> None:

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from metarec_spark.contracts import contract
 from metarec_spark.errors import DataError
@@ -40,6 +41,18 @@ def test_a_source_of_which_more_was_rejected_than_may_be(spark):
         "40}, at most 50% may be (quality.max_rejected_share). Mend the log and run the day again, or change [quality]"
     )
     quality.check(rows, DAY, Quality(max_rejected_share=0.6))
+
+
+def test_rows_of_a_blank_domain_count_for_their_source_alone(spark):
+    rows = [("log", "shop", None)] * 200 + [("log", blank, "null_domain") for blank in (None, "", " ", "\t") for _ in range(40)]
+    judged = spark.createDataFrame(rows, "source string, domain string, reason string").withColumn(quality.DAY, F.lit(DAY))
+    counts = quality.counted(judged)
+    assert {tuple(row) for row in counts.collect()} == {
+        ("log", "shop", DAY, "kept", 200),
+        ("log", None, DAY, "null_domain", 160),
+    }
+    quality.check(counts, DAY, HALF)
+    assert "source log: 160 of 360 rows rejected" in refused(counts, Quality(max_rejected_share=0.4))
 
 
 def test_a_domain_of_a_source_that_is_well_as_a_whole(spark):
