@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metarec_spark import config
 from metarec_spark.config import Config
@@ -192,3 +195,39 @@ def test_every_field_says_what_it_is():
 
     missing = [name for section in (Config, config.Source, config.ItemSource) for name in without(section, "")]
     assert not missing
+
+
+def _keys(section: object) -> list[str]:
+    """Of a section, or of each in a list of them."""
+    of = [section, *get_args(section)]
+    return [name for part in of if isinstance(part, type) and issubclass(part, Section) for name in part.model_fields]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+SECTIONS = st.sampled_from([*Config.model_fields, "tarin", ""])
+KEYS = st.sampled_from(sorted({name for field in Config.model_fields.values() for name in _keys(field.annotation)})) | TEXT
+
+
+@settings(max_examples=300, deadline=None)
+@given(raw=st.dictionaries(SECTIONS, VALUES | st.dictionaries(KEYS, VALUES, max_size=3), max_size=4))
+def test_whatever_is_configured_is_accepted_or_refused_in_words(raw: dict):
+    try:
+        read = config.parse({"warehouse": "/data"} | raw)
+    except ConfigError as error:
+        assert str(error).startswith("configuration: ") and "pydantic" not in str(error)
+    else:
+        assert Config.model_validate_json(read.model_dump_json()) == read
+
+
+@settings(max_examples=300, deadline=None)
+@given(override=TEXT | st.builds("{}.{}={}".format, SECTIONS, KEYS, TEXT))
+def test_whatever_is_overridden_is_accepted_or_refused_in_words(override: str):
+    try:
+        config.parse(config.overridden({"warehouse": "/data"}, [override]))
+    except ConfigError as error:
+        assert str(error).startswith(("configuration: ", f"--set {override}: "))
