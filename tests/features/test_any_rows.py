@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from features.factories import event_rows, item_rows, log_rows
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -16,7 +16,13 @@ from metarec_spark.features.sequences import extended, sequences
 from metarec_spark.features.vocabulary import counted, updated
 from metarec_spark.sections import Features
 
-some = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+# An example takes seconds of Spark, so none is made smaller.
+some = settings(
+    max_examples=4,
+    phases=[Phase.generate],
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 NOW = datetime(2024, 1, 12, tzinfo=UTC)
 RULES = Features(late_days=2, max_events_per_hour=3, event_types=["click", "buy"])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
