@@ -37,6 +37,8 @@ LOG = st.fixed_dictionaries(
         "arrival": st.sampled_from([None, "2024-01-10", "2024-01-11"]),
     }
 )
+BUSY = st.fixed_dictionaries({"user_id": st.sampled_from("abcdefgh"), "item_id": st.sampled_from("abcdef")})
+"""Of few people and items in one clock hour: copies and bots come about."""
 NAMES = st.sampled_from(["a", "b", "c", "d e", "ä", "'"])
 EVENT = st.tuples(
     NAMES,
@@ -48,7 +50,7 @@ EVENTS = st.lists(EVENT, min_size=20, max_size=60)
 
 
 @some
-@given(rows=st.lists(LOG, min_size=20, max_size=80), chance=st.randoms(use_true_random=False))
+@given(rows=st.lists(LOG | BUSY, min_size=20, max_size=80), chance=st.randoms(use_true_random=False))
 def test_every_row_is_an_event_or_rejected_once_in_whatever_order_rows_come(spark: SparkSession, rows, chance):
     rows = [row | {"value": float(label)} for label, row in enumerate(rows)]
     found = []
