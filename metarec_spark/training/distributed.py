@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+# Horovod's launcher takes its ranks with it, however it ends. It ends when its standard input does: with the process that
+# started it, or else ranks of a job that was killed would go on beside those of the next. (Not read through sys.stdin: that
+# holds its lock meanwhile, and Horovod forks a process which closes it.) Where its ranks meet is open to whoever reaches it
+# (CVE-2026-31234): to nobody outside this machine.
+_LAUNCHER = """
+import os, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+from horovod.runner.http import http_server
+from horovod.runner.launch import run_commandline
+find_port = http_server.find_port
+http_server.find_port = lambda server: find_port(lambda address: server(("127.0.0.1", address[1])))
+run_commandline()
+"""
 Touched = dict[str, tuple[Tensor, Tensor]]
 """For each table, [R] rows and their [R, D] gradients."""
 Telling = dict[str, int]
@@ -95,6 +110,14 @@ class Horovod:
             tables[name][torch.searchsorted(union[name], rows)] = gradients
         self._hvd.allreduce_(flat, op=self._hvd.Sum, name="gradients")
         return {name: (rows, tables[name]) for name, rows in union.items()}
+
+
+def on_this_host(rank: list[str], processes: int, timeout: int) -> int:
+    """Run the command ``rank`` in so many processes of this host, which meet on its loopback; its exit code."""
+    command = [sys.executable, "-c", _LAUNCHER, "-np", str(processes), "-H", f"localhost:{processes}", "--gloo"]
+    command += ["--network-interfaces", "lo", "--start-timeout", str(timeout), *rank]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr) as launcher:
+        return launcher.wait()
 
 
 def on_executors(rank: Callable[[str], None], spec: str, processes: int, timeout: int, interface: str | None) -> None:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 from pyspark.sql import SparkSession
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.storage import Place, beside, names, read_json, remove
-from metarec_spark.training.distributed import Alone, on_executors
+from metarec_spark.training.distributed import Alone, on_executors, on_this_host
 from metarec_spark.training.worker import main, train
 
-# Horovod's launcher takes its ranks with it, however it ends. It ends when its standard input does: with the process that
-# started it, or else ranks of a job that was killed would go on beside those of the next. (Not read through sys.stdin: that
-# holds its lock meanwhile, and Horovod forks a process which closes it.) Where its ranks meet is open to whoever reaches it
-# (CVE-2026-31234): to nobody outside this machine.
-_LAUNCHER = """
-import os, threading
-threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
-from horovod.runner.http import http_server
-from horovod.runner.launch import run_commandline
-find_port = http_server.find_port
-http_server.find_port = lambda server: find_port(lambda address: server(("127.0.0.1", address[1])))
-run_commandline()
-"""
 _ERRORS = "errors"
 """Folder beside the spec where ranks leave what went wrong."""
 _LOST = "HorovodInternalError"
@@ -61,11 +47,7 @@ def launch(spec: Place, processes: int, launcher: str, spark: SparkSession | Non
 
 
 def _launch_local(spec: Place, processes: int, timeout: int) -> None:
-    run = [sys.executable, "-m", "metarec_spark.training.worker", str(spec)]
-    horovod = [sys.executable, "-c", _LAUNCHER, "-np", str(processes), "-H", f"localhost:{processes}", "--gloo"]
-    horovod += ["--network-interfaces", "lo", "--start-timeout", str(timeout), *run]
-    with subprocess.Popen(horovod, stdin=subprocess.PIPE, stdout=sys.stderr) as launcher:
-        ended = launcher.wait()
+    ended = on_this_host([sys.executable, "-m", "metarec_spark.training.worker", str(spec)], processes, timeout)
     if ended:
         raise TrainingError(_why(spec, f"horovod ended with {ended}"))
 

@@ -135,6 +135,7 @@ class Contest:
         epochs = int(np.clip(self.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
         changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0, "tune": False}
         train = self.train.model_copy(update=changed)
+        manifest = {**manifest, "train": train.model_dump(mode="json")}
         if mode.start != "random":
             manifest = {**manifest, "model": self._of_base["model"]}
         file = f"{self.work}/runs/{folder.rpartition('/')[2]}/spec.json"
@@ -144,9 +145,9 @@ class Contest:
             "start": None if mode.start == "random" else str(self.base),
             "trained": mode.trained,
             "targets": None if mode.learns in ("uniform", "weighted") else [of.target],
-            "train": train.model_dump(mode="json"),
+            "train": manifest["train"],
             "threads": self.threads,
-            "manifest": {**manifest, "train": train.model_dump(mode="json")},
+            "manifest": manifest,
             **how,
         }
         write_json(file, spec)
