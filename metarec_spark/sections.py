@@ -286,7 +286,7 @@ class Adapt(Section):
     """Events of other domains' people that a pooled candidate learns beside the domain's own, at most."""
     seeds: Count = 3
     """Seeds of the best transfer and the best plain candidate, where the transfer is ahead with the first."""
-    margin: Annotated[float, Field(ge=0)] = 2.0
+    margin: Annotated[float, Field(ge=0)] = 1.0
     """Standard errors by which a transfer must beat the plain candidates."""
     validation_pairs: Count = 6_000
     """Validation pairs of the domain, at most, that candidates are compared on."""

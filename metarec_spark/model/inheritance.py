@@ -17,8 +17,8 @@ from metarec_spark.model.transformer import NextItemModel
 def lend_parameters(base: Bundle, model: NextItemModel, manifest: dict[str, Any], catalogue: Catalogue) -> None:
     """Copy the parameters of ``base`` into ``model`` by what they stand for.
 
-    Items are the same by index, tokens by hash, domains and event types by name; the trunk is taken whole. A domain that the
-    base does not know starts as the mean of those that it knows, an item that it does not know with little more than its
+    Items are the same by index, tokens by hash, domains and event types by name; the trunk is taken whole. What the base has no
+    event of, it has learnt nothing of: such a domain starts as the mean of the others, such an item with little more than its
     content.
 
     Parameters
@@ -31,9 +31,9 @@ def lend_parameters(base: Bundle, model: NextItemModel, manifest: dict[str, Any]
     Both must have the same width, blocks, heads, kind of state, adapter and generator.
     """
     known, mine = base.model.state_dict(), model.state_dict()
-    items = min(len(known["item.weight"]), len(mine["item.weight"]))
-    mine["item.weight"][:items] = known["item.weight"][:items]
-    mine["item.weight"][items:] *= NOISE
+    mine["item.weight"] *= NOISE
+    (learnt,) = np.nonzero(base.catalogue.events[: len(mine["item.weight"])])
+    mine["item.weight"][learnt] = known["item.weight"][learnt]
     _, ours, theirs = np.intersect1d(catalogue.token_hashes, base.catalogue.token_hashes, return_indices=True)
     mine["token.weight"][ours] = known["token.weight"][theirs]
     types = {name: place for place, name in enumerate(base.manifest["event_types"], 1)}
@@ -43,9 +43,13 @@ def lend_parameters(base: Bundle, model: NextItemModel, manifest: dict[str, Any]
     mine["event_type.weight"][0] = known["event_type.weight"][0]
     length = min(len(known["position.weight"]), len(mine["position.weight"]))
     mine["position.weight"][:length] = known["position.weight"][:length]
+    places = {
+        name: place for place, name in enumerate(base.domains) if base.catalogue.events[base.catalogue.of_domain[place]].any()
+    }
     for part in ("domain.weight", "query.weight", "adapter_in", "adapter_out"):
+        mean = known[part][list(places.values())].mean(0)
         for place, name in enumerate(manifest["domains"]):
-            mine[part][place] = known[part][base.domains.index(name)] if name in base.domains else known[part].mean(0)
+            mine[part][place] = known[part][places[name]] if name in places else mean
     for part in ("generator_in", "generator_out"):
         if part in mine:
             mine[part].copy_(known[part])

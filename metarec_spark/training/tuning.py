@@ -23,7 +23,7 @@ from metarec_spark.scoring.ranking import hide, ranks, sparse_ranks
 from metarec_spark.sections import Transitions
 from metarec_spark.training.distributed import Alone, Ranks
 from metarec_spark.training.loader import Held
-from metarec_spark.training.validation import blocks, gain, placed
+from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 
 log = logging.getLogger("metarec_spark")
 GRID: dict[str, list[float]] = {
@@ -43,7 +43,7 @@ _MOST_SCORES = 2**30
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found for a domain, and the validation NDCG@10 with it; without validation, what was given."""
+    """What was found for a domain, and the validation NDCG with it; without validation, what was given."""
 
     lending: Lending
     fusion: Fusion
@@ -76,9 +76,10 @@ def tune(
     start: list[Tuned],
     everyone: Ranks,
     fusions: list[Fusion] | None = None,
+    cutoff: int = CUTOFF,
 ) -> list[Tuned]:
     """Search every domain, each from its start; one result for each, in order. ``fusions`` are those to choose from; None: a
-    grid and the start's, and what is near the best.
+    grid and the start's, and what is near the best. NDCG@cutoff says what is better.
 
     First g's parameters, by g alone, which is cheap; then the weights of the fusion. Searching g's parameters by h once more
     costs six times as much and changed nothing.
@@ -87,12 +88,14 @@ def tune(
     model.eval()
     vectors_ID = model.catalogue_vectors() if held else None
     domains = range(len(catalogue.of_domain))
-    pairs = [_Pairs(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone) for domain in domains]
+    pairs = [_Pairs(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone, cutoff) for domain in domains]
     return [_tune(of, given, fusions) for of, given in zip(pairs, start, strict=True)]
 
 
-def cross_fitted(model: NextItemModel, catalogue: Catalogue, held: Held, start: Lending, fusions: list[Fusion]) -> np.ndarray:
-    """NDCG@10 of h for each of a domain's pairs, [B], with settings found on the other half of the pairs: what was tuned is
+def cross_fitted(
+    model: NextItemModel, catalogue: Catalogue, held: Held, start: Lending, fusions: list[Fusion], cutoff: int = CUTOFF
+) -> np.ndarray:
+    """NDCG@cutoff of h for each of a domain's pairs, [B], with settings found on the other half of the pairs: what was tuned is
     never what is measured.
 
     Parameters
@@ -105,7 +108,8 @@ def cross_fitted(model: NextItemModel, catalogue: Catalogue, held: Held, start: 
     for half in (0, 1):
         mine = held.pair % 2 == half
         ours, others = (
-            _Pairs(model, vectors_ID, catalogue, held.domain, held.take(np.flatnonzero(rows)), Alone()) for rows in (mine, ~mine)
+            _Pairs(model, vectors_ID, catalogue, held.domain, held.take(np.flatnonzero(rows)), Alone(), cutoff)
+            for rows in (mine, ~mine)
         )
         lending = _climb(start, others.of_transfer) if others.count else start
         fusion = fusions[int(others.of_fusions(lending, fusions).argmax())] if others.count else fusions[0]
@@ -116,7 +120,7 @@ def cross_fitted(model: NextItemModel, catalogue: Catalogue, held: Held, start: 
 def gains_of(model: NextItemModel, catalogue: Catalogue, held: Held, lending: Lending, fusion: Fusion) -> np.ndarray:
     """NDCG@10 of h for each of a domain's pairs, [B]."""
     model.eval()
-    pairs = _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone())
+    pairs = _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone(), CUTOFF)
     return pairs.gains(lending, [fusion], held)[0]
 
 
@@ -131,7 +135,8 @@ def _tune(pairs: _Pairs, start: Tuned, fusions: list[Fusion] | None) -> Tuned:
     base, fused = (float(value) for value in pairs.of_fusions(lending, [ALONE, fusion]))
     tuned = Tuned(lending, fusion, base, pairs.of_transfer(lending), fused)
     if pairs.everyone.rank == 0:
-        log.info("domain %d, validation NDCG@10: f %.4f, g %.4f, h %.4f", pairs.domain, base, tuned.transfer, fused)
+        said = pairs.domain, pairs.cutoff, base, tuned.transfer, fused
+        log.info("domain %d, validation NDCG@%d: f %.4f, g %.4f, h %.4f", *said)
     return tuned
 
 
@@ -174,7 +179,7 @@ def _fusion(start: Fusion, measured: Callable[[list[Fusion]], np.ndarray]) -> Fu
 
 
 class _Pairs:
-    """A domain's validation pairs over all ranks, and how well they are ranked; mean NDCG@10."""
+    """A domain's validation pairs over all ranks, and how well they are ranked; mean NDCG@cutoff."""
 
     def __init__(
         self,
@@ -184,8 +189,9 @@ class _Pairs:
         domain: int,
         part: Held | None,
         everyone: Ranks,
+        cutoff: int,
     ) -> None:
-        self.model, self.domain, self.everyone = model, domain, everyone
+        self.model, self.domain, self.everyone, self.cutoff = model, domain, everyone, cutoff
         self.items = catalogue.of_domain[domain]
         votes = np.zeros(catalogue.size, bool)
         if part:
@@ -203,7 +209,8 @@ class _Pairs:
         if self.held:
             lent = transfer.weights(self.catalogue, self.domain, lending)
             scores = transfer.scores(self.held.contexts, self.domain, lent, lending)
-            gains = float(gain(sparse_ranks(scores, *placed(self.held.contexts, self.held.target, self.items))).sum())
+            rank = sparse_ranks(scores, *placed(self.held.contexts, self.held.target, self.items))
+            gains = float(gain(rank, self.cutoff).sum())
         return self.everyone.sum([gains])[0] / self.count
 
     def of_fusions(self, lending: Lending, fusions: list[Fusion]) -> np.ndarray:
@@ -221,7 +228,7 @@ class _Pairs:
             place, seen = placed(contexts, target, self.items)
             phi = torch.from_numpy(transfer.scores(contexts, self.domain, lent, lending).toarray())
             of = (fuse(fusion.base * theta, fusion.of_transfer(phi)) for fusion in fusions)
-            gains.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of])))
+            gains.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of]), self.cutoff))
         return np.concatenate(gains, 1)
 
 

@@ -33,9 +33,9 @@ def placed(contexts: Contexts, target: np.ndarray, items: np.ndarray) -> tuple[n
     return place, (row[other], seen[other])
 
 
-def gain(rank: np.ndarray) -> np.ndarray:
-    """NDCG@10 of each rank, from 1."""
-    return np.where(rank <= CUTOFF, 1 / np.log2(rank + 1.0), 0.0)
+def gain(rank: np.ndarray, cutoff: int = CUTOFF) -> np.ndarray:
+    """NDCG@cutoff of each rank, from 1."""
+    return np.where(rank <= cutoff, 1 / np.log2(rank + 1.0), 0.0)
 
 
 @torch.no_grad()

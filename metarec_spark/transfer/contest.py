@@ -53,9 +53,9 @@ class Contest:
     """Of a rank."""
     spark: SparkSession | None = None
     gains: dict[tuple[str, float, int], np.ndarray] = field(default_factory=dict)
-    """(Mode, share of the budget, seed) → NDCG@10 of each validation pair."""
+    """(Mode, share of the budget, seed) → NDCG@100 of each validation pair."""
     test: dict[tuple[str, float, int], np.ndarray] = field(default_factory=dict)
-    """The same of test pairs, for the record: nothing is chosen by them."""
+    """NDCG@10 of test pairs, for the record: nothing is chosen by it."""
     seconds: dict[tuple[str, float, int], float] = field(default_factory=dict)
 
     def plain(self) -> None:
@@ -112,7 +112,7 @@ class Contest:
         self.test[key] = candidates.test_gains(of, bundle.load(made if bundle.saved(made) else judged))
         self.seconds[key] = time.monotonic() - start
         log.info(
-            "%s, %.0f %% of the training, seed %d: validation NDCG@10 %.4f", mode.name, 100 * share, seed, self.gains[key].mean()
+            "%s, %.0f %% of the training, seed %d: validation NDCG@100 %.4f", mode.name, 100 * share, seed, self.gains[key].mean()
         )
 
     def _train(self, mode: Mode, share: float, seed: int, of: Snapshot, manifest: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ class Contest:
         )
 
     def mean(self, mode: Mode, share: float = 1.0) -> float:
-        """Validation NDCG@10 of a candidate's first seed."""
+        """Validation NDCG@100 of a candidate's first seed."""
         return float(self.gains[mode.name, share, 0].mean())
 
     def gains_of(self, mode: Mode) -> np.ndarray:
@@ -201,7 +201,7 @@ class Contest:
         ]
 
     def summary(self) -> dict[str, float]:
-        """Mode → validation NDCG@10 with the most training that it got."""
+        """Mode → validation NDCG@100 with the most training that it got."""
         last = {name: (name, share, 0) for name, share, seed in sorted(self.gains) if seed == 0}
         return {name: round(float(self.gains[key].mean()), 5) for name, key in last.items()}
 

@@ -19,7 +19,7 @@ class Verdict:
     plain: str
     """Of those that take nothing from other domains, the one that the winner is least surely better than."""
     gain: float
-    """NDCG@10 of the winner less that of the plain one; 0 where they are the same."""
+    """NDCG@100 of the winner less that of the plain one; 0 where they are the same."""
     noise: float
     """Standard error of the gain, over pairs and over seeds."""
     margin: float
@@ -35,7 +35,7 @@ class Verdict:
         """One sentence."""
         if self.winner == self.plain:
             return f"no transfer measured above {self.plain}"
-        said = f"{self.winner} gains {self.gain:+.4f} ± {self.noise:.4f} NDCG@10 over {self.plain}"
+        said = f"{self.winner} gains {self.gain:+.4f} ± {self.noise:.4f} NDCG@100 over {self.plain}"
         return f"{said}, less than {self.margin:g} standard errors: {self.used} is used" if self.refused else said
 
 
@@ -45,7 +45,7 @@ def judge(gains: Mapping[str, np.ndarray], plain: set[str], margin: float) -> Ve
     Parameters
     ----------
     gains
-        Candidate → [seeds, pairs] NDCG@10 of each validation pair, the same pairs in the same order for all; the number of
+        Candidate → [seeds, pairs] NDCG@100 of each validation pair, the same pairs in the same order for all; the number of
         seeds may differ.
     plain
         Names of those that take nothing from other domains; at least one is among the candidates.

@@ -23,7 +23,7 @@ class Trial:
     statistics: Mapping[str, float]
     """As :func:`metarec_spark.transfer.statistics.statistics` gives them, and predictability."""
     gain: float
-    """NDCG@10 over that of the best plain candidate, less 1."""
+    """NDCG@100 over that of the best plain candidate, less 1."""
 
 
 @dataclass(frozen=True)

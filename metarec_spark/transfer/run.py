@@ -69,7 +69,7 @@ def adapt(job: Job, domain: str) -> Result:
     with suppress(OSError):  # what is left harms nobody
         remove(task.work)
     details = {"used": verdict.used, "winner": verdict.winner, "gain": verdict.gain, "noise": verdict.noise}
-    details |= {"reason": verdict.reason, "validation_ndcg@10": contest.summary()}
+    details |= {"reason": verdict.reason, "validation_ndcg@100": contest.summary()}
     return Result(rows_in=task.pairs, rows_out=1, model_id=used[0]["model_id"], details=details)
 
 

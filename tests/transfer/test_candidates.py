@@ -24,7 +24,7 @@ from metarec_spark.transfer import candidates
 from metarec_spark.transfer.candidates import WITHOUT_BASE, Snapshot
 from metarec_spark.transfer.teaching import followed
 
-ITEMS = 20
+ITEMS = 60
 PEOPLE = [[1, 3, 5], [3, 5, 7, 9], [5, 9, 11], [], [13, 1], [15, 13]]
 TARGETS = [7, 11, 13, 1, 3, 19]
 SETTINGS = Transitions()
@@ -49,15 +49,16 @@ def snapshot(tmp_path) -> Snapshot:
     return made
 
 
-def test_validation_pairs_are_ranked_without_the_newest_events_counts_and_test_pairs_with_them(snapshot):
+def test_validation_pairs_are_ranked_as_deep_as_a_list_without_the_newest_events_counts_and_test_pairs_with_them(snapshot):
     torch.manual_seed(0)
     weigher = Weigher()
     torch.nn.init.normal_(weigher.out.weight)
-    made = SimpleNamespace(weigher=weigher.eval(), model=model(), lending=[None] * 2, fusion=[WITHOUT_BASE] * 2)
+    made = SimpleNamespace(weigher=weigher.eval(), model=model(snapshot.catalogue), lending=[None] * 2, fusion=[WITHOUT_BASE] * 2)
     assert snapshot.catalogue.events.sum() - snapshot.rehearsal.events.sum() == 5, "the newest of each who has any"
     found = candidates.gains(snapshot, made, None, base=False), candidates.test_gains(snapshot, made)
     assert not np.array_equal(*found)
-    for gains, by in zip(found, (snapshot.rehearsal, snapshot.catalogue), strict=True):
+    deep = 0
+    for gains, by, cutoff in zip(found, (snapshot.rehearsal, snapshot.catalogue), (100, 10), strict=True):
         signals = Signals.of_catalogue(by, 1, alike(by, 1))
         held = snapshot.held("test")
         rank = {}
@@ -69,8 +70,10 @@ def test_validation_pairs_are_ranked_without_the_newest_events_counts_and_test_p
             place, seen = held.target[row] // 2, user.item // 2
             scores[[at for at in seen.tolist() if at != place]] = -torch.inf
             rank[held.pair[row]] = len(scores) - int((scores < scores[place]).sum())
-        expected = {pair: 1 / np.log2(of + 1) if of <= 10 else 0.0 for pair, of in rank.items()}
+        deep += sum(of > 10 for of in rank.values())
+        expected = {pair: 1 / np.log2(of + 1) if of <= cutoff else 0.0 for pair, of in rank.items()}
         assert {pair: gains[pair - 1] for pair in expected} == pytest.approx(expected)
+    assert deep, "or the cut-offs are not told apart"
 
 
 class Towards(Weigher):
