@@ -33,9 +33,9 @@ from metarec_spark.transfer.teaching import taught
 WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
 WEIGHED = [*(Fusion(transfer=weight) for weight in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)), WITHOUT_BASE]
 """Fusions of f and a weigher. Both are log-odds, so they are of one size."""
-JUDGED = 100
-"""Cut-off of the NDCG that settings and candidates are chosen by: it is that of a list, and has less noise than one of 10, at
-which a thin domain's few pairs are seldom hit."""
+CUTOFFS = {c.VALIDATION: 100, c.TEST: CUTOFF}
+"""Of the NDCG by which a split's pairs are measured. Settings and candidates are chosen by that of a list, which has less noise
+than one of 10, at which a thin domain's few pairs are seldom hit."""
 
 
 class Snapshot:
@@ -148,7 +148,7 @@ def performed(of: Snapshot, trained: Place, folder: Place, rehearsed: Place) -> 
 
 def _tuned(of: Snapshot, model: NextItemModel, start: list[Tuned], fusions: list[Fusion] | None) -> list[Tuned]:
     """What ranks the validation pairs best, by domain; other domains than the target keep their start."""
-    return tune(model, of.rehearsal, [_with_context(of.held(c.VALIDATION))], start, Alone(), fusions, JUDGED)
+    return tune(model, of.rehearsal, [_with_context(of.held(c.VALIDATION))], start, Alone(), fusions, CUTOFFS[c.VALIDATION])
 
 
 def _fusion_of_weigher(of: Snapshot, model: NextItemModel, weigher: Weigher, start: Tuned) -> Tuned:
@@ -200,27 +200,27 @@ def gains(of: Snapshot, made: Bundle, lending: Lending, base: bool) -> np.ndarra
     """
     if made.weigher:
         fusions = WEIGHED if base else [WITHOUT_BASE]
-        return _gains(of, c.VALIDATION, JUDGED, partial(_cross_fitted, of, made.model, made.weigher, fusions))
+        return _gains(of, c.VALIDATION, partial(_cross_fitted, of, made.model, made.weigher, fusions))
     fusions = FUSIONS if base else [WITHOUT_BASE]
-    return _gains(of, c.VALIDATION, JUDGED, lambda held: cross_fitted(made.model, of.rehearsal, held, lending, fusions, JUDGED))
+    tuned = partial(cross_fitted, made.model, of.rehearsal, start=lending, fusions=fusions, cutoff=CUTOFFS[c.VALIDATION])
+    return _gains(of, c.VALIDATION, tuned)
 
 
 def test_gains(of: Snapshot, made: Bundle) -> np.ndarray:
     """NDCG@10 of its test pairs, with the settings that the model holds."""
     lending, fusion = made.lending[of.target], made.fusion[of.target]
     if made.weigher:
-        of_weigher = partial(_gains_of_weigher, of, made.model, made.weigher, c.TEST, fusions=[fusion], cutoff=CUTOFF)
-        return _gains(of, c.TEST, CUTOFF, lambda held: of_weigher(held)[0])
-    return _gains(of, c.TEST, CUTOFF, lambda held: gains_of(made.model, of.catalogue, held, lending, fusion))
+        return _gains(of, c.TEST, lambda held: _gains_of_weigher(of, made.model, made.weigher, c.TEST, held, [fusion])[0])
+    return _gains(of, c.TEST, lambda held: gains_of(made.model, of.catalogue, held, lending, fusion))
 
 
-def _gains(of: Snapshot, split: str, cutoff: int, ranked: Callable[[Held], np.ndarray]) -> np.ndarray:
+def _gains(of: Snapshot, split: str, ranked: Callable[[Held], np.ndarray]) -> np.ndarray:
     held = of.held(split)
     found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
     found[known] = ranked(_with_context(held))
     items, target = of.catalogue.of_domain[of.target], held.target[~known]
     popularity = torch.from_numpy(of.catalogue.events[items]).expand(len(target), -1)
-    found[~known] = gain(ranks(popularity, places(items, target)), cutoff)
+    found[~known] = gain(ranks(popularity, places(items, target)), CUTOFFS[split])
     return found[np.argsort(held.pair)]
 
 
@@ -231,7 +231,7 @@ def _cross_fitted(of: Snapshot, model: NextItemModel, weigher: Weigher, fusions:
         mine, others = (held.take(np.flatnonzero(held.pair % 2 == of_half)) for of_half in (half, 1 - half))
         ndcg = _ndcg_of_weigher(of, model, weigher, fusions, others)
         best = max(ndcg, key=ndcg.__getitem__)
-        found[held.pair % 2 == half] = _gains_of_weigher(of, model, weigher, c.VALIDATION, mine, [best], JUDGED)[0]
+        found[held.pair % 2 == half] = _gains_of_weigher(of, model, weigher, c.VALIDATION, mine, [best])[0]
     return found
 
 
@@ -240,13 +240,13 @@ def _ndcg_of_weigher(
 ) -> dict[Fusion, float]:
     """What each of several fusions gains on validation pairs, in the mean; of a large catalogue, over fewer pairs."""
     few = thinned(held, len(of.catalogue.of_domain[of.target]), 1)
-    gains = _gains_of_weigher(of, model, weigher, c.VALIDATION, few, fusions, JUDGED)
+    gains = _gains_of_weigher(of, model, weigher, c.VALIDATION, few, fusions)
     return dict(zip(fusions, gains.sum(1) / max(1, len(few.target)), strict=True))
 
 
 @torch.no_grad()
 def _gains_of_weigher(
-    of: Snapshot, model: NextItemModel, weigher: Weigher, split: str, held: Held, fusions: list[Fusion], cutoff: int
+    of: Snapshot, model: NextItemModel, weigher: Weigher, split: str, held: Held, fusions: list[Fusion]
 ) -> np.ndarray:
     """Of each pair of a split with each of several fusions of f and the weigher, [fusions, B]."""
     items, found = of.catalogue.of_domain[of.target], [np.zeros((len(fusions), 0))]
@@ -255,5 +255,5 @@ def _gains_of_weigher(
         place, seen = placed(contexts, target, items)
         theta, phi = model.scores(user_BD, vectors), weigher.scores(of.signals(split), contexts, of.target)
         of_fusions = (fuse(fusion.base * theta, fusion.transfer * phi) for fusion in fusions)
-        found.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of_fusions]), cutoff))
+        found.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of_fusions]), CUTOFFS[split]))
     return np.concatenate(found, 1)
