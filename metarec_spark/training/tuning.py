@@ -117,11 +117,13 @@ def cross_fitted(
     return gains
 
 
-def gains_of(model: NextItemModel, catalogue: Catalogue, held: Held, lending: Lending, fusion: Fusion) -> np.ndarray:
-    """NDCG@10 of h for each of a domain's pairs, [B]."""
+def gains_of(
+    model: NextItemModel, catalogue: Catalogue, held: Held, lending: Lending, fusions: list[Fusion], cutoff: int = CUTOFF
+) -> np.ndarray:
+    """NDCG@cutoff of h for each of a domain's pairs with each of several fusions, [fusions, B]."""
     model.eval()
-    pairs = _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone(), CUTOFF)
-    return pairs.gains(lending, [fusion], held)[0]
+    pairs = _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone(), cutoff)
+    return pairs.gains(lending, fusions, held)
 
 
 def _tune(pairs: _Pairs, start: Tuned, fusions: list[Fusion] | None) -> Tuned:

@@ -211,7 +211,7 @@ def test_gains(of: Snapshot, made: Bundle) -> np.ndarray:
     lending, fusion = made.lending[of.target], made.fusion[of.target]
     if made.weigher:
         return _gains(of, c.TEST, lambda held: _gains_of_weigher(of, made.model, made.weigher, c.TEST, held, [fusion])[0])
-    return _gains(of, c.TEST, lambda held: gains_of(made.model, of.catalogue, held, lending, fusion))
+    return _gains(of, c.TEST, lambda held: gains_of(made.model, of.catalogue, held, lending, [fusion])[0])
 
 
 def _gains(of: Snapshot, split: str, ranked: Callable[[Held], np.ndarray]) -> np.ndarray:

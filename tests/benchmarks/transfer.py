@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,20 @@ import torch
 from cuts import TRAIN, Cut, Log
 from deltalake import DeltaTable
 
+from metarec_spark import columns as c
 from metarec_spark.config import load
+from metarec_spark.model import bundle
 from metarec_spark.model.transfer import Lending
 from metarec_spark.storage import file_uri, write_json
 from metarec_spark.training.distributed import Alone
+from metarec_spark.training.tuning import FUSIONS, gains_of
 from metarec_spark.training.worker import train
+from metarec_spark.transfer.candidates import CUTOFFS, test_gains
 from metarec_spark.transfer.contest import Contest
-from metarec_spark.transfer.modes import MODES
+from metarec_spark.transfer.modes import MODES, Mode
 
 DAY = "2014-07-23"
-OPPONENT = "untrained"
+OPPONENT, WITH_OPPONENT, SERVES = "untrained", "with_untrained", "what serves"
 MODES_HERE = [name for name, mode in MODES.items() if mode.start != "meta" and mode.learns != "weighted"]
 
 
@@ -181,10 +186,24 @@ def contest(config: Any, cut: Cut, out: Path, modes: list[str], number: int) -> 
         held.make(mode, 1.0)
     plain = [MODES["untrained"], MODES["weighed"], *(mode for mode in tried if mode.plain)]
     verdict = held.judged(plain, [mode for mode in tried if not mode.plain])
+    opponents = {mode.name: {WITH_OPPONENT: with_opponent(held, mode).tolist()} for mode in tried if mode.start == "random"}
     facts = statistics_of(cut) | {"predictability": held.mean(MODES["untrained"])}
     rows = [{**row, "statistics": facts, "test": held.test[row["mode"], 1.0, row["seed"]].tolist()} for row in held.rows(verdict)]
+    rows = [row | opponents.get(row["mode"], {}) for row in rows]
     shutil.rmtree(work)
     return rows
+
+
+def with_opponent(held: Contest, mode: Mode) -> np.ndarray:
+    """NDCG@10 of the test pairs by f of a mode, fused with g as the untrained scorer weighs it; validation pairs choose the fusion."""
+    of, folder = held.snapshot(mode.learns), held.folder(mode.name)
+    made, lending = bundle.load(folder), bundle.load(held.folder(OPPONENT)).lending[0]
+    asked, (rehearsed, catalogue) = of.held(c.VALIDATION), (bundle.load(f"{folder}-rehearsed").model, of.rehearsal)
+    known = asked.take(np.flatnonzero(asked.contexts.length.numpy()))
+    by_fusion = gains_of(rehearsed, catalogue, known, lending, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
+    settings = {"lending": lending.model_dump(), "fusion": FUSIONS[int(by_fusion.argmax())].model_dump()}
+    tuned = {"tuned": made.manifest["tuned"] | {made.domains[of.target]: settings}}
+    return test_gains(of, replace(made, manifest=made.manifest | tuned, weigher=None))
 
 
 def based(snapshot: Path, manifest: dict[str, Any], folder: Path, config: Any) -> None:
@@ -224,26 +243,40 @@ def statistics_of(cut: Cut) -> dict[str, float]:
 
 
 def show(options: argparse.Namespace, found: list[dict]) -> None:
-    """Each mode's test NDCG@10, beside that of the untrained scorer on the target's own events and of the best plain mode."""
+    """Each mode's test NDCG@10, and its gain over what takes nothing from others and over the opponent: of the untrained scorer and
+    the random starts fused with it, the best."""
     cuts = sorted({row["cut"] for row in found})
-    of = {(row["mode"], row["cut"]): row for row in found if row["seed"] == 0}
-    print(
-        f"{options.target}, {options.share:.0%} of its users, {len(cuts)} cuts; test NDCG@10, mean ± standard error of the mean"
-    )
-    print(f"| mode | NDCG@10 | over {OPPONENT} | over weighed | used in cuts | seconds |")
-    print("|---|---|---|---|---|---|")
-    modes = list(dict.fromkeys(mode for mode, _ in of))
+    rows = {(row["mode"], row["cut"]): row for row in found if row["seed"] == 0}
+    modes = list(dict.fromkeys(mode for mode, _ in rows))
     chosen = {cut: next(row["mode"] for row in found if row["used"] and row["cut"] == cut) for cut in cuts}
-    for mode in [*modes, "chosen"]:
-        rows = [of[chosen[cut] if mode == "chosen" else mode, cut] for cut in cuts]
-        values = np.array([row["test_ndcg"] for row in rows])
-        over = []
-        for other in (OPPONENT, "weighed"):
-            theirs = np.array([of[other, cut]["test_ndcg"] for cut in cuts])
-            error = (values - theirs).std(ddof=1) / math.sqrt(len(cuts)) / theirs.mean() if len(cuts) > 1 else None
-            over.append(f"{values.mean() / theirs.mean() - 1:+.1%}" + (f" ± {error:.1%}" if error is not None else ""))
-        used = sum(chosen[cut] == mode for cut in cuts) if mode != "chosen" else len(cuts)
-        print(f"| {mode} | {spread(values)} | {' | '.join(over)} | {used} | {statistics.mean(r['seconds'] for r in rows):.0f} |")
+    pairs = {mode: [tested(rows[mode, cut]) for cut in cuts] for mode in modes}
+    pairs[SERVES] = [tested(rows[chosen[cut], cut]) for cut in cuts]
+    for mode in modes:
+        if WITH_OPPONENT in rows[mode, cuts[0]]:
+            pairs[f"{mode} + {OPPONENT}"] = [np.array(rows[mode, cut][WITH_OPPONENT]) for cut in cuts]
+    opponent = max((name for name in pairs if name.endswith(OPPONENT)), key=lambda name: np.concatenate(pairs[name]).mean())
+    others = [OPPONENT, "weighed", *(["scratch"] if "scratch" in modes else []), opponent]
+    print(f"{options.target}, {options.share:.0%} of its users, {len(cuts)} draws; test NDCG@10 ± its standard error over draws,")
+    print(f"and gains ± the standard error of the paired difference over all pairs; the opponent is {opponent}")
+    print(f"| mode | NDCG@10 | over {' | over '.join([*others[:-1], 'the opponent'])} | used in | seconds |")
+    print("|---" * (len(others) + 4) + "|")
+    for name, of in pairs.items():
+        used = len(cuts) if name == SERVES else sum(mode == name for mode in chosen.values())
+        seconds = f"{statistics.mean(rows[name, cut]['seconds'] for cut in cuts):.0f}" if name in modes else ""
+        over = " | ".join(gain(np.concatenate(of), np.concatenate(pairs[other])) for other in others)
+        print(f"| {name} | {spread(np.array([draw.mean() for draw in of]))} | {over} | {used} | {seconds} |")
+
+
+def tested(row: dict) -> np.ndarray:
+    """NDCG@10 of each test pair; of the jobs the mean alone is known."""
+    return np.array(row.get("test", [row["test_ndcg"]]))
+
+
+def gain(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Of the mean over pairs, in parts of theirs."""
+    difference = ours - theirs
+    around = f" ± {difference.std(ddof=1) / math.sqrt(len(difference)) / theirs.mean():.1%}" if len(difference) > 1 else ""
+    return f"{difference.mean() / theirs.mean():+.1%}{around}"
 
 
 def spread(values: np.ndarray) -> str:

@@ -94,4 +94,4 @@ def test_of_a_large_catalogue_every_pair_is_ranked_though_settings_are_found_on_
     monkeypatch.setattr("metarec_spark.training.tuning._MOST_SCORES", 30)
     assert len(thinned(walks, 10, 1).target) == 3
     of = model(), catalogue(transitions=chain()), walks, Lending(**PLAIN)
-    assert len(cross_fitted(*of, FUSIONS)) == len(gains_of(*of, Fusion())) == 10
+    assert len(cross_fitted(*of, FUSIONS)) == len(gains_of(*of, [Fusion()])[0]) == 10
