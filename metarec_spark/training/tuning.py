@@ -103,18 +103,28 @@ def cross_fitted(
     fusions
         To choose from; with one that refuses f, g alone is measured.
     """
-    model.eval()
-    vectors_ID, gains = model.catalogue_vectors(), np.zeros(len(held.target))
+    vectors_ID = model.eval().catalogue_vectors()
+
+    def pairs(part: Held) -> _Pairs:
+        return _Pairs(model, vectors_ID, catalogue, held.domain, part, Alone(), cutoff)
+
+    def settings(others: Held) -> tuple[Lending, Fusion]:
+        if not len(others.target):
+            return start, fusions[0]
+        of = pairs(others)
+        lending = _climb(start, of.of_transfer)
+        return lending, fusions[int(of.of_fusions(lending, fusions).argmax())]
+
+    return by_halves(held, settings, lambda mine, found: pairs(mine).gains(found[0], [found[1]], mine)[0])
+
+
+def by_halves(held: Held, settings: Callable[[Held], Any], gains: Callable[[Held, Any], np.ndarray]) -> np.ndarray:
+    """The gain of each of a domain's pairs, [B], with settings found on the other half of them."""
+    found = np.zeros(len(held.target))
     for half in (0, 1):
         mine = held.pair % 2 == half
-        ours, others = (
-            _Pairs(model, vectors_ID, catalogue, held.domain, held.take(np.flatnonzero(rows)), Alone(), cutoff)
-            for rows in (mine, ~mine)
-        )
-        lending = _climb(start, others.of_transfer) if others.count else start
-        fusion = fusions[int(others.of_fusions(lending, fusions).argmax())] if others.count else fusions[0]
-        gains[mine] = ours.gains(lending, [fusion], ours.held)[0]
-    return gains
+        found[mine] = gains(held.take(np.flatnonzero(mine)), settings(held.take(np.flatnonzero(~mine))))
+    return found
 
 
 def gains_of(

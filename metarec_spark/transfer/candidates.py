@@ -24,7 +24,7 @@ from metarec_spark.storage import Place, here
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.loader import Held, Shard, held_out
 from metarec_spark.training.snapshot import SEQUENCES
-from metarec_spark.training.tuning import ALONE, FUSIONS, Tuned, cross_fitted, gains_of, starts, thinned, tune
+from metarec_spark.training.tuning import ALONE, FUSIONS, Tuned, by_halves, cross_fitted, gains_of, starts, thinned, tune
 from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 from metarec_spark.training.worker import read_catalogue
 from metarec_spark.transfer.rehearsal import rehearsed
@@ -226,13 +226,12 @@ def _gains(of: Snapshot, split: str, ranked: Callable[[Held], np.ndarray]) -> np
 
 def _cross_fitted(of: Snapshot, model: NextItemModel, weigher: Weigher, fusions: list[Fusion], held: Held) -> np.ndarray:
     """Of each validation pair, [B], with the fusion that ranks the other half of them best."""
-    found = np.empty(len(held.target))
-    for half in (0, 1):
-        mine, others = (held.take(np.flatnonzero(held.pair % 2 == of_half)) for of_half in (half, 1 - half))
+
+    def best(others: Held) -> Fusion:
         ndcg = _ndcg_of_weigher(of, model, weigher, fusions, others)
-        best = max(ndcg, key=ndcg.__getitem__)
-        found[held.pair % 2 == half] = _gains_of_weigher(of, model, weigher, c.VALIDATION, mine, [best])[0]
-    return found
+        return max(ndcg, key=ndcg.__getitem__)
+
+    return by_halves(held, best, lambda mine, fusion: _gains_of_weigher(of, model, weigher, c.VALIDATION, mine, [fusion])[0])
 
 
 def _ndcg_of_weigher(
