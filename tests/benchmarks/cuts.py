@@ -30,12 +30,14 @@ from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.teaching import followed
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+_DAY = 86_400
 
 
 class Log:
     """The events of a warehouse, one after the other: by user, and in order of time."""
 
-    def __init__(self, warehouse: Path, settings: Transitions) -> None:
+    def __init__(self, warehouse: Path, settings: Transitions, days: int | None = None) -> None:
+        """``days`` are those of a temporal test, at the end of the log, and of the validation before it; None: one is left out."""
         self.settings, self.features = settings, Features()
         items = _table(warehouse, c.ITEMS, c.ITEM_IDX, c.ITEM_ID, c.DOMAIN).sort_by(c.ITEM_IDX)
         self.item_ids = items[c.ITEM_ID]
@@ -52,7 +54,9 @@ class Log:
         self.event_types = sorted(pc.unique(types).to_pylist())
         self.event_type = pc.index_in(types, pa.array(self.event_types)).to_numpy() + 1
         self.seconds = pc.list_flatten(rows[c.EVENT_TIME]).cast(pa.timestamp("s"), safe=False).cast("int64").to_numpy()
-        self.part = self._leave_one_out()
+        self.part = self._leave_one_out() if days is None else self._temporal(days)
+        self.asked = self.part > TRAIN if days is None else self._first()
+        """[events] bool: whether an event is held out to be predicted."""
         self.alike: dict[str, Likeness] = {}
         content = _table(warehouse, c.ITEM_CONTENT, c.ITEM_IDX, "tokens", "weights").combine_chunks()
         item = np.repeat(content[c.ITEM_IDX].to_numpy(), pc.list_value_length(content["tokens"]).to_numpy())
@@ -72,6 +76,18 @@ class Log:
         before = newest[newest > 0] - 1
         part[order[before[ordered[before] == ordered[before + 1]]]] = VALIDATION
         return part
+
+    def _temporal(self, days: int) -> np.ndarray:
+        """Part of each event, by its day."""
+        end = (self.seconds.max() // _DAY + 1) * _DAY
+        return np.searchsorted([end - 2 * days * _DAY, end - days * _DAY], self.seconds, side="right")
+
+    def _first(self) -> np.ndarray:
+        """Of each user's events in a domain in the days of a part, the first, but for those that are trained on."""
+        task = (self.user * len(self.domains) + self.domain) * (TEST + 1) + self.part
+        first = np.zeros(len(task), bool)
+        first[np.unique(task, return_index=True)[1]] = True
+        return first & (self.part > TRAIN)
 
     @cached_property
     def similarity(self) -> list[sparse.csr_matrix]:
@@ -218,7 +234,7 @@ class Cut:
         """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""
         log = self.log
         inside = log.domain != self.target if learns == "source" else self.kept[log.user] & (log.domain == self.target)
-        asked = np.flatnonzero(inside & (log.part == part))
+        asked = np.flatnonzero(inside & log.asked & (log.part == part))
         asked = np.random.default_rng(part).permutation(asked)
         asked = asked[np.argsort(log.domain[asked], kind="stable")]  # numbered by domain, as the jobs do
         count = np.bincount(log.domain[asked])

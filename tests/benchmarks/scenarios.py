@@ -2,21 +2,22 @@
 
 python tests/benchmarks/scenarios.py [--target shop music] [--taste 0 0.5 1] [--share 0.05 0.2] [--out warehouse/scenarios]
 
-Prints a row for each, and draws gain over shared taste in OUT/dose.png. The log has late, duplicate and broken rows, as
+Prints a row for each, and draws gain over shared taste in OUT/dose.png. The gain is that of what the guard chose, over the best that
+takes nothing from others by the test itself; its error is that of the paired difference over the pairs of all draws. The log has late, duplicate and broken rows, as
 ``metarec generate`` writes them.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from transfer import run
+from transfer import gain, run, tested
 
 from metarec_spark.transfer.modes import MODES
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--target", nargs="+", default=list(PLATFORMS), choices=PLATFORMS)
     parser.add_argument("--taste", type=float, nargs="+", default=[1.0])
     parser.add_argument("--share", type=float, nargs="+", default=[0.05, 0.2])
+    parser.add_argument("--days", type=int, help="ask for people's first events in the last so many days; the newest without it")
     parser.add_argument("--cuts", type=int, nargs=2, default=[0, 1], help="first, and one after the last")
     parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=list(MODES))
     parser.add_argument("--users", type=int, default=10_000)
@@ -37,16 +39,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("warehouse/scenarios"))
     parser.add_argument("--set", action="append", default=[], help="section.key=value for all commands")
     options = parser.parse_args()
-    print("| new platform | shared taste | share of its users | best plain | best transfer | chosen | gain of the chosen |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    gains: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    print(
+        "| new platform | shared taste | share of its users | draws | pairs | best plain | best transfer | used in | gain of what serves |"
+    )
+    print("|---" * 9 + "|", flush=True)
+    gains: dict[tuple[str, float], list[tuple[float, float, float]]] = {}
     for taste in options.taste:
         log = generated(options, taste)
         for target in options.target:
             for share in options.share:
-                gain = scenario(options, log, taste, target, share)
-                gains.setdefault((target, share), []).append((taste, gain))
-    draw(gains, options.out / "dose.png")
+                found = scenario(options, log, taste, target, share)
+                gains.setdefault((target, share), []).append((taste, *found))
+    draw(gains, options.out / f"dose{f'-{options.days}d' if options.days else ''}.png")
 
 
 def generated(options: argparse.Namespace, taste: float) -> Path:
@@ -61,26 +65,32 @@ def generated(options: argparse.Namespace, taste: float) -> Path:
     return log
 
 
-def scenario(options: argparse.Namespace, log: Path, taste: float, target: str, share: float) -> float:
-    """Adapt to cuts of one platform; gain in test NDCG@10 of what the guard chose, over the best that takes nothing from others."""
+def scenario(options: argparse.Namespace, log: Path, taste: float, target: str, share: float) -> tuple[float, float]:
+    """Adapt to draws of one platform; gain in test NDCG@10 of what the guard chose, over the best that takes nothing from others,
+    and its standard error over the pairs of all draws."""
     task = {"log": [log], "target": target, "share": share, "ds": LAST_DAY, "source": None, "scramble": False}
     rows = run(argparse.Namespace(**vars(options) | task), (options.out / f"taste-{taste:g}").absolute())
-    found = []
-    for cut in range(*options.cuts):
-        of = {row["mode"]: row["test_ndcg"] for row in rows if row["cut"] == cut and row["seed"] == 0}
-        used = next(row["mode"] for row in rows if row["used"] and row["cut"] == cut)
-        best = [max((of[name], name) for name in of if MODES[name].plain == plain) for plain in (True, False)]
-        found.append((of[used] / best[0][0] - 1, best, used))
-    gain = statistics.mean(row[0] for row in found)
-    plain, transfer = (f"{name} {value:.4f}" for value, name in found[0][1])
-    used = ", ".join(row[2] for row in found)
-    print(f"| {target} | {taste:g} | {share:.0%} | {plain} | {transfer} | {used} | {gain:+.1%} |", flush=True)
-    return gain
+    of = {(row["mode"], row["cut"]): tested(row) for row in rows if row["seed"] == 0}
+    used = [next(row["mode"] for row in rows if row["used"] and row["cut"] == cut) for cut in range(*options.cuts)]
+    pairs = {mode: np.concatenate([of[mode, cut] for cut in range(*options.cuts)]) for mode, _ in of}
+    serves = np.concatenate([of[mode, cut] for cut, mode in enumerate(used, options.cuts[0])])
+    plain, transfer = (
+        max((mode for mode in pairs if MODES[mode].plain is kind), key=lambda mode: pairs[mode].mean()) for kind in (True, False)
+    )
+    value, error = gain(serves, pairs[plain])
+    best = " | ".join(f"{mode} {pairs[mode].mean():.4f}" for mode in (plain, transfer))
+    took = sum(not MODES[mode].plain for mode in used)
+    print(
+        f"| {target} | {taste:g} | {share:.0%} | {len(used)} | {len(serves)} | {best} | {took} | {value:+.1%} ± {error:.1%} |",
+        flush=True,
+    )
+    return value, error
 
 
-def draw(gains: dict[tuple[str, float], list[tuple[float, float]]], file: Path) -> None:
+def draw(gains: dict[tuple[str, float], list[tuple[float, float, float]]], file: Path) -> None:
     for (target, share), points in gains.items():
-        plt.plot(*zip(*points, strict=True), marker="o", label=f"{target}, {share:.0%} of its users")
+        taste, value, error = zip(*points, strict=True)
+        plt.errorbar(taste, value, error, marker="o", capsize=3, label=f"{target}, {share:.0%} of its users")
     plt.axhline(0, color="grey", linewidth=0.8)
     plt.xlabel("share of a person's taste that is the same on all platforms")
     plt.ylabel("gain in test NDCG@10 over the best without other platforms")

@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--cuts", type=int, nargs=2, default=[0, 3], help="first, and one after the last")
     parser.add_argument("--by-jobs", action="store_true", help="run the jobs, on the first cut")
     parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=MODES_HERE)
+    parser.add_argument("--days", type=int, help="ask for people's first events in the last so many days; the newest without it")
     parser.add_argument("--ds", default=DAY, help="last day of the logs")
     parser.add_argument("--out", type=Path, default=Path("warehouse/transfer"))
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
@@ -67,8 +68,8 @@ def main() -> None:
     for log in options.log:
         if not (log / "events.parquet").exists():
             sys.exit(f"this benchmark needs the log {log}; it is not there")
-    if options.by_jobs and (options.source or options.scramble):
-        sys.exit("--by-jobs takes the logs as they are: leave --source and --scramble away")
+    if options.by_jobs and (options.source or options.scramble or options.days):
+        sys.exit("--by-jobs takes the logs as they are and leaves one out: leave --source, --scramble and --days away")
     out = options.out.absolute()
     show(options, by_jobs(options, out) if options.by_jobs else run(options, out))
 
@@ -78,9 +79,9 @@ def run(options: argparse.Namespace, out: Path) -> list[dict]:
     warehouse = extracted(options, out)
     config = load(warehouse.parent / "metarec.toml", options.set)
     torch.set_num_threads(1 if config.train.threads == "auto" else config.train.threads)
-    log = limited(Log(warehouse, config.transitions), options)
+    log = limited(Log(warehouse, config.transitions, options.days), options)
     of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
-    name = f"{options.target}-from-{of}-{options.share}{'-scrambled' if options.scramble else ''}"
+    name = f"{options.target}-from-{of}-{options.share}{'-scrambled' if options.scramble else ''}{f'-{options.days}d' if options.days else ''}"
     asked, file, found = [options.modes, options.set], out / "runs.jsonl", []
     kept = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     for cut in range(*options.cuts):
@@ -156,7 +157,7 @@ def limited(log: Log, options: argparse.Namespace) -> Log:
     """Without the events of domains that neither lend nor are lent to."""
     sources = options.source or [name for name in log.domains if name != options.target]
     kept = np.isin(log.domain, [log.domains.index(name) for name in (*sources, options.target)])
-    for name in ("user", "item", "domain", "event_type", "seconds", "part"):
+    for name in ("user", "item", "domain", "event_type", "seconds", "part", "asked"):
         setattr(log, name, getattr(log, name)[kept])
     if options.scramble:
         for source in sources:
@@ -263,7 +264,8 @@ def show(options: argparse.Namespace, found: list[dict]) -> None:
     for name, of in pairs.items():
         used = len(cuts) if name == SERVES else sum(mode == name for mode in chosen.values())
         seconds = f"{statistics.mean(rows[name, cut]['seconds'] for cut in cuts):.0f}" if name in modes else ""
-        over = " | ".join(gain(np.concatenate(of), np.concatenate(pairs[other])) for other in others)
+        beside = (gain(np.concatenate(of), np.concatenate(pairs[other])) for other in others)
+        over = " | ".join(f"{value:+.1%} ± {error:.1%}" for value, error in beside)
         print(f"| {name} | {spread(np.array([draw.mean() for draw in of]))} | {over} | {used} | {seconds} |")
 
 
@@ -272,11 +274,11 @@ def tested(row: dict) -> np.ndarray:
     return np.array(row.get("test", [row["test_ndcg"]]))
 
 
-def gain(ours: np.ndarray, theirs: np.ndarray) -> str:
-    """Of the mean over pairs, in parts of theirs."""
+def gain(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Of the mean over pairs, in parts of theirs, and the standard error of the paired difference; nan of a single pair."""
     difference = ours - theirs
-    around = f" ± {difference.std(ddof=1) / math.sqrt(len(difference)) / theirs.mean():.1%}" if len(difference) > 1 else ""
-    return f"{difference.mean() / theirs.mean():+.1%}{around}"
+    error = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
+    return difference.mean() / theirs.mean(), error / theirs.mean()
 
 
 def spread(values: np.ndarray) -> str:
