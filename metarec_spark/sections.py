@@ -286,8 +286,8 @@ class Adapt(Section):
     """Events of other domains' people that a pooled candidate learns beside the domain's own, at most."""
     seeds: Count = 3
     """Seeds of the best transfer and the best plain candidate, where the transfer is ahead with the first."""
-    margin: Annotated[float, Field(ge=0)] = 1.0
-    """Standard errors by which a transfer must beat the plain candidates."""
+    margin: Annotated[float, Field(ge=0)] = 1.645
+    """Standard errors by which a transfer must beat each plain candidate, or it is refused; 1.645 is a one-sided test at 5 %."""
     validation_pairs: Count = 6_000
     """Validation pairs of the domain, at most, that candidates are compared on."""
 

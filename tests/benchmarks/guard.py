@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from metarec_spark.sections import Adapt
+from metarec_spark.transfer.guard import judge
 from metarec_spark.transfer.modes import MODES
 from metarec_spark.transfer.predictor import FEWEST_TASKS, Trial, advise, leave_one_task_out
 
@@ -20,6 +22,7 @@ from metarec_spark.transfer.predictor import FEWEST_TASKS, Trial, advise, leave_
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", default=[Path("warehouse/transfer/runs.jsonl")])
+    parser.add_argument("--margin", type=float, default=Adapt().margin, help="standard errors by which a transfer must be ahead")
     options = parser.parse_args()
     contests: dict[str, dict[str, dict]] = {}
     tasks: dict[str, dict[str, dict]] = {}
@@ -36,12 +39,12 @@ def main() -> None:
             if row["run"] == newest[row["contest"]] and row["seed"] == 0:
                 contests.setdefault(row["contest"], {})[row["mode"]] = row
                 tasks.setdefault(f"{file.parent.name}: {row['task']}", {})[row["mode"]] = row
-    guard(contests)
+    guard(contests, options.margin)
     predictor(tasks)
 
 
-def guard(contests: dict[str, dict[str, dict]]) -> None:
-    """A row a contest: the best by validation of both kinds, which was used, and what the test says of it."""
+def guard(contests: dict[str, dict[str, dict]], margin: float) -> None:
+    """A row a contest: the best by validation of both kinds, which is used, and what the test says of it."""
     print(
         "| contest | plain | transfer | used | test gain of the transfer, ± standard error | right |\n|---|---|---|---|---|---|"
     )
@@ -51,17 +54,20 @@ def guard(contests: dict[str, dict[str, dict]]) -> None:
             max((row for row in of.values() if MODES[row["mode"]].plain == kind), key=lambda row: row["ndcg"])
             for kind in (True, False)
         )
-        used = next(row for row in of.values() if row["used"])
+        known = {mode: np.array([row["validation"]]) for mode, row in of.items() if MODES[mode].plain or row is transfer}
+        used = judge(known, {mode for mode in known if MODES[mode].plain}, margin).used
         gain, error = paired(transfer, plain)
-        lent = used is transfer
+        lent = used == transfer["mode"]
         # Wrong is a use where the transfer is worse by more than noise, and a refusal where it is better by more.
         right = (gain if lent else -gain) >= -2 * error
         rights, used_count = rights + right, used_count + lent
         losses.append((gain, error) if lent else (0.0, 0.0))
-        names = f"{plain['mode']} {plain['test_ndcg']:.4f} | {transfer['mode']} {transfer['test_ndcg']:.4f} | {used['mode']}"
+        names = f"{plain['mode']} {plain['test_ndcg']:.4f} | {transfer['mode']} {transfer['test_ndcg']:.4f} | {used}"
         print(f"| {name} | {names} | {gain:+.4f} ± {error:.4f} | {'yes' if right else 'no'} |")
     gain, error = min(losses)
-    print(f"\n{len(contests)} contests: a transfer was used in {used_count}, the guard was right in {rights};")
+    print(
+        f"\n{len(contests)} contests at a margin of {margin:g}: a transfer was used in {used_count}, the guard was right in {rights};"
+    )
     print(f"worst loss against the plain model {gain:+.4f} ± {error:.4f}")
 
 

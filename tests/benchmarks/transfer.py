@@ -189,8 +189,11 @@ def contest(config: Any, cut: Cut, out: Path, modes: list[str], number: int) -> 
     verdict = held.judged(plain, [mode for mode in tried if not mode.plain])
     opponents = {mode.name: {WITH_OPPONENT: with_opponent(held, mode).tolist()} for mode in tried if mode.start == "random"}
     facts = statistics_of(cut) | {"predictability": held.mean(MODES["untrained"])}
-    rows = [{**row, "statistics": facts, "test": held.test[row["mode"], 1.0, row["seed"]].tolist()} for row in held.rows(verdict)]
-    rows = [row | opponents.get(row["mode"], {}) for row in rows]
+    rows = []
+    for row in held.rows(verdict):
+        key = row["mode"], 1.0, row["seed"]
+        pairs = {"validation": held.gains[key].tolist(), "test": held.test[key].tolist()}
+        rows.append({**row, "statistics": facts, **pairs, **opponents.get(row["mode"], {})})
     shutil.rmtree(work)
     return rows
 
