@@ -48,10 +48,11 @@ class Contexts:
         at = torch.arange(int(length.sum())) + first.repeat_interleave(length)
         return self.where(at, length)
 
-    def newest(self, domain: int) -> Tensor:
-        """[B] int64: place of each sequence's newest event in a domain; -1 where there is none."""
+    def newest(self, domain: int, pause: int = 0) -> Tensor:
+        """[B] int64: place of each sequence's newest event in a domain; -1 where there is none. With a ``pause``, of those whose
+        gap is at least that."""
         row = torch.arange(len(self.length)).repeat_interleave(self.length)
-        inside = torch.where(self.domain == domain, self.position, -1)
+        inside = torch.where((self.domain == domain) & (self.gap >= pause), self.position, -1)
         return torch.full_like(self.length, -1).scatter_reduce(0, row, inside, "amax")
 
     def without(self, place_B: Tensor) -> Contexts:

@@ -28,7 +28,7 @@ from metarec_spark.training.tuning import ALONE, FUSIONS, Tuned, by_halves, cros
 from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 from metarec_spark.training.worker import read_catalogue
 from metarec_spark.transfer.rehearsal import rehearsed
-from metarec_spark.transfer.teaching import taught
+from metarec_spark.transfer.teaching import AN_HOUR, taught
 
 WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
 WEIGHED = [*(Fusion(transfer=weight) for weight in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)), WITHOUT_BASE]
@@ -164,11 +164,12 @@ def _with_context(held: Held) -> Held:
 
 def weighed(of: Snapshot, folder: Place, manifest: dict[str, Any], lending: Lending, seed: int) -> None:
     """Save a model that has no f and whose g is weighed by a network, which all other domains of the snapshot taught and then
-    its own events. No validation pair is looked at."""
+    its own events; where days are held out, by what people do after a pause. No validation pair is looked at."""
     manifest = _without_base(manifest)
     catalogue, item_ids = of.items
     settings = Transitions.model_validate(manifest["transitions"])
-    weigher = taught(here(f"{of.folder}/{SEQUENCES}"), catalogue, of.target, settings, seed, of.alike)
+    pause = AN_HOUR if manifest["split"]["protocol"] == "temporal" else 0
+    weigher = taught(here(f"{of.folder}/{SEQUENCES}"), catalogue, of.target, settings, seed, of.alike, pause)
     said = {"lending": lending.model_dump(), "fusion": WITHOUT_BASE.model_dump()}
     metrics = {"epochs": 0, "history": [], "validation": {}}
     manifest |= {"tuned": dict.fromkeys(manifest["domains"], said), "metrics": metrics}

@@ -24,13 +24,15 @@ from metarec_spark.training.validation import placed
 PAIRS, MOST_PAIRS, MOST_CUTS = 4_000, 1_000, 8
 """Pairs asked in all cuts of another domain, about; at most in one cut; and cuts, at most."""
 MOST_EVENTS = 2_000_000
+AN_HOUR = 12
+"""Log-bucketed seconds; see :func:`metarec_spark.features.encoding.encoded`."""
 _USERS = 8
 log = logging.getLogger("metarec_spark")
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Users' events but each one's newest in a domain, what they say of the items, and the newest, which is asked."""
+    """Users' events before one in a domain that is asked, and what they say of the items."""
 
     domain: int
     items: np.ndarray
@@ -50,11 +52,12 @@ class Lesson:
         settings: Transitions,
         most: int,
         draw: np.random.Generator,
+        pause: int = 0,
     ) -> Lesson:
-        """Ask for the newest event in ``domain`` of each sequence, which has one after its first event; at most ``most`` of
-        them, drawn at random. Of what is known, the newest event there is not counted, as it is not when a list is made: then
-        it came after the split."""
-        ends = sequences.newest(domain)
+        """Ask for the newest event in ``domain`` of each sequence, of those with a gap of at least ``pause``, which has one after
+        its first event; at most ``most`` of them, drawn at random. Of what is known, the newest event there is not counted, as
+        it is not when a list is made: then it came after the split."""
+        ends = sequences.newest(domain, pause)
         known = sequences.where(sequences.position < ends.repeat_interleave(sequences.length), ends)
         counted = known.without(known.newest(domain))
         items, target = catalogue.of_domain[domain], sequences.item[sequences.starts + ends].numpy()
@@ -122,6 +125,7 @@ def taught(
     settings: Transitions,
     seed: int,
     likeness: Callable[[int], Likeness] | None = None,
+    pause: int = 0,
 ) -> Weigher:
     """A weigher for one domain of a snapshot: taught by the other domains where there are any, then by the domain itself.
 
@@ -134,13 +138,15 @@ def taught(
         Position of the domain. Of every other domain, cuts with as many people as it has are posed as new.
     likeness
         What :func:`metarec_spark.model.weigher.alike` gives for a domain; None: it is made here.
+    pause
+        Least gap before what is asked, as log-bucketed seconds.
     """
     likeness = likeness or partial(alike, catalogue)
     draw = np.random.default_rng(seed)
     torch.manual_seed(seed)
     sequences = _read(folder)
     weigher = Weigher()
-    people = [np.flatnonzero(sequences.newest(domain).numpy() > 0) for domain in range(len(catalogue.of_domain))]
+    people = [np.flatnonzero(sequences.newest(domain, pause).numpy() > 0) for domain in range(len(catalogue.of_domain))]
     others = [domain for domain, of in enumerate(people) if domain != target and len(of)]
     lessons = []
     for domain in others:
@@ -149,12 +155,12 @@ def taught(
         for _ in range(cuts):
             cut = np.sort(draw.permutation(people[domain])[:size])
             part = sequences.take(torch.from_numpy(cut))
-            lessons.append(Lesson.of(part, catalogue, domain, known, settings, MOST_PAIRS, draw))
+            lessons.append(Lesson.of(part, catalogue, domain, known, settings, MOST_PAIRS, draw, pause))
     if lessons:
         teach(weigher, lessons, 3, 3e-3, draw)
     if len(people[target]):
         mine = sequences.take(torch.from_numpy(people[target]))
-        own = Lesson.of(mine, catalogue, target, likeness(target), settings, 6 * MOST_PAIRS, draw)
+        own = Lesson.of(mine, catalogue, target, likeness(target), settings, 6 * MOST_PAIRS, draw, pause)
         teach(weigher, [own], 2 if lessons else 4, 1e-3 if lessons else 3e-3, draw)
     if not lessons:
         weigher.stay_at_home()

@@ -38,7 +38,7 @@ class Log:
 
     def __init__(self, warehouse: Path, settings: Transitions, days: int | None = None) -> None:
         """``days`` are those of a temporal test, at the end of the log, and of the validation before it; None: one is left out."""
-        self.settings, self.features = settings, Features()
+        self.settings, self.features, self.days = settings, Features(), days
         items = _table(warehouse, c.ITEMS, c.ITEM_IDX, c.ITEM_ID, c.DOMAIN).sort_by(c.ITEM_IDX)
         self.item_ids = items[c.ITEM_ID]
         self.domains = sorted(pc.unique(items[c.DOMAIN]).to_pylist())
@@ -211,7 +211,8 @@ class Cut:
             (folder / name).mkdir(parents=True, exist_ok=True)
             table = columns if isinstance(columns, pa.Table) else pa.table({n: _array(v) for n, v in columns.items()})
             pq.write_table(table, folder / name / "1.parquet")
-        sections = {"model": model, "transitions": log.settings, "split": Split(), "features": log.features, "train": train}
+        split = Split(protocol="leave_one_out") if log.days is None else Split(protocol="temporal", test_days=log.days)
+        sections = {"model": model, "transitions": log.settings, "split": split, "features": log.features, "train": train}
         manifest = {
             "domains": domains,
             "event_types": log.event_types,

@@ -17,12 +17,13 @@ from metarec_spark.model import bundle
 from metarec_spark.model.catalogue import Successors
 from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.scorer import Scorer
+from metarec_spark.model.transfer import Lending
 from metarec_spark.model.weigher import Signals, Weigher, alike
 from metarec_spark.sections import Transitions
 from metarec_spark.storage import write_json
 from metarec_spark.transfer import candidates
 from metarec_spark.transfer.candidates import WITHOUT_BASE, Snapshot
-from metarec_spark.transfer.teaching import followed
+from metarec_spark.transfer.teaching import AN_HOUR, followed, taught
 
 ITEMS = 60
 PEOPLE = [[1, 3, 5], [3, 5, 7, 9], [5, 9, 11], [], [13, 1], [15, 13]]
@@ -118,3 +119,18 @@ def test_what_is_measured_of_a_fused_model_is_what_it_serves(tmp_path, snapshot)
         scores[row, seen] = -torch.inf
         rank = len(scores[row]) - int((scores[row] < scores[row, target // 2]).sum())
         assert found[pair - 1] == pytest.approx(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
+
+
+@pytest.mark.parametrize(("protocol", "pause"), [("leave_one_out", 0), ("temporal", AN_HOUR)])
+def test_where_days_are_held_out_a_weigher_is_taught_what_people_do_after_a_pause(tmp_path, snapshot, protocol, pause):
+    arrays, length = padded([[2 * step + 1 for step in range(start, start + 5)] for start in range(20)], 6)
+    arrays[3][:] = [0, 3, 3, 14, 3, 0]  # the newest event is of the same hour as the one before it
+    (tmp_path / "sequences").mkdir()
+    columns = {name: list(array) for name, array in zip(ARRAYS, arrays, strict=True)} | {"length": length.astype(np.int32)}
+    pq.write_table(pa.table(columns), tmp_path / "sequences" / "1.parquet")
+    manifest = bundle.read_manifest(saved(tmp_path / "any", snapshot.catalogue)) | {"split": {"protocol": protocol}}
+    candidates.weighed(snapshot, tmp_path / "made", manifest, Lending.by(SETTINGS), seed=0)
+    found = bundle.load(tmp_path / "made").weigher.state_dict()
+    by_pause = [taught(tmp_path / "sequences", snapshot.catalogue, 1, SETTINGS, seed=0, pause=of) for of in (0, AN_HOUR)]
+    same = [all(torch.equal(found[name], value) for name, value in of.state_dict().items()) for of in by_pause]
+    assert same == [pause == 0, pause > 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,6 +60,14 @@ def test_the_asked_event_is_the_newest_of_the_domain_and_no_later_one_is_known()
     assert lesson.contexts.item.tolist() == [2, 1, 4, 3, 8, 1]
     seen = lesson.signals.popularity[[1, 2, 3, 4], 0]
     assert seen == pytest.approx(np.log1p([1, 0, 0, 0])), "neither what is asked is counted nor what is newest before it"
+
+
+def test_with_a_pause_the_asked_event_is_the_newest_that_follows_one_and_nothing_from_then_on_is_known():
+    gap = torch.tensor([0, 15, 13, 12, 3, 14, 0, 20, 2])
+    sequences, of = replace(contexts([[2, 1, 4, 3, 6, 5], [8, 1, 2]]), gap=gap), catalogue()
+    assert sequences.newest(0, pause=12).tolist() == [2, -1] and sequences.newest(1, pause=12).tolist() == [5, 1]
+    lesson = Lesson.of(sequences.take(torch.tensor([0])), of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0), pause=12)
+    assert (lesson.items[lesson.target].tolist(), lesson.contexts.item.tolist()) == ([4], [2, 1])
 
 
 def test_at_most_so_many_pairs_are_asked_and_all_events_count():
