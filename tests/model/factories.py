@@ -33,6 +33,7 @@ MANIFEST = {
     "max_length": SHAPE.max_length,
     "items": 20,
     "transitions": PLAIN,
+    "split": {"protocol": "leave_one_out"},
     "model": SMALL,
 }
 
