@@ -102,3 +102,12 @@ def test_a_domain_without_items_is_an_error(spark, folder):
 def test_nothing_held_out_is_an_error(spark, folder):
     with pytest.raises(ConfigError, match="leave_one_out"):
         adapt(job_at(spark, folder, "adapt", NEXT, split={"protocol": "none"}), "songs")
+
+
+def test_where_days_are_held_out_what_is_asked_is_the_first_event_of_a_later_day(spark, folder):
+    split = {"protocol": "temporal", "test_days": 3}
+    found = adapt(job_at(spark, folder, "adapt", NEXT, split=split, adapt=SMALL | {"modes": ["lent", "taught"]}), "songs")
+    assert found.rows_in == 25, "a pair of each reader: the step of the day before the test"
+    manifest = bundle.read_manifest(urlparse(models(spark, folder)[found.model_id]["path"]).path)
+    assert manifest["split"] == {"protocol": "temporal", "test_days": 3, "validation_days": 1}
+    assert set(found.details["validation_ndcg@100"]) == {"untrained", "scratch", "weighed", "lent", "taught"}
