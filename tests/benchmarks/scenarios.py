@@ -3,8 +3,8 @@
 python tests/benchmarks/scenarios.py [--target shop music] [--taste 0 0.5 1] [--share 0.05 0.2] [--out warehouse/scenarios]
 
 Prints a row for each, and draws gain over shared taste in OUT/dose.png. The gain is that of what the guard chose, over the best that
-takes nothing from others by the test itself; its error is that of the paired difference over the pairs of all draws. The log has late, duplicate and broken rows, as
-``metarec generate`` writes them.
+takes nothing from others by the test itself; its error is that of the paired difference over the pairs of all draws. The log has
+late, duplicate and broken rows, as ``metarec generate`` writes them.
 """
 
 from __future__ import annotations
