@@ -7,6 +7,7 @@ are added; ``transfer.py --by-jobs`` sends a cut through the jobs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -146,8 +147,12 @@ class Cut:
         """[events] bool: whether an event is known at all."""
         return (self.log.domain != self.target) | self.kept[self.log.user]
 
-    @cache  # noqa: B019 (a cut lives as long as its candidates)
-    def successors(self, source: bool) -> pa.Table:
+    @cached_property
+    def successors(self) -> Callable[[bool], pa.Table]:
+        """See :meth:`_successors`; made once, and gone with the cut."""
+        return cache(self._successors)
+
+    def _successors(self, source: bool) -> pa.Table:
         """Part ``transitions`` of a snapshot, from all that is known, or from the source alone; see
         :func:`metarec_spark.features.transitions.transitions`."""
         log, settings = self.log, self.log.settings
