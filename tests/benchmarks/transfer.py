@@ -268,7 +268,7 @@ def show(options: argparse.Namespace, found: list[dict]) -> None:
         used = len(cuts) if name == SERVES else sum(mode == name for mode in chosen.values())
         seconds = f"{statistics.mean(rows[name, cut]['seconds'] for cut in cuts):.0f}" if name in modes else ""
         beside = (gain(np.concatenate(of), np.concatenate(pairs[other])) for other in others)
-        over = " | ".join(f"{value:+.1%} ± {error:.1%}" for value, error in beside)
+        over = " | ".join(f"{value:+.1%}" + (f" ± {error:.1%}" if error >= 0 else "") for value, error in beside)
         print(f"| {name} | {spread(np.array([draw.mean() for draw in of]))} | {over} | {used} | {seconds} |")
 
 
