@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--taste", type=float, nargs="+", default=[1.0])
     parser.add_argument("--share", type=float, nargs="+", default=[0.05, 0.2])
     parser.add_argument("--days", type=int, help="ask for people's first events in the last so many days; the newest without it")
-    parser.add_argument("--cuts", type=int, nargs=2, default=[0, 1], help="first, and one after the last")
+    parser.add_argument(
+        "--cuts", type=int, nargs="+", default=[0, 1], help="first, and one after the last; of all shares, or of each"
+    )
     parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=list(MODES))
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--events", type=int, default=300_000)
@@ -44,11 +46,12 @@ def main() -> None:
     )
     print("|---" * 9 + "|", flush=True)
     gains: dict[tuple[str, float], list[tuple[float, float, float]]] = {}
+    cuts = [*zip(options.cuts[::2], options.cuts[1::2], strict=True)] * len(options.share)
     for taste in options.taste:
         log = generated(options, taste)
         for target in options.target:
-            for share in options.share:
-                found = scenario(options, log, taste, target, share)
+            for share, of_share in zip(options.share, cuts, strict=False):
+                found = scenario(options, log, taste, target, share, of_share)
                 gains.setdefault((target, share), []).append((taste, *found))
     draw(gains, options.out / f"dose{f'-{options.days}d' if options.days else ''}.png")
 
@@ -65,15 +68,17 @@ def generated(options: argparse.Namespace, taste: float) -> Path:
     return log
 
 
-def scenario(options: argparse.Namespace, log: Path, taste: float, target: str, share: float) -> tuple[float, float]:
+def scenario(
+    options: argparse.Namespace, log: Path, taste: float, target: str, share: float, cuts: tuple[int, int]
+) -> tuple[float, float]:
     """Adapt to draws of one platform; gain in test NDCG@10 of what the guard chose, over the best that takes nothing from others,
     and its standard error over the pairs of all draws."""
-    task = {"log": [log], "target": target, "share": share, "ds": LAST_DAY, "source": None, "scramble": False}
+    task = {"log": [log], "target": target, "share": share, "cuts": cuts, "ds": LAST_DAY, "source": None, "scramble": False}
     rows = run(argparse.Namespace(**vars(options) | task), (options.out / f"taste-{taste:g}").absolute())
     of = {(row["mode"], row["cut"]): tested(row) for row in rows if row["seed"] == 0}
-    used = [next(row["mode"] for row in rows if row["used"] and row["cut"] == cut) for cut in range(*options.cuts)]
-    pairs = {mode: np.concatenate([of[mode, cut] for cut in range(*options.cuts)]) for mode, _ in of}
-    serves = np.concatenate([of[mode, cut] for cut, mode in enumerate(used, options.cuts[0])])
+    used = [next(row["mode"] for row in rows if row["used"] and row["cut"] == cut) for cut in range(*cuts)]
+    pairs = {mode: np.concatenate([of[mode, cut] for cut in range(*cuts)]) for mode, _ in of}
+    serves = np.concatenate([of[mode, cut] for cut, mode in enumerate(used, cuts[0])])
     plain, transfer = (
         max((mode for mode in pairs if MODES[mode].plain is kind), key=lambda mode: pairs[mode].mean()) for kind in (True, False)
     )
