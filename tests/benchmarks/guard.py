@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from metarec_spark.sections import Adapt
-from metarec_spark.transfer.guard import judge
+from metarec_spark.transfer.guard import judge, standard_error
 from metarec_spark.transfer.modes import MODES
 from metarec_spark.transfer.predictor import FEWEST_TASKS, Trial, advise, leave_one_task_out
 
@@ -73,8 +72,8 @@ def guard(contests: dict[str, dict[str, dict]], margin: float) -> None:
 
 def paired(one: dict, other: dict) -> tuple[float, float]:
     """Mean difference of two modes' test pairs, and its standard error."""
-    difference = np.array(one["test"]) - np.array(other["test"])
-    return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
+    ours, theirs = (np.array([row["test"]]) for row in (one, other))
+    return float(ours.mean() - theirs.mean()), standard_error(ours, theirs)
 
 
 def predictor(tasks: dict[str, dict[str, dict]]) -> None:

@@ -41,6 +41,7 @@ from metarec_spark.training.tuning import FUSIONS, gains_of
 from metarec_spark.training.worker import train
 from metarec_spark.transfer.candidates import CUTOFFS, test_gains
 from metarec_spark.transfer.contest import Contest
+from metarec_spark.transfer.guard import standard_error
 from metarec_spark.transfer.modes import MODES, Mode
 
 DAY = "2014-07-23"
@@ -81,7 +82,8 @@ def run(options: argparse.Namespace, out: Path) -> list[dict]:
     torch.set_num_threads(1 if config.train.threads == "auto" else config.train.threads)
     log = limited(Log(warehouse, config.transitions, options.days), options)
     of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
-    name = f"{options.target}-from-{of}-{options.share}{'-scrambled' if options.scramble else ''}{f'-{options.days}d' if options.days else ''}"
+    posed = ("-scrambled" if options.scramble else "") + (f"-{options.days}d" if options.days else "")
+    name = f"{options.target}-from-{of}-{options.share}{posed}"
     asked, file, found = [options.modes, options.set], out / "runs.jsonl", []
     kept = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     for cut in range(*options.cuts):
@@ -268,7 +270,7 @@ def show(options: argparse.Namespace, found: list[dict]) -> None:
         used = len(cuts) if name == SERVES else sum(mode == name for mode in chosen.values())
         seconds = f"{statistics.mean(rows[name, cut]['seconds'] for cut in cuts):.0f}" if name in modes else ""
         beside = (gain(np.concatenate(of), np.concatenate(pairs[other])) for other in others)
-        over = " | ".join(f"{value:+.1%}" + (f" ± {error:.1%}" if error >= 0 else "") for value, error in beside)
+        over = " | ".join(f"{value:+.1%}" + (f" ± {error:.1%}" if error < math.inf else "") for value, error in beside)
         print(f"| {name} | {spread(np.array([draw.mean() for draw in of]))} | {over} | {used} | {seconds} |")
 
 
@@ -278,10 +280,8 @@ def tested(row: dict) -> np.ndarray:
 
 
 def gain(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Of the mean over pairs, in parts of theirs, and the standard error of the paired difference; nan of a single pair."""
-    difference = ours - theirs
-    error = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
-    return difference.mean() / theirs.mean(), error / theirs.mean()
+    """Of the mean over pairs, in parts of theirs, and its standard error; infinite of a single pair."""
+    return ours.mean() / theirs.mean() - 1, standard_error(ours[None], theirs[None]) / theirs.mean()
 
 
 def spread(values: np.ndarray) -> str:
