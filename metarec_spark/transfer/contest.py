@@ -67,15 +67,17 @@ class Contest:
     def hold(self, modes: Sequence[Mode]) -> guard.Verdict:
         """Let transfers and plain candidates compete.
 
-        After each round the better half of the trained transfers goes on with twice the training.
+        After each round the better half of the trained transfers goes on with twice the training; the last one left gets all.
         """
         self.plain()
         trained = [mode for mode in modes if mode.start]
         untrained = [mode for mode in modes if not mode.start]
-        for mode in untrained:
+        for mode in (MODES["scratch"], *untrained):
             self.make(mode, 1.0)
         for share in ROUNDS:
-            for mode in (MODES["scratch"], *trained):
+            if share < 1.0 and len(trained) < 2:
+                continue
+            for mode in trained:
                 self.make(mode, share)
             trained = sorted(trained, key=lambda mode: -self.mean(mode, share))[: max(1, len(trained) // 2)]
         return self.judged([mode for mode in MODES.values() if mode.plain], [*trained, *untrained])

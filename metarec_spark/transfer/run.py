@@ -132,6 +132,10 @@ class _Task:
         modes = [MODES[name] for name in config.adapt.modes]
         if json.loads(base["config"])["train"]["method"] == "joint":
             modes = [mode for mode in modes if mode.start != "meta"]
+        others = labelled.where(~people.of_domain(users, domain)).agg(F.sum(F.size(c.ITEM_IDX))).first()[0] or 0
+        if MODES["pooled"] in modes and others <= config.adapt.source_events:
+            modes = [mode for mode in modes if mode.learns != "weighted"]
+            log.info("domain %s: a pooled candidate learns all %d events of others, so none is weighted", domain, others)
         task = cls(job, domain, base, versions, run, modes, labelled, known, tables, pairs)
         tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, f"{task.work}/{c.ITEM_TRANSITIONS}")
         return task

@@ -16,7 +16,7 @@ from metarec_spark.model import bundle
 from metarec_spark.scoring.run import recommend
 from metarec_spark.training.run import train
 from metarec_spark.transfer.modes import MODES
-from metarec_spark.transfer.run import adapt, trials
+from metarec_spark.transfer.run import _Task, adapt, trials
 
 SMALL = {"events": 3000, "source_events": 60, "seeds": 2}
 BOOKS = [row for row in walkers(40) if row[1] == "books"]
@@ -61,8 +61,8 @@ def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
 def test_what_was_tried_is_on_record(spark, folder, adapted):
     rows = [row.asDict() for row in job_at(spark, folder, "adapt").warehouse.read("transfer_runs").collect()]
     assert {row["mode"] for row in rows} == set(MODES) - {"meta"}
-    assert {row["share"] for row in rows if row["mode"] == "scratch"} == {0.25, 0.5, 1.0}
-    assert len([row for row in rows if row["share"] == 0.5]) == 1 + 2, "of four trained transfers, two go on"
+    assert {row["share"] for row in rows if row["mode"] == "scratch"} == {1.0}
+    assert len([row for row in rows if row["share"] == 0.5]) == 2, "of four trained transfers, two go on"
     assert {row["mode"] for row in rows if row["used"]} == {adapted.details["used"]}
     facts = rows[0]["statistics"]
     assert (facts["users"], facts["items"], facts["events"], facts["shared_users"]) == (25, ITEMS, 50, 1.0)
@@ -76,6 +76,14 @@ def test_a_later_adaptation_is_told_what_each_transfer_brought_with_the_most_tra
     for name, trial in found.items():
         longest = max((row for row in rows if row["mode"] == name), key=lambda row: row["share"])
         assert (trial.task, trial.gain, trial.statistics) == (longest["run_id"], longest["gain"], longest["statistics"])
+
+
+@pytest.mark.parametrize(("events", "modes"), [(60, {"sample"}), (10_000, set())])
+def test_a_weighted_sample_is_tried_where_it_leaves_somebody_out(spark, folder, events, modes):
+    of = _Task.of(job_at(spark, folder, "adapt", NEXT, adapt=SMALL | {"source_events": events}), "songs")
+    assert {mode.name for mode in of.modes if mode.learns == "weighted"} == modes
+    alone = {"source_events": events, "modes": ["sample"]}
+    assert [mode.name for mode in _Task.of(job_at(spark, folder, "adapt", NEXT, adapt=alone), "songs").modes] == ["sample"]
 
 
 def test_each_domain_is_served_by_its_newest_model(spark, folder, adapted):

@@ -75,6 +75,25 @@ def test_without_transfers_the_best_plain_candidate_is_used(contest):
     assert set(seeds(held).values()) == {1}
 
 
+def test_rounds_cost_what_the_transfers_that_are_left_cost(contest):
+    trained = ("pooled", "sample", "frozen", "finetuned")
+    held = contest(
+        untrained=0.2, weighed=0.2, lent=0.1, taught=0.1, scratch=0.3, pooled=0.1, sample=0.1, frozen=0.4, finetuned=0.5
+    )
+    assert held.hold([MODES[name] for name in ("lent", *trained)]).used == "finetuned"
+    shares = {
+        name: sorted(share for mode, share, seed in held.gains if (mode, seed) == (name, 0)) for name in (*trained, "scratch")
+    }
+    out, second = [0.25], [0.25, 0.5]
+    assert shares == {"pooled": out, "sample": out, "frozen": second, "finetuned": [*second, 1.0], "scratch": [1.0]}
+
+
+def test_a_transfer_without_rival_gets_all_training_at_once(contest):
+    held = contest(untrained=0.2, weighed=0.2, lent=0.1, taught=0.1, scratch=0.3, finetuned=0.1)
+    assert held.hold([MODES["finetuned"]]).used == "scratch"
+    assert {share for mode, share, _ in held.gains if mode == "finetuned"} == {1.0}
+
+
 @pytest.mark.parametrize(
     ("untrained", "plain", "transfer"), [(0.1, "weighed", "taught"), (0.25, None, "taught"), (0.4, None, None)]
 )
