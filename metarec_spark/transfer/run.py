@@ -21,7 +21,7 @@ from metarec_spark.job import Job, Result, log
 from metarec_spark.model import bundle
 from metarec_spark.model.weigher import Likeness
 from metarec_spark.scoring.serving import newest_approved
-from metarec_spark.sections import fingerprint
+from metarec_spark.sections import Adapt, fingerprint
 from metarec_spark.storage import exists, here, read_json, remove, whole, write_json
 from metarec_spark.training import snapshot
 from metarec_spark.training.run import PINNED, about, enter, known_names, threads
@@ -71,6 +71,23 @@ def adapt(job: Job, domain: str) -> Result:
     details = {"used": verdict.used, "winner": verdict.winner, "gain": verdict.gain, "noise": verdict.noise}
     details |= {"reason": verdict.reason, "validation_ndcg@100": contest.summary()}
     return Result(rows_in=task.pairs, rows_out=1, model_id=used[0]["model_id"], details=details)
+
+
+def distinct(settings: Adapt, method: str, others: int) -> list[Mode]:
+    """The configured transfers, without those that would be another one once more.
+
+    Parameters
+    ----------
+    method
+        How the base model was trained: finetuned is meta where that was by episodes, and there is no meta where it was not.
+    others
+        Events of people who have none in the domain: where a pooled candidate learns all of them, none is weighted.
+    """
+    modes = [MODES[name] for name in settings.modes]
+    twice = {"meta"} if method == "joint" else {"finetuned"} if MODES["meta"] in modes else set()
+    if MODES["pooled"] in modes and others <= settings.source_events:
+        twice.add("sample")
+    return [mode for mode in modes if mode.name not in twice]
 
 
 def trials(job: Job) -> list[Trial]:
@@ -129,13 +146,8 @@ class _Task:
         learnt = {name: version for name, version in versions.items() if name != c.EVENTS}
         about_all = [domain, base["model_id"], learnt, job.ds.isoformat(), __version__, bundle.FORMAT]
         run = fingerprint(*shaping, *about_all)
-        modes = [MODES[name] for name in config.adapt.modes]
-        if json.loads(base["config"])["train"]["method"] == "joint":
-            modes = [mode for mode in modes if mode.start != "meta"]
         others = labelled.where(~people.of_domain(users, domain)).agg(F.sum(F.size(c.ITEM_IDX))).first()[0] or 0
-        if MODES["pooled"] in modes and others <= config.adapt.source_events:
-            modes = [mode for mode in modes if mode.learns != "weighted"]
-            log.info("domain %s: a pooled candidate learns all %d events of others, so none is weighted", domain, others)
+        modes = distinct(config.adapt, json.loads(base["config"])["train"]["method"], others)
         task = cls(job, domain, base, versions, run, modes, labelled, known, tables, pairs)
         tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, f"{task.work}/{c.ITEM_TRANSITIONS}")
         return task

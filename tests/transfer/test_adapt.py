@@ -14,9 +14,10 @@ from metarec_spark.evaluation.run import evaluate
 from metarec_spark.features.run import extract
 from metarec_spark.model import bundle
 from metarec_spark.scoring.run import recommend
+from metarec_spark.sections import Adapt
 from metarec_spark.training.run import train
 from metarec_spark.transfer.modes import MODES
-from metarec_spark.transfer.run import _Task, adapt, trials
+from metarec_spark.transfer.run import adapt, distinct, trials
 
 SMALL = {"events": 3000, "source_events": 60, "seeds": 2}
 BOOKS = [row for row in walkers(40) if row[1] == "books"]
@@ -78,12 +79,15 @@ def test_a_later_adaptation_is_told_what_each_transfer_brought_with_the_most_tra
         assert (trial.task, trial.gain, trial.statistics) == (longest["run_id"], longest["gain"], longest["statistics"])
 
 
-@pytest.mark.parametrize(("events", "modes"), [(60, {"sample"}), (10_000, set())])
-def test_a_weighted_sample_is_tried_where_it_leaves_somebody_out(spark, folder, events, modes):
-    of = _Task.of(job_at(spark, folder, "adapt", NEXT, adapt=SMALL | {"source_events": events}), "songs")
-    assert {mode.name for mode in of.modes if mode.learns == "weighted"} == modes
-    alone = {"source_events": events, "modes": ["sample"]}
-    assert [mode.name for mode in _Task.of(job_at(spark, folder, "adapt", NEXT, adapt=alone), "songs").modes] == ["sample"]
+def test_no_transfer_is_made_that_another_one_is():
+    def without(method: str, others: int, **settings) -> set[str]:
+        chosen = Adapt(source_events=100, **settings)
+        return set(chosen.modes) - {mode.name for mode in distinct(chosen, method, others)}
+
+    assert without("joint", 101) == {"meta"}
+    assert without("joint", 100) == {"meta", "sample"}, "a pooled candidate learns everybody"
+    assert without("reptile", 101) == without("fomaml", 101) == {"finetuned"}
+    assert without("reptile", 100, modes=["sample", "finetuned"]) == set(), "nothing else is the same"
 
 
 def test_each_domain_is_served_by_its_newest_model(spark, folder, adapted):
