@@ -148,17 +148,18 @@ def performed(of: Snapshot, trained: Place, folder: Place, rehearsed: Place) -> 
 
 def _tuned(of: Snapshot, model: NextItemModel, start: list[Tuned], fusions: list[Fusion] | None) -> list[Tuned]:
     """What ranks the validation pairs best, by domain; other domains than the target keep their start."""
-    return tune(model, of.rehearsal, [_with_context(of.held(c.VALIDATION))], start, Alone(), fusions, CUTOFFS[c.VALIDATION])
+    return tune(model, of.rehearsal, [with_context(of.held(c.VALIDATION))], start, Alone(), fusions, CUTOFFS[c.VALIDATION])
 
 
 def _fusion_of_weigher(of: Snapshot, model: NextItemModel, weigher: Weigher, start: Tuned) -> Tuned:
     """The fusion of a model and a weigher that ranks the validation pairs best."""
-    ndcg = _ndcg_of_weigher(of, model, weigher, WEIGHED, _with_context(of.held(c.VALIDATION)))
+    ndcg = _ndcg_of_weigher(of, model, weigher, WEIGHED, with_context(of.held(c.VALIDATION)))
     best = max(ndcg, key=ndcg.__getitem__)
     return Tuned(start.lending, best, *(ndcg[fusion] for fusion in (ALONE, WITHOUT_BASE, best)))
 
 
-def _with_context(held: Held) -> Held:
+def with_context(held: Held) -> Held:
+    """The pairs that follow from something; the others are ranked by popularity."""
     return held.take(np.flatnonzero(held.contexts.length.numpy()))
 
 
@@ -218,7 +219,7 @@ def test_gains(of: Snapshot, made: Bundle) -> np.ndarray:
 def _gains(of: Snapshot, split: str, ranked: Callable[[Held], np.ndarray]) -> np.ndarray:
     held = of.held(split)
     found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
-    found[known] = ranked(_with_context(held))
+    found[known] = ranked(with_context(held))
     items, target = of.catalogue.of_domain[of.target], held.target[~known]
     popularity = torch.from_numpy(of.catalogue.events[items]).expand(len(target), -1)
     found[~known] = gain(ranks(popularity, places(items, target)), CUTOFFS[split])

@@ -39,7 +39,7 @@ from metarec_spark.storage import file_uri, write_json
 from metarec_spark.training.distributed import Alone
 from metarec_spark.training.tuning import FUSIONS, gains_of
 from metarec_spark.training.worker import train
-from metarec_spark.transfer.candidates import CUTOFFS, test_gains
+from metarec_spark.transfer.candidates import CUTOFFS, test_gains, with_context
 from metarec_spark.transfer.contest import Contest
 from metarec_spark.transfer.guard import standard_error
 from metarec_spark.transfer.modes import MODES, Mode
@@ -204,9 +204,8 @@ def with_opponent(held: Contest, mode: Mode) -> np.ndarray:
     """NDCG@10 of the test pairs by f of a mode, fused with g as the untrained scorer weighs it; validation pairs choose the fusion."""
     of, folder = held.snapshot(mode.learns), held.folder(mode.name)
     made, lending = bundle.load(folder), bundle.load(held.folder(OPPONENT)).lending[0]
-    asked, (rehearsed, catalogue) = of.held(c.VALIDATION), (bundle.load(f"{folder}-rehearsed").model, of.rehearsal)
-    known = asked.take(np.flatnonzero(asked.contexts.length.numpy()))
-    by_fusion = gains_of(rehearsed, catalogue, known, lending, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
+    rehearsed, known = bundle.load(f"{folder}-rehearsed").model, with_context(of.held(c.VALIDATION))
+    by_fusion = gains_of(rehearsed, of.rehearsal, known, lending, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
     settings = {"lending": lending.model_dump(), "fusion": FUSIONS[int(by_fusion.argmax())].model_dump()}
     tuned = {"tuned": made.manifest["tuned"] | {made.domains[of.target]: settings}}
     return test_gains(of, replace(made, manifest=made.manifest | tuned, weigher=None))
