@@ -55,7 +55,7 @@ class Snapshot:
         self.target = manifest["domains"].index(domain)
         """Position of the target among the domains."""
         self._alike = {} if alike is None else alike
-        self._mixed = mixed or self
+        self._mixed = mixed
         self._held: dict[str, Held] = {}
         self._signals: dict[str, Signals] = {}
 
@@ -79,9 +79,9 @@ class Snapshot:
     @cached_property
     def rehearsal(self) -> Catalogue:
         """What validation pairs are ranked by; see :mod:`metarec_spark.transfer.rehearsal`."""
-        contexts = self._mixed.held(c.VALIDATION).contexts
-        known = contexts.take((contexts.length > 0).nonzero().squeeze(1))
-        return rehearsed(self.catalogue, known, self._mixed.target, Transitions.model_validate(self.manifest["transitions"]))
+        mixed = self._mixed or self
+        known = with_context(mixed.held(c.VALIDATION)).contexts
+        return rehearsed(self.catalogue, known, mixed.target, Transitions.model_validate(self.manifest["transitions"]))
 
     def signals(self, split: str) -> Signals:
         """What a weigher weighs in the target to rank the pairs of a split; made once."""

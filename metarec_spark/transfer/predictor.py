@@ -90,9 +90,9 @@ def leave_one_task_out(trials: Sequence[Trial]) -> Error:
 def advise(trials: Sequence[Trial], facts: Mapping[str, float], modes: Sequence[str]) -> Advice:
     """In which order to try modes on a task, and which of them not at all.
 
-    A mode is hopeless where its predicted gain is below 0 by more than the predictor's own error, and it was tried before. The
-    likeliest mode is always tried. With fewer than ``FEWEST_TASKS`` tasks on record, or where the predictor errs by as much as
-    each mode's mean does, all modes are tried in the given order.
+    A mode is hopeless where its predicted gain is below that of the likeliest, or below 0, by more than the predictor's own
+    error, and it was tried before. The likeliest mode is always tried. With fewer than ``FEWEST_TASKS`` tasks on record, or where
+    the predictor errs by as much as each mode's mean does, all modes are tried in the given order.
     """
     if len({trial.task for trial in trials}) < FEWEST_TASKS:
         return Advice(list(modes), [], {})
@@ -103,5 +103,6 @@ def advise(trials: Sequence[Trial], facts: Mapping[str, float], modes: Sequence[
     gains = predictor.predict([Trial("", mode, facts, 0.0) for mode in modes])
     predicted = {mode: float(gain) for mode, gain in zip(modes, gains, strict=True)}
     order = sorted(modes, key=lambda mode: -predicted[mode])
-    hopeless = [mode for mode in order[1:] if mode in predictor.modes and predicted[mode] < -error.absolute]
+    least = max(0.0, predicted[order[0]]) - error.absolute
+    hopeless = [mode for mode in order[1:] if mode in predictor.modes and predicted[mode] < least]
     return Advice([mode for mode in order if mode not in hopeless], hopeless, predicted)
