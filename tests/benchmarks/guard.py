@@ -24,7 +24,6 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=Adapt().margin, help="standard errors by which a transfer must be ahead")
     options = parser.parse_args()
     contests: dict[str, dict[str, dict]] = {}
-    tasks: dict[str, dict[str, dict]] = {}
     for file in options.runs:
         if not file.exists():
             sys.exit(f"{file} is not there: run tests/benchmarks/transfer.py first")
@@ -32,14 +31,13 @@ def main() -> None:
         rows = [row for row in rows if "asked" in row]
         newest: dict[str, float] = {}
         for row in rows:
-            row["contest"] = f"{file.parent.name}: {row['task']}, {' '.join(row['asked'][0])}"
+            row["contest"] = f"{'/'.join(file.parts[-3:-1])}: {row['task']}, {' '.join(row['asked'][0])}"
             newest[row["contest"]] = max(row["run"], newest.get(row["contest"], 0))
         for row in rows:
             if row["run"] == newest[row["contest"]] and row["seed"] == 0:
                 contests.setdefault(row["contest"], {})[row["mode"]] = row
-                tasks.setdefault(f"{file.parent.name}: {row['task']}", {})[row["mode"]] = row
     guard(contests, options.margin)
-    predictor(tasks)
+    predictor(contests)
 
 
 def guard(contests: dict[str, dict[str, dict]], margin: float) -> None:
@@ -76,29 +74,33 @@ def paired(one: dict, other: dict) -> tuple[float, float]:
     return float(ours.mean() - theirs.mean()), standard_error(ours, theirs)
 
 
-def predictor(tasks: dict[str, dict[str, dict]]) -> None:
-    """Error of the predicted gains where a task is left out, and what following its advice there saves and costs."""
-    trials = [
-        Trial(task, mode, row["statistics"], row["gain"])
-        for task, of in tasks.items()
-        for mode, row in of.items()
-        if not MODES[mode].plain
-    ]
-    if len({trial.task for trial in trials}) < FEWEST_TASKS:
+def predictor(contests: dict[str, dict[str, dict]]) -> None:
+    """Error of the predicted gains where a task with all its draws is left out, and what following the advice saves and costs."""
+    of_draw: dict[tuple[str, str], dict[str, Trial]] = {}
+    for name, of in contests.items():
+        draw, _, _ = name.partition(",")
+        task, _, _ = draw.rpartition("-")
+        trials = {mode: Trial(task, mode, row["statistics"], row["gain"]) for mode, row in of.items() if not MODES[mode].plain}
+        of_draw.setdefault((task, draw), {}).update(trials)
+    tasks = {task for task, _ in of_draw}
+    if len(tasks) < FEWEST_TASKS:
         return print(f"\npredictor: {FEWEST_TASKS} tasks are needed")
+    trials = [trial for of in of_draw.values() for trial in of.values()]
     error = leave_one_task_out(trials)
-    print(f"\npredictor, leave one task out: rank correlation of a task's modes {error.rank_correlation:.2f};")
-    print(f"mean absolute error of the gain {error.absolute:.3f}, of each mode's mean gain {error.absolute_of_mean:.3f}")
+    print(f"\npredictor, {len(tasks)} tasks in {len(of_draw)} draws, leave one task out: rank correlation of a task's trials")
+    print(
+        f"{error.rank_correlation:.2f}; mean absolute error of the gain {error.absolute:.3f}, of each mode's mean {error.absolute_of_mean:.3f}"
+    )
     made, saved, lost = 0, 0, []
     for task in tasks:
-        inside = {trial.mode: trial for trial in trials if trial.task == task}
-        if not inside:
-            continue
-        advice = advise([trial for trial in trials if trial.task != task], next(iter(inside.values())).statistics, list(inside))
-        made, saved = made + len(inside), saved + len(advice.hopeless)
-        lost.append(max(0.0, *(t.gain for t in inside.values())) - max(0.0, *(inside[mode].gain for mode in advice.order)))
+        others = [trial for trial in trials if trial.task != task]
+        for of in (of for (name, _), of in of_draw.items() if name == task):
+            advice = advise(others, next(iter(of.values())).statistics, list(of))
+            made, saved = made + len(of), saved + len(advice.hopeless)
+            best, kept = (max(0.0, *(of[mode].gain for mode in tried)) for tried in (of, advice.order))
+            lost.append(best - kept)
     print(
-        f"its advice saves {saved} of {made} trials; validation gain lost by it {np.mean(lost):.4f} in the mean, at most {max(lost):.4f}"
+        f"its advice saves {saved} of {made} trials; gain on validation lost by it: {np.mean(lost):.4f} in the mean, at most {max(lost):.4f}"
     )
     return None
 
