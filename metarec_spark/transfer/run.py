@@ -135,7 +135,8 @@ class _Task:
             raise DataError(f"domain {domain!r} has no item; known are {', '.join(known['domains'])}: extract its log first")
         labelled = held_out(users, config.split, job.ds)
         held = F.exists("targets", lambda t: (t["domain"] == domain) & (t["split"] == c.VALIDATION))
-        pairs = labelled.where(held).count()
+        elsewhere = F.when(~people.of_domain(labelled, domain), F.size(c.ITEM_IDX)).otherwise(0)
+        pairs, others = labelled.agg(F.count(F.when(held, 1)), F.sum(elsewhere)).first()
         if pairs < _FEWEST_PAIRS:
             raise DataError(
                 f"domain {domain!r} has {pairs} held-out validation events, {_FEWEST_PAIRS} are needed to choose on: wait for "
@@ -146,7 +147,6 @@ class _Task:
         learnt = {name: version for name, version in versions.items() if name != c.EVENTS}
         about_all = [domain, base["model_id"], learnt, job.ds.isoformat(), __version__, bundle.FORMAT]
         run = fingerprint(*shaping, *about_all)
-        others = labelled.where(~people.of_domain(users, domain)).agg(F.sum(F.size(c.ITEM_IDX))).first()[0] or 0
         modes = distinct(config.adapt, json.loads(base["config"])["train"]["method"], others)
         task = cls(job, domain, base, versions, run, modes, labelled, known, tables, pairs)
         tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, f"{task.work}/{c.ITEM_TRANSITIONS}")
