@@ -25,7 +25,7 @@ from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
 from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.weigher import Likeness, products, strongest
 from metarec_spark.sections import Adapt, Features, Model, Split, Train, Transitions
-from metarec_spark.training.snapshot import ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
+from metarec_spark.training.snapshot import HALF, ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
 from metarec_spark.training.snapshot import TRANSITIONS as SUCCESSORS
 from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.teaching import followed
@@ -198,8 +198,11 @@ class Cut:
         long = ends - starts > 1
         of = (lambda columns: columns | {c.DOMAIN: np.zeros_like(columns[c.DOMAIN])}) if learns == "own" else dict
         shown = log.domain_of if learns != "own" else np.where(log.domain_of == self.target, 0, -1).astype(np.int32)
+        sequences = of(log.packed(rows, starts[long], ends[long]))
+        if learns == "source" and train.method != "joint":
+            sequences = _episodes(sequences, train.seed)
         parts = {
-            SEQUENCES: of(log.packed(rows, starts[long], ends[long])),
+            SEQUENCES: sequences,
             ITEMS: {
                 c.ITEM_IDX: np.arange(len(shown), dtype=np.int32),
                 c.ITEM_ID: log.item_ids,
@@ -230,7 +233,7 @@ class Cut:
             "serves": domains if learns == "source" else [log.domains[self.target]],
             "ds": "2014-07-23",
             "learnt_events": len(rows),
-            "sequences": int(long.sum()),
+            "sequences": len(sequences[LENGTH]),
             **{name: section.model_dump(mode="json") for name, section in sections.items()},
         }
         mixed = self.snapshot(folder.with_name("target"), "target", train, model, adapt) if learns == "own" else None
@@ -257,6 +260,19 @@ def _bounds(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each user's rows start and end."""
     starts = np.flatnonzero(np.append(True, user[1:] != user[:-1]))
     return starts, np.append(starts[1:], len(user))
+
+
+def _episodes(columns: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The rows of :func:`metarec_spark.training.snapshot.episodes`; a sequence's half is drawn."""
+    events = np.where(np.arange(columns[c.DOMAIN].shape[1]) < columns[LENGTH][:, None], columns[c.DOMAIN], -1)
+    half, parts = np.random.default_rng(seed).integers(0, 2, len(events), np.int32), []
+    for domain in range(events.max() + 1):
+        inside = events == domain
+        ends = inside.shape[1] - inside[:, ::-1].argmax(1)
+        asked = inside.any(1) & (ends > 1)
+        rows = {name: of[asked] for name, of in columns.items()}
+        parts.append(rows | {LENGTH: ends[asked].astype(np.int32), HALF: half[asked]})
+    return {name: np.concatenate([of[name] for of in parts]) for name in parts[0]}
 
 
 def _contexts(columns: dict[str, Any]) -> Contexts:

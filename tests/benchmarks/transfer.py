@@ -46,7 +46,7 @@ from metarec_spark.transfer.modes import MODES, Mode
 
 DAY = "2014-07-23"
 OPPONENT, WITH_OPPONENT, SERVES = "untrained", "with_untrained", "what serves"
-MODES_HERE = [name for name, mode in MODES.items() if mode.start != "meta" and mode.learns != "weighted"]
+MODES_HERE = [name for name, mode in MODES.items() if mode.learns != "weighted"]
 
 
 def main() -> None:
@@ -71,6 +71,8 @@ def main() -> None:
             sys.exit(f"this benchmark needs the log {log}; it is not there")
     if options.by_jobs and (options.source or options.scramble or options.days):
         sys.exit("--by-jobs takes the logs as they are and leaves one out: leave --source, --scramble and --days away")
+    if "meta" in options.modes and not any(of.startswith("train.method=") for of in options.set):
+        sys.exit("mode meta starts from a base model that was trained by episodes: add --set train.method=reptile")
     out = options.out.absolute()
     show(options, by_jobs(options, out) if options.by_jobs else run(options, out))
 
@@ -173,10 +175,10 @@ def contest(config: Any, cut: Cut, out: Path, modes: list[str], number: int) -> 
     work = out / str(number)
     shutil.rmtree(work, ignore_errors=True)
     train_settings = config.train.model_copy(update={"seed": number, "stacking_pairs": 0})
-    base = out / "base"
-    starts = any(MODES[name].start == "base" for name in modes)
+    base = out / f"base-{train_settings.method}"
+    starts = any(MODES[name].start in ("base", "meta") for name in modes)
     if starts and not (base / "manifest.json").exists():
-        of = cut.snapshot(out / "source", "source", train_settings, config.model, config.adapt)
+        of = cut.snapshot(out / f"source-{train_settings.method}", "source", train_settings, config.model, config.adapt)
         based(of.folder, of.manifest, base, config)
     snapshot = cache(lambda learns: cut.snapshot(work / learns, learns, train_settings, config.model, config.adapt))
     settings = (config.transitions, train_settings, config.adapt)
@@ -215,7 +217,7 @@ def based(snapshot: Path, manifest: dict[str, Any], folder: Path, config: Any) -
     """Train a base model on the source."""
     spec = {"snapshot": str(snapshot), "model": str(folder), "start": None, "threads": torch.get_num_threads()}
     settings = config.train.model_copy(update={"stacking_pairs": 0}).model_dump(mode="json")
-    place = folder.with_name("base-run") / "spec.json"
+    place = folder.with_name(f"{folder.name}-run") / "spec.json"
     write_json(
         place, spec | {"trained": None, "train": settings, "manifest": {**manifest, "model_id": "base", "train": settings}}
     )
