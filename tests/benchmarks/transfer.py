@@ -71,8 +71,6 @@ def main() -> None:
             sys.exit(f"this benchmark needs the log {log}; it is not there")
     if options.by_jobs and (options.source or options.scramble or options.days):
         sys.exit("--by-jobs takes the logs as they are and leaves one out: leave --source, --scramble and --days away")
-    if "meta" in options.modes and not any(of.startswith("train.method=") for of in options.set):
-        sys.exit("mode meta starts from a base model that was trained by episodes: add --set train.method=reptile")
     out = options.out.absolute()
     show(options, by_jobs(options, out) if options.by_jobs else run(options, out))
 
@@ -81,6 +79,8 @@ def run(options: argparse.Namespace, out: Path) -> list[dict]:
     """The rows of all cuts."""
     warehouse = extracted(options, out)
     config = load(warehouse.parent / "metarec.toml", options.set)
+    if "meta" in options.modes and config.train.method == "joint":
+        sys.exit("mode meta starts from a base model that was trained by episodes: add --set train.method=reptile")
     torch.set_num_threads(1 if config.train.threads == "auto" else config.train.threads)
     log = limited(Log(warehouse, config.transitions, options.days), options)
     of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
