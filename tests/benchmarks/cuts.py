@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from pyspark.sql import functions as F
 from scipy import sparse
 
 from metarec_spark import columns as c
+from metarec_spark import config
 from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
 from metarec_spark.model.contexts import Contexts
 from metarec_spark.model.weigher import Likeness, products, strongest
 from metarec_spark.sections import Adapt, Features, Model, Split, Train, Transitions
+from metarec_spark.session import session
+from metarec_spark.storage import file_uri
+from metarec_spark.tables import Warehouse
 from metarec_spark.training.snapshot import HALF, ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
 from metarec_spark.training.snapshot import TRANSITIONS as SUCCESSORS
+from metarec_spark.transfer import people
 from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.teaching import followed
 
@@ -39,7 +46,7 @@ class Log:
 
     def __init__(self, warehouse: Path, settings: Transitions, days: int | None = None) -> None:
         """``days`` are those of a temporal test, at the end of the log, and of the validation before it; None: one is left out."""
-        self.settings, self.features, self.days = settings, Features(), days
+        self.warehouse, self.settings, self.features, self.days = warehouse, settings, Features(), days
         items = _table(warehouse, c.ITEMS, c.ITEM_IDX, c.ITEM_ID, c.DOMAIN).sort_by(c.ITEM_IDX)
         self.item_ids = items[c.ITEM_ID]
         self.domains = sorted(pc.unique(items[c.DOMAIN]).to_pylist())
@@ -176,7 +183,7 @@ class Cut:
         return pa.concat_tables(parts)
 
     def snapshot(self, folder: Path, learns: str, train: Train, model: Model, adapt: Adapt) -> Snapshot:
-        """What a kind of candidate learns: own, target, or uniform; or, for a base model, source."""
+        """What a kind of candidate learns; or, for a base model, source."""
         log = self.log
         domains = [log.domains[self.target]] if learns == "own" else log.domains
         mine = self.known & self.kept[log.user]
@@ -184,14 +191,11 @@ class Cut:
             mine = mine & (log.domain == self.target)
         elif learns == "source":
             mine = log.domain != self.target
-        elif learns not in ("target", "uniform"):
-            raise ValueError(f"what {learns!r} learns is not to be had without Spark: use own, target, uniform or source")
-        if learns == "uniform":
-            events = np.bincount(log.user[self.known], minlength=log.users)
-            others = np.random.default_rng(train.seed).permutation(np.flatnonzero(~self.kept))
-            people = self.kept.copy()
-            people[others[np.cumsum(events[others]) <= adapt.source_events]] = True
-            mine = self.known & people[log.user]
+        if learns in ("uniform", "weighted"):
+            others = self._even if learns == "uniform" else self._alike
+            learnt = self.kept.copy()
+            learnt[others(adapt.source_events, train.seed)] = True
+            mine = self.known & learnt[log.user]
         rows = np.flatnonzero(mine & (log.part == TRAIN))
         counted = rows if learns != "target" else np.flatnonzero(self.known & (log.part == TRAIN))
         starts, ends = _bounds(log.user[rows])
@@ -238,6 +242,37 @@ class Cut:
         }
         mixed = self.snapshot(folder.with_name("target"), "target", train, model, adapt) if learns == "own" else None
         return Snapshot(folder, manifest, log.domains[self.target], log.alike, mixed)
+
+    def _even(self, events: int, seed: int) -> np.ndarray:
+        """Others with so many events, drawn evenly."""
+        count = np.bincount(self.log.user[self.known], minlength=self.log.users)
+        others = np.random.default_rng(seed).permutation(np.flatnonzero(~self.kept))
+        return others[np.cumsum(count[others]) <= events]
+
+    def _alike(self, events: int, seed: int) -> np.ndarray:
+        """Others with so many events, drawn by their likeness to the target's people, as the jobs draw them."""
+        log, rows = self.log, np.flatnonzero(self.known)
+        user, starts = np.unique(log.user[rows], return_index=True)
+        ends = pa.array(np.append(starts, len(rows)), pa.int32())
+        lists = {
+            c.ITEM_IDX: pa.array(log.item[rows]),
+            c.EVENT_TIME: pa.array(log.seconds[rows] * 1_000_000, pa.timestamp("us", "UTC")),
+            "active_domains": pa.array(log.domains).take(pa.array(log.domain[rows])),
+        }
+        known = {c.USER_ID: pa.array(log.user_ids).take(pa.array(user))}
+        known |= {name: pa.ListArray.from_arrays(ends, values) for name, values in lists.items()}
+        spark = session(config.parse({"warehouse": file_uri(log.warehouse)}), "benchmark")
+        try:
+            with TemporaryDirectory() as folder:
+                pq.write_table(pa.table(known), f"{folder}/users.parquet")
+                users = spark.read.parquet(file_uri(Path(folder)))
+                content = Warehouse(spark, file_uri(log.warehouse)).read(c.ITEM_CONTENT)
+                weight = people.likeness(users, content, log.domains[self.target])
+                drawn = people.sampled(users.join(weight, c.USER_ID), events, F.col("weight"), seed)
+                names = [row[c.USER_ID] for row in drawn.select(c.USER_ID).collect()]
+        finally:
+            spark.stop()
+        return pc.index_in(pa.array(names), pa.array(log.user_ids)).to_numpy()
 
     def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str, most: int) -> dict[str, Any]:
         """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""

@@ -46,7 +46,6 @@ from metarec_spark.transfer.modes import MODES, Mode
 
 DAY = "2014-07-23"
 OPPONENT, WITH_OPPONENT, SERVES = "untrained", "with_untrained", "what serves"
-MODES_HERE = [name for name, mode in MODES.items() if mode.learns != "weighted"]
 
 
 def main() -> None:
@@ -60,7 +59,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="share of the target's users that is left")
     parser.add_argument("--cuts", type=int, nargs=2, default=[0, 3], help="first, and one after the last")
     parser.add_argument("--by-jobs", action="store_true", help="run the jobs, on the first cut")
-    parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=MODES_HERE)
+    parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=MODES)
     parser.add_argument("--days", type=int, help="ask for people's first events in the last so many days; the newest without it")
     parser.add_argument("--ds", default=DAY, help="last day of the logs")
     parser.add_argument("--out", type=Path, default=Path("warehouse/transfer"))
