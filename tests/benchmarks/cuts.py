@@ -191,11 +191,13 @@ class Cut:
             mine = mine & (log.domain == self.target)
         elif learns == "source":
             mine = log.domain != self.target
-        if learns in ("uniform", "weighted"):
+        elif learns in ("uniform", "weighted"):
             others = self._even if learns == "uniform" else self._alike
             learnt = self.kept.copy()
             learnt[others(adapt.source_events, train.seed)] = True
             mine = self.known & learnt[log.user]
+        elif learns != "target":
+            raise ValueError(f"what {learns!r} learns is not known: use own, target, uniform, weighted or source")
         rows = np.flatnonzero(mine & (log.part == TRAIN))
         counted = rows if learns != "target" else np.flatnonzero(self.known & (log.part == TRAIN))
         starts, ends = _bounds(log.user[rows])
@@ -251,16 +253,16 @@ class Cut:
 
     def _alike(self, events: int, seed: int) -> np.ndarray:
         """Others with so many events, drawn by their likeness to the target's people, as the jobs draw them."""
-        log, rows = self.log, np.flatnonzero(self.known)
-        user, starts = np.unique(log.user[rows], return_index=True)
-        ends = pa.array(np.append(starts, len(rows)), pa.int32())
+        log, rows, ids = self.log, np.flatnonzero(self.known), pa.array(self.log.user_ids)
+        starts, _ = _bounds(log.user[rows])
+        offsets = pa.array(np.append(starts, len(rows)), pa.int32())
         lists = {
             c.ITEM_IDX: pa.array(log.item[rows]),
             c.EVENT_TIME: pa.array(log.seconds[rows] * 1_000_000, pa.timestamp("us", "UTC")),
             "active_domains": pa.array(log.domains).take(pa.array(log.domain[rows])),
         }
-        known = {c.USER_ID: pa.array(log.user_ids).take(pa.array(user))}
-        known |= {name: pa.ListArray.from_arrays(ends, values) for name, values in lists.items()}
+        known = {c.USER_ID: ids.take(pa.array(log.user[rows][starts]))}
+        known |= {name: pa.ListArray.from_arrays(offsets, values) for name, values in lists.items()}
         spark = session(config.parse({"warehouse": file_uri(log.warehouse)}), "benchmark")
         try:
             with TemporaryDirectory() as folder:
@@ -272,7 +274,7 @@ class Cut:
                 names = [row[c.USER_ID] for row in drawn.select(c.USER_ID).collect()]
         finally:
             spark.stop()
-        return pc.index_in(pa.array(names), pa.array(log.user_ids)).to_numpy()
+        return pc.index_in(pa.array(names, pa.string()), ids).to_numpy()
 
     def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str, most: int) -> dict[str, Any]:
         """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""
