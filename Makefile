@@ -11,13 +11,13 @@ setup: .venv/.complete
 
 # Quality on a log: make benchmark LOGS="DIR DIR …", each with events.parquet and items.parquet.
 benchmark: setup
-	$(RUN)/metarec benchmark $(foreach log,$(LOGS),--log $(log))
+	$(RUN)/python benchmarks/protocol.py --log $(LOGS)
 
 demo: setup
 	$(RUN)/metarec demo
 
 test: setup dist
-	$(RUN)/ruff check metarec_spark jobs tests
+	$(RUN)/ruff check metarec_spark jobs tests benchmarks
 	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Every job is killed, again and again, and run to its end: make drill KILLS=100
@@ -26,14 +26,14 @@ drill: setup
 	PYTHONPATH=tests $(RUN)/python -m faults.drill --kills $(KILLS)
 
 lint: setup
-	$(RUN)/ruff format metarec_spark jobs tests
-	$(RUN)/ruff check --fix metarec_spark jobs tests
+	$(RUN)/ruff format metarec_spark jobs tests benchmarks
+	$(RUN)/ruff check --fix metarec_spark jobs tests benchmarks
 
 dist: dist/metarec_spark.zip
 
 dist/metarec_spark.zip: $(shell find metarec_spark schemas -name '*.py' -o -name '*.json' -o -name '*.j2')
 	mkdir -p dist
-	python3 -c "import pathlib, zipfile; z = zipfile.ZipFile('$@', 'w', zipfile.ZIP_DEFLATED); [z.write(p) for p in sorted(pathlib.Path('metarec_spark').rglob('*')) + sorted(pathlib.Path('metarec_spark/schemas').glob('*')) if p.suffix in ('.py', '.json', '.j2')]"
+	python3 deploy/zip.py $@
 
 clean:
 	rm -rf dist warehouse .pytest_cache .ruff_cache

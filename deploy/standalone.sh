@@ -43,8 +43,8 @@ start() {
   rm -f "$folder"/*.log
   { read -r java; read -r spark; } < <("$python" -c '
 import pyspark
-from metarec_spark.jars import cache_folder
-from metarec_spark.java import ensure_java
+from metarec_spark.runtime.cache import cache_folder
+from metarec_spark.runtime.java import ensure_java
 print(ensure_java(cache_folder()), pyspark.__path__[0], sep="\n")')
   export JAVA_HOME=$java SPARK_HOME=${SPARK_HOME:-$spark}
   # Spark binds its ports, web pages included, to this address alone.

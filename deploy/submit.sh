@@ -24,8 +24,9 @@ shift
 { read -r java; read -r jars; read -r spark; } < <("$python" -c '
 import sys, pyspark
 from metarec_spark.errors import MetarecError
-from metarec_spark.jars import cache_folder, ensure_jars
-from metarec_spark.java import ensure_java
+from metarec_spark.runtime.cache import cache_folder
+from metarec_spark.runtime.jars import ensure_jars
+from metarec_spark.runtime.java import ensure_java
 try:
     java = ensure_java(cache_folder())
     print(java, ",".join(map(str, ensure_jars(java))), pyspark.__path__[0], sep="\n")

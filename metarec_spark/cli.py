@@ -10,10 +10,11 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from metarec_spark import __version__, config, job, logs
+from metarec_spark import __version__, config, job
 from metarec_spark.errors import MetarecError
 from metarec_spark.job import Job, Result
-from metarec_spark.storage import file_uri
+from metarec_spark.runtime import logs
+from metarec_spark.warehouse.storage import file_uri
 
 T = TypeVar("T")
 app = typer.Typer(name="metarec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -42,7 +43,7 @@ def extract(
     history: Annotated[bool, typer.Option(help="Read the whole log again.")] = False,
 ) -> None:
     """Sources → events, rejected_events, items, user_sequences, item_transitions, item_content."""
-    from metarec_spark.features.run import extract as work
+    from metarec_spark.features.extract import extract as work
 
     _run("extract", config, ds, set_, lambda job: work(job, history=history))
 
@@ -50,7 +51,7 @@ def extract(
 @app.command()
 def train(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
     """Pinned table versions → snapshot → Horovod ranks → a candidate model."""
-    from metarec_spark.training.run import train as work
+    from metarec_spark.training.train import train as work
 
     _run("train", config, ds, set_, work)
 
@@ -58,7 +59,7 @@ def train(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
 @app.command()
 def evaluate(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
     """The newest model + held-out events → metrics; approves or rejects it."""
-    from metarec_spark.evaluation.run import evaluate as work
+    from metarec_spark.evaluation.evaluate import evaluate as work
 
     _run("evaluate", config, ds, set_, work)
 
@@ -71,7 +72,7 @@ def adapt(
     set_: Overrides = None,
 ) -> None:
     """The newest approved base model + a domain's few events → the model that serves the domain best."""
-    from metarec_spark.transfer.run import adapt as work
+    from metarec_spark.transfer.adapt import adapt as work
 
     _run("adapt", config, ds, set_, lambda job: work(job, domain))
 
@@ -79,7 +80,7 @@ def adapt(
 @app.command()
 def recommend(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
     """User sequences + the newest approved model → the day's recommendations."""
-    from metarec_spark.scoring.run import recommend as work
+    from metarec_spark.scoring.recommend import recommend as work
 
     _run("recommend", config, ds, set_, work)
 
@@ -95,7 +96,7 @@ def nightly(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
 @app.command()
 def feedback(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
     """Recommendations × later events → feedback, and what to train again."""
-    from metarec_spark.feedback.run import collect as work
+    from metarec_spark.operations.feedback import collect as work
 
     _run("feedback", config, ds, set_, work)
 
@@ -103,7 +104,7 @@ def feedback(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
 @app.command()
 def maintain(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
     """Compact small files and remove old table versions."""
-    from metarec_spark.maintenance.run import maintain as work
+    from metarec_spark.operations.maintain import maintain as work
 
     _run("maintain", config, ds, set_, work)
 
@@ -117,8 +118,8 @@ def forget(
     set_: Overrides = None,
 ) -> None:
     """Remove people from every table, and pass them over from then on."""
-    from metarec_spark.forgetting.run import forget as work
-    from metarec_spark.forgetting.run import ids
+    from metarec_spark.operations.forget import forget as work
+    from metarec_spark.operations.forget import ids
 
     day = ds or datetime.now(UTC)
     asked = _checked("forget", day.date(), lambda: ids(user or [], users))
@@ -128,7 +129,7 @@ def forget(
 @app.command()
 def tables(config: ConfigFile, set_: Overrides = None) -> None:
     """Size, version and last writer of every table."""
-    from metarec_spark.maintenance.run import tables as work
+    from metarec_spark.operations.maintain import tables as work
 
     _run("tables", config, datetime.now(UTC), set_, work, writes=False)
 
@@ -147,8 +148,8 @@ def generate(
     ] = 1.0,
 ) -> None:
     """Write a seeded log of five platforms, with late, duplicate and broken rows."""
+    from metarec_spark.synthetic.generate import generate as work
     from metarec_spark.synthetic.platforms import Scale
-    from metarec_spark.synthetic.run import generate as work
 
     def write(job: Job) -> Result:
         job.warehouse.check_writable()
@@ -172,30 +173,11 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to write the log and the
 
 
 @app.command()
-def benchmark(
-    log: Annotated[
-        list[Path], typer.Option(help="Folder with events.parquet and items.parquet, any number of times.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for tables and results.")] = Path("warehouse/benchmark"),
-    seeds: Annotated[int, typer.Option(min=1, help="Make each run with so many seeds.")] = 1,
-    joint: Annotated[bool, typer.Option(help="One model over all logs, or one for each.")] = False,
-    attributes: Annotated[bool, typer.Option(help="Whether models see the items' attributes.")] = True,
-    set_: Overrides = None,
-) -> None:
-    """Leave-one-out, full ranking, on given logs: the model, its parts, baselines and published figures side by side."""
-    from metarec_spark.evaluation.benchmark import Options
-    from metarec_spark.evaluation.benchmark import benchmark as work
-
-    logs = [path.absolute() for path in log]
-    options = Options(logs, out.absolute(), seeds, joint, attributes, tuple(set_ or ()))
-    raise typer.Exit(_checked("benchmark", None, lambda: work(options)))
-
-
-@app.command()
 def setup() -> None:
     """Find Java and fetch Delta's jars, once; later runs need no network."""
-    from metarec_spark.jars import cache_folder, ensure_jars
-    from metarec_spark.java import ensure_java
+    from metarec_spark.runtime.cache import cache_folder
+    from metarec_spark.runtime.jars import ensure_jars
+    from metarec_spark.runtime.java import ensure_java
 
     java = _checked("setup", None, lambda: ensure_java(cache_folder()))
     jars = _checked("setup", None, lambda: ensure_jars(java))

@@ -61,8 +61,8 @@ TEST = "test"
 
 # Scorers that evaluation puts side by side.
 MODEL = "model"  # h
-BASE = "base"  # f alone
-TRANSFER = "transfer"  # g alone, tuned
+ENCODER = "encoder"  # f alone
+TRANSITIONS_TUNED = "transitions_tuned"  # g alone, tuned
 TRANSITIONS = "transitions"
 POPULARITY = "popularity"
-SCORERS = (MODEL, BASE, TRANSFER, TRANSITIONS, POPULARITY)
+SCORERS = (MODEL, ENCODER, TRANSITIONS_TUNED, TRANSITIONS, POPULARITY)

@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from metarec_spark import columns as c
-from metarec_spark import config, job, logs
+from metarec_spark import config, job
 from metarec_spark.config import Config
 from metarec_spark.job import Result
 from metarec_spark.nightly import nightly
-from metarec_spark.session import session
-from metarec_spark.storage import file_uri
+from metarec_spark.runtime import logs
+from metarec_spark.runtime.session import session
+from metarec_spark.synthetic.generate import generate
 from metarec_spark.synthetic.platforms import PLATFORMS, Scale
-from metarec_spark.synthetic.run import generate
-from metarec_spark.tables import Warehouse
+from metarec_spark.warehouse.storage import file_uri
+from metarec_spark.warehouse.tables import Warehouse
 
 SCALE = Scale(users=2_000, events=60_000, items=400, days=15, first_day=date(2024, 1, 1), seed=7)
 SHOWN_USERS = 3

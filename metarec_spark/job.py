@@ -16,13 +16,13 @@ from pyspark.sql import SparkSession
 
 from metarec_spark import columns as c
 from metarec_spark.config import Config
-from metarec_spark.contracts import contract
 from metarec_spark.errors import Conflict, DataError, MetarecError, first_line, unreadable
-from metarec_spark.logs import about, log
-from metarec_spark.session import session
-from metarec_spark.storage import exists
-from metarec_spark.tables import CONFLICTS, Commit, Warehouse
-from metarec_spark.turns import turn
+from metarec_spark.runtime.logs import about, log
+from metarec_spark.runtime.session import session
+from metarec_spark.warehouse.contracts import contract
+from metarec_spark.warehouse.lock import warehouse_lock
+from metarec_spark.warehouse.storage import exists
+from metarec_spark.warehouse.tables import CONFLICTS, Commit, Warehouse
 
 _LONGEST_ERROR = 500
 
@@ -73,7 +73,7 @@ def run(name: str, config: Config, ds: date, work: Callable[[Job], Result], *, w
                 # Of two processes that commit a version to files at the same moment, Delta loses one's. And what a job writes
                 # follows from what it read some steps before: two at once would give an index twice.
                 who = f"{name} of {ds} (process {os.getpid()} on {platform.node()})"
-                held.enter_context(turn(spark, reached.path("_turn"), who))
+                held.enter_context(warehouse_lock(spark, reached.path("_turn"), who))
                 reached.check_writable()
                 exists(reached.path("_models"))  # what Python reads by itself must be within its reach
             warehouse = reached

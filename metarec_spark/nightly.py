@@ -6,15 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from pyspark.sql import functions as F
-
-from metarec_spark import columns as c
-from metarec_spark.evaluation.run import evaluate
-from metarec_spark.features.run import extract
+from metarec_spark import registry
+from metarec_spark.evaluation.evaluate import evaluate
+from metarec_spark.features.extract import extract
 from metarec_spark.job import Job, Result, done, log
-from metarec_spark.logs import step
-from metarec_spark.scoring.run import recommend
-from metarec_spark.training.run import train
+from metarec_spark.runtime.logs import step
+from metarec_spark.scoring.recommend import recommend
+from metarec_spark.training.train import train
 
 
 def nightly(job: Job) -> Result:
@@ -51,8 +49,4 @@ def _step(job: Job, work: Callable[[Job], Result]) -> Result:
 
 def _due(job: Job) -> bool:
     """Whether no approved model is young enough, counted in days before the job's."""
-    if not job.warehouse.exists(c.MODELS):
-        return True
-    oldest = job.ds - timedelta(days=job.config.train.every_days - 1)
-    young = F.col("ds").between(F.lit(oldest), F.lit(job.ds)) & (F.col("status") == "approved") & (F.col("kind") == "base")
-    return job.warehouse.read(c.MODELS).where(young).isEmpty()
+    return not registry.trained_since(job, job.ds - timedelta(days=job.config.train.every_days - 1))

@@ -12,9 +12,9 @@ from pyspark.sql import SparkSession
 from metarec_spark import config
 from metarec_spark.config import Config
 from metarec_spark.job import Job
-from metarec_spark.session import session
-from metarec_spark.storage import file_uri
-from metarec_spark.tables import Warehouse
+from metarec_spark.runtime.session import session
+from metarec_spark.warehouse.storage import file_uri
+from metarec_spark.warehouse.tables import Warehouse
 
 # Small tables: what a session costs is start-up and planning, not data.
 FAST = {

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pyspark
 
-from metarec_spark.jars import cache_folder, ensure_jars
-from metarec_spark.java import ensure_java
+from metarec_spark.runtime.cache import cache_folder
+from metarec_spark.runtime.jars import ensure_jars
+from metarec_spark.runtime.java import ensure_java
 
 # Beside Spark's own Hadoop, whose version this is.
 JARS = (

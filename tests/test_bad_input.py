@@ -24,7 +24,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.cli import main
-from metarec_spark.tables import Warehouse
+from metarec_spark.warehouse.tables import Warehouse
 
 DAY = "2024-01-10"
 NOON = datetime(2024, 1, 10, 12)

@@ -18,7 +18,7 @@ from metarec_spark.cli import main
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError, DataError, MetarecError, ModelRejected, TrainingError
 from metarec_spark.job import Job, Result
-from metarec_spark.tables import Warehouse
+from metarec_spark.warehouse.tables import Warehouse
 
 
 @pytest.fixture(autouse=True)

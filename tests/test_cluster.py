@@ -30,9 +30,9 @@ from minidfs import hdfs
 from training.factories import settings as train_settings
 from training.factories import spec
 
-from metarec_spark import storage
-from metarec_spark.model import bundle
+from metarec_spark.model import artifact
 from metarec_spark.training.launch import launch
+from metarec_spark.warehouse import storage
 
 ROOT = Path(__file__).parent.parent
 DS = "2024-01-10"
@@ -278,7 +278,7 @@ def test_slow_a_night_on_hdfs_ends_in_the_tables_of_one_on_files(
     report = on_hdfs.end("nightly", on_hdfs.start("nightly"))
     assert report["steps"]["train"]["rows_in"] == USERS
     model = f"{warehouse}/_models/{report['model_id']}"
-    assert [epoch["sequences"] for epoch in bundle.read_manifest(model)["metrics"]["history"]] == [USERS] * EPOCHS
+    assert [epoch["sequences"] for epoch in artifact.read_manifest(model)["metrics"]["history"]] == [USERS] * EPOCHS
     assert differences(contents(folder / "tables"), contents(storage.here(warehouse))) == []
     assert storage.names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html"]
     assert storage.names(f"{warehouse}/_training") == []
@@ -313,10 +313,10 @@ def test_slow_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
     for process in psutil.Process(launching.pid).children(recursive=True):
         if "metarec_spark.training.worker" in process.cmdline() and process.environ().get("HOROVOD_RANK") == "1":
             process.kill()
-    assert launching.wait(60) == 1 and not bundle.saved(f"{place}/model")
+    assert launching.wait(60) == 1 and not artifact.saved(f"{place}/model")
     launch(f"{place}/spec.json", 2, "local", None, timeout=60)
     assert "resuming after epoch" in capfd.readouterr().err
-    epochs = bundle.load(f"{place}/model").manifest["metrics"]["history"]
+    epochs = artifact.load(f"{place}/model").manifest["metrics"]["history"]
     assert [epoch["sequences"] for epoch in epochs] == [30] * 60
 
 

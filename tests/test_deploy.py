@@ -12,7 +12,7 @@ import pytest
 
 from metarec_spark import config
 from metarec_spark.cli import app
-from metarec_spark.session import REQUIRED
+from metarec_spark.runtime.session import REQUIRED
 
 ROOT = Path(__file__).parent.parent
 JOBS = sorted((ROOT / "jobs").glob("*.py"))

@@ -17,10 +17,10 @@ from metarec_spark import config, job
 from metarec_spark.columns import ALL
 from metarec_spark.job import Job, Result
 from metarec_spark.nightly import nightly
-from metarec_spark.storage import file_uri
+from metarec_spark.synthetic.generate import generate
 from metarec_spark.synthetic.platforms import Scale
-from metarec_spark.synthetic.run import generate
-from metarec_spark.tables import Warehouse
+from metarec_spark.warehouse.storage import file_uri
+from metarec_spark.warehouse.tables import Warehouse
 
 SCALE = Scale(users=80, events=2_500, items=48, days=4, first_day=date(2024, 1, 7), seed=3)
 NIGHTS = (date(2024, 1, 9), date(2024, 1, 10))

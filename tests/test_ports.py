@@ -12,7 +12,7 @@ import psutil
 from faults.test_killed_ranks import LAUNCH
 from training.factories import settings, spec
 
-from metarec_spark.storage import file_uri
+from metarec_spark.warehouse.storage import file_uri
 
 ROOT = Path(__file__).parent.parent
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

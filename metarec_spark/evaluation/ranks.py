@@ -10,10 +10,10 @@ import pyarrow as pa
 import torch
 
 from metarec_spark import columns as c
-from metarec_spark.model.contexts import Contexts
+from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.ranking import block_rows, hide, places, ranks, seen_places, select
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.scoring.batch import contexts_of, served
-from metarec_spark.scoring.ranking import block_rows, hide, places, ranks, seen_places, select
+from metarec_spark.scoring.batch import contexts_of, loaded_model
 
 SCHEMA = (
     "split string, domain string, scorer string, rank int, candidates int, loss double, "
@@ -54,7 +54,7 @@ def rank(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBat
     Items that the user has seen are left out, except the target. Ties count against the target. A target that the model's
     vocabulary lacks ranks last. A user without a usable context is ranked by popularity, as ``recommend`` does.
     """
-    scorer = served(task.model).scorer
+    scorer = loaded_model(task.model).scorer
     for batch in batches:
         domain = batch["target_position"].to_numpy()
         order = np.argsort(domain, kind="stable")
@@ -82,7 +82,7 @@ def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) 
         hide(scores, seen)
         of_target = scores[torch.arange(len(target)), torch.from_numpy(place)]
         loss = (torch.logsumexp(scores, 1) - of_target).numpy().astype(np.float64)
-        comparable = known if name in (c.MODEL, c.BASE) else np.zeros_like(known)
+        comparable = known if name in (c.MODEL, c.ENCODER) else np.zeros_like(known)
         top, top_scores = select(scores, min(task.longest, len(items)))
         yield pa.RecordBatch.from_arrays(
             [
@@ -108,14 +108,14 @@ def _rank_block(scorer: Scorer, batch: pa.RecordBatch, domain: int, task: Task) 
         )
 
 
-def _scores(scorer: Scorer, contexts: Contexts, domain: int) -> dict[str, torch.Tensor]:
+def _scores(scorer: Scorer, contexts: PackedSequences, domain: int) -> dict[str, torch.Tensor]:
     popularity = torch.from_numpy(scorer.popularity(domain)).expand(len(contexts.length), -1)
     base = scorer.base(scorer.hidden(contexts), domain)
     empty = (contexts.length == 0)[:, None]
     return {
         c.MODEL: torch.where(empty, popularity, scorer.fused(base, contexts, domain)),
-        c.BASE: torch.where(empty, popularity, base),
-        c.TRANSFER: scorer.transfer(contexts, domain),
+        c.ENCODER: torch.where(empty, popularity, base),
+        c.TRANSITIONS_TUNED: scorer.transfer(contexts, domain),
         c.TRANSITIONS: torch.from_numpy(scorer.transitions(contexts, domain).toarray()),
         c.POPULARITY: popularity.clone(),
     }

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metarec_spark import columns as c
 from metarec_spark.evaluation.metrics import AT_K, SEGMENTS
-from metarec_spark.storage import Place, local_path, read, whole
+from metarec_spark.warehouse.storage import Place, local_path, read, whole
 
 CUTOFF = 10
 """Length of the lists that the page judges."""

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarec_spark import columns as c
-from metarec_spark.logs import plain
+from metarec_spark.runtime.logs import plain
 
 
 def show(values: dict[tuple[str, str], tuple[float, float, int]], model_id: str) -> None:

@@ -8,8 +8,8 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.config.sections import Features
 from metarec_spark.features.sources import ARRIVAL, LONGEST, TIME_TEXT, blank
-from metarec_spark.sections import Features
 
 DAY = "day"
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME)

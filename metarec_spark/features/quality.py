@@ -11,9 +11,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.config.sections import Quality
 from metarec_spark.errors import DataError
 from metarec_spark.features.cleaning import DAY, blank
-from metarec_spark.sections import Quality
 
 OUTCOME, ROWS, KEPT = "outcome", "rows", "kept"
 USUAL_DAYS = 7

@@ -10,8 +10,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from metarec_spark import columns as c
+from metarec_spark.config.sections import Cap, File, ItemList, ItemSource, Source
 from metarec_spark.errors import DataError
-from metarec_spark.sections import Cap, File, ItemList, ItemSource, Source
 
 ARRIVAL = "arrival"
 TIME_TEXT = "time_text"

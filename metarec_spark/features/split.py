@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
-from metarec_spark.sections import Split
+from metarec_spark.config.sections import Split
 
 TARGETS = "targets"
 TRAIN_POSITIONS = "train_positions"

@@ -12,10 +12,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
-from metarec_spark.contracts import contract
-from metarec_spark.features.near import NEAR, windows
-from metarec_spark.features.successors import EVENTS, TOKENS, WEIGHTS, items
-from metarec_spark.sections import Transitions
+from metarec_spark.config.sections import Transitions
+from metarec_spark.features.neighbours import EVENTS, TOKENS, WEIGHTS, items
+from metarec_spark.features.windows import NEAR, windows
+from metarec_spark.warehouse.contracts import contract
 
 
 def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions, folder: str) -> DataFrame:

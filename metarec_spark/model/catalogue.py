@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 
 @dataclass(frozen=True)
@@ -188,3 +191,11 @@ def pack_vectors(item_idx: np.ndarray, numbers: np.ndarray, lengths: np.ndarray,
         packed[item_idx[of_width], first : first + width] = part / np.where(norm > 0, norm, 1.0)[:, None]
         first += width
     return packed
+
+
+def read_vectors(part: Path, items: range, widths: Sequence[int]) -> np.ndarray:
+    """Given vectors of a range of items, [items, sum of widths], as :class:`Catalogue` has them."""
+    table = pq.read_table(part).filter(pc.field("item_idx") < items.stop)
+    vector = table["vector"].combine_chunks()
+    index, lengths = table["item_idx"].to_numpy() - items.start, pc.list_value_length(vector).to_numpy()
+    return pack_vectors(index, vector.flatten().to_numpy(), lengths, len(items), widths)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from metarec_spark.model.contexts import Contexts
-from metarec_spark.model.transformer import NextItemModel, Rows, summed
+from metarec_spark.model.encoder import NextItemModel, TouchedRows, summed
+from metarec_spark.model.packed import PackedSequences
 
 _BLOCK_BYTES = 8 * 2**20
 
@@ -25,7 +25,7 @@ class Losses:
     """[domains] sum over the domain's events."""
     counts: Tensor
     """[domains] number of them."""
-    rows: tuple[Rows, ...]
+    rows: tuple[TouchedRows, ...]
     """Rows of the tables that the step touched."""
 
     @property
@@ -51,7 +51,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Negatives:
     """Which items a target is told from."""
 
     of_domain: list[Tensor]
@@ -65,7 +65,11 @@ class Candidates:
 
 
 def next_item_losses(
-    model: NextItemModel, contexts: Contexts, candidates: Candidates, generator: torch.Generator, domains: list[int] | None = None
+    model: NextItemModel,
+    contexts: PackedSequences,
+    candidates: Negatives,
+    generator: torch.Generator,
+    domains: list[int] | None = None,
 ) -> Losses:
     """Cross-entropy of every event but the first of each sequence, given those before it.
 
@@ -93,7 +97,7 @@ def next_item_losses(
     of = {d: domain_N == d for d in domain_N.unique().tolist() if domains is None or d in domains}
     seed = int(torch.randint(2**62, (), generator=generator))
     pools = {d: _pool(candidates, d, seed) for d in of}
-    rows = Rows(model, torch.cat([contexts.item, *pools.values()]).unique())
+    rows = TouchedRows(model, torch.cat([contexts.item, *pools.values()]).unique())
     inputs = contexts.where(is_input, contexts.length - 1)
     hidden_ND = model.hidden(inputs, rows.of(inputs.item))
     size = len(candidates.of_domain)
@@ -113,7 +117,7 @@ def next_item_losses(
     return Losses(torch.stack(sums), counts, (rows,))
 
 
-def _pool(candidates: Candidates, domain: int, seed: int) -> Tensor:
+def _pool(candidates: Negatives, domain: int, seed: int) -> Tensor:
     items = candidates.of_domain[domain]
     if len(items) <= candidates.full:
         return items

@@ -9,15 +9,15 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from metarec_spark.compiled import products
-from metarec_spark.model import transfer
-from metarec_spark.model.blocks import in_blocks, of_one_length
-from metarec_spark.model.bundle import Bundle
-from metarec_spark.model.contexts import Contexts
-from metarec_spark.model.fusion import fuse
-from metarec_spark.model.stacking import Linked, Stacking
-from metarec_spark.model.transformer import Rows
-from metarec_spark.model.weigher import Signals
+from metarec_spark.model import transitions
+from metarec_spark.model.artifact import ModelArtifact
+from metarec_spark.model.encoder import TouchedRows
+from metarec_spark.model.ensemble.fusion import fuse
+from metarec_spark.model.ensemble.pair_ranker import PairSignals
+from metarec_spark.model.ensemble.stacking import LinkFeatures, Stacking
+from metarec_spark.model.fixed_shapes import in_fixed_blocks, of_one_length
+from metarec_spark.model.packed import PackedSequences
+from metarec_spark.runtime.numba_cache import products
 
 _ROWS, _ITEMS = 1024, 65_536
 
@@ -28,14 +28,14 @@ class Scorer:
     Items of a domain are addressed by their place in ``bundle.catalogue.of_domain[domain]``.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: ModelArtifact) -> None:
         self.bundle = bundle
         self.catalogue = bundle.catalogue
         self.vectors = [torch.from_numpy(bundle.item_vectors[items]) for items in self.catalogue.of_domain]
         self.signals, self._linked, self._everywhere = cache(self.signals), cache(self._linked), cache(self._everywhere)
 
     @torch.inference_mode()
-    def hidden(self, contexts: Contexts) -> Tensor:
+    def hidden(self, contexts: PackedSequences) -> Tensor:
         """Last hidden state of each sequence, [B, D]; zeros for one without events."""
         last_BD, model = torch.zeros(len(contexts.length), self.bundle.item_vectors.shape[1]), self.bundle.model
         for rows, padded, last in of_one_length(contexts, self.bundle.manifest["max_length"]):
@@ -48,7 +48,7 @@ class Scorer:
         users_BD, stacking = self._theta_vectors(hidden, domain), self._stacking(domain)
         if stacking:
             users_BD = stacking.base * users_BD
-        return torch.cat([users_BD, torch.ones(len(users_BD), 1)], 1) if stacking or self.bundle.weigher else users_BD
+        return torch.cat([users_BD, torch.ones(len(users_BD), 1)], 1) if stacking or self.bundle.pair_ranker else users_BD
 
     @torch.inference_mode()
     def item_vectors(self, domain: int) -> Tensor:
@@ -63,18 +63,18 @@ class Scorer:
         return model.scores(model.user_vectors(hidden, domain), self.vectors[domain])
 
     @torch.no_grad()
-    def transfer(self, contexts: Contexts, domain: int) -> Tensor:
+    def transfer(self, contexts: PackedSequences, domain: int) -> Tensor:
         """g as tuned or taught, [B, I_d]."""
-        if weigher := self.bundle.weigher:
-            return weigher.scores(self.signals(domain), contexts, domain)
+        if pair_ranker := self.bundle.pair_ranker:
+            return pair_ranker.scores(self.signals(domain), contexts, domain)
         return torch.from_numpy(self._lent_scores(contexts, domain).toarray())
 
-    def transitions(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
+    def transitions(self, contexts: PackedSequences, domain: int) -> sparse.csr_matrix:
         """g as configured: the untrained, untuned heuristic; [B, I_d]."""
-        return transfer.scores(contexts, domain, self._lent_untuned[domain], self.bundle.untuned)
+        return transitions.scores(contexts, domain, self._lent_untuned[domain], self.bundle.untuned)
 
     @torch.inference_mode()
-    def additions(self, contexts: Contexts, hidden: Tensor, domain: int) -> sparse.csr_matrix:
+    def additions(self, contexts: PackedSequences, hidden: Tensor, domain: int) -> sparse.csr_matrix:
         """What is added to the product of user and item vectors for the items that g links to a user, [B, I_d]."""
         fusion, everywhere = self.bundle.fusion[domain], self._everywhere(domain)
         if everywhere is None:
@@ -89,61 +89,61 @@ class Scorer:
 
             row, place, score = stacking.of_links(self._linked(domain), contexts, theta)
         else:
-            row, place, score = self.bundle.weigher.of_links(self.signals(domain), contexts, domain)
+            row, place, score = self.bundle.pair_ranker.of_links(self.signals(domain), contexts, domain)
             score = fusion.transfer * score
         added = (score - everywhere[place]).numpy()
         return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
 
     @torch.no_grad()
-    def fused(self, base: Tensor, contexts: Contexts, domain: int) -> Tensor:
+    def fused(self, base: Tensor, contexts: PackedSequences, domain: int) -> Tensor:
         """h, [B, I_d], from f's scores."""
         fusion = self.bundle.fusion[domain]
         if stacking := self._stacking(domain):
             return stacking.scores(self._linked(domain), contexts, fusion.base * base)
         lent = self.transfer(contexts, domain)
-        return fuse(fusion.base * base, fusion.transfer * lent if self.bundle.weigher else fusion.of_transfer(lent))
+        return fuse(fusion.base * base, fusion.transfer * lent if self.bundle.pair_ranker else fusion.of_transfer(lent))
 
     def popularity(self, domain: int) -> np.ndarray:
         """Training events of the domain's items, [I_d] float32."""
         return self.catalogue.events[self.catalogue.of_domain[domain]].astype(np.float32)
 
-    def signals(self, domain: int) -> Signals:
+    def signals(self, domain: int) -> PairSignals:
         """What a weigher weighs; made at the first call."""
-        return Signals.of_catalogue(self.catalogue, domain)
+        return PairSignals.of_catalogue(self.catalogue, domain)
 
     @cached_property
     def _inputs(self) -> Tensor:
         """What f reads of each item, [I, D]; made at once, as products of other blocks would add in another order."""
         items = torch.arange(self.catalogue.size).split(_ITEMS)
-        return torch.cat([Rows(self.bundle.model, part).vectors_RD for part in items])
+        return torch.cat([TouchedRows(self.bundle.model, part).vectors_RD for part in items])
 
     def _theta_vectors(self, hidden: Tensor, domain: int) -> Tensor:
         """Users' vectors whose product with the items' is the θ-part."""
         model = self.bundle.model
-        vectors_BD = in_blocks(partial(model.user_vectors, domain=domain), hidden, _ROWS)
+        vectors_BD = in_fixed_blocks(partial(model.user_vectors, domain=domain), hidden, _ROWS)
         return self.bundle.fusion[domain].base * model.scale * vectors_BD
 
     def _stacking(self, domain: int) -> Stacking | None:
         """What stacks f and g in a domain; None: the plain fusion is h there."""
         return self.bundle.stacking if self.bundle.stacked[domain] else None
 
-    def _linked(self, domain: int) -> Linked:
-        return Linked.of(self.catalogue, domain, self.bundle.lending[domain], self.bundle.fusion[domain])
+    def _linked(self, domain: int) -> LinkFeatures:
+        return LinkFeatures.of(self.catalogue, domain, self.bundle.params[domain], self.bundle.fusion[domain])
 
     def _everywhere(self, domain: int) -> Tensor | None:
         """What a network says of each item to everyone, [I_d]."""
-        if weigher := self.bundle.weigher:
-            return self.bundle.fusion[domain].transfer * weigher.of_popularity(self.signals(domain))
+        if pair_ranker := self.bundle.pair_ranker:
+            return self.bundle.fusion[domain].transfer * pair_ranker.of_popularity(self.signals(domain))
         stacking = self._stacking(domain)
         return stacking.everywhere(self._linked(domain)) if stacking else None
 
-    def _lent_scores(self, contexts: Contexts, domain: int) -> sparse.csr_matrix:
-        return transfer.scores(contexts, domain, self._lent[domain], self.bundle.lending[domain])
+    def _lent_scores(self, contexts: PackedSequences, domain: int) -> sparse.csr_matrix:
+        return transitions.scores(contexts, domain, self._lent[domain], self.bundle.params[domain])
 
     @cached_property
     def _lent(self) -> list[sparse.csr_matrix]:
-        return [transfer.weights(self.catalogue, d, lending) for d, lending in enumerate(self.bundle.lending)]
+        return [transitions.weights(self.catalogue, d, params) for d, params in enumerate(self.bundle.params)]
 
     @cached_property
     def _lent_untuned(self) -> list[sparse.csr_matrix]:
-        return [transfer.weights(self.catalogue, d, self.bundle.untuned) for d in range(len(self.vectors))]
+        return [transitions.weights(self.catalogue, d, self.bundle.untuned) for d in range(len(self.vectors))]

@@ -13,15 +13,15 @@ import torch
 from scipy import sparse
 
 from metarec_spark.features.encoding import ARRAYS, LENGTH
-from metarec_spark.model import bundle
-from metarec_spark.model.contexts import Contexts
+from metarec_spark.model import artifact
+from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.ranking import seen_places
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.scoring.costs import ADDITIONS, ENCODING, SEARCH, WHOLE, Costs
-from metarec_spark.scoring.newcomers import joined
-from metarec_spark.scoring.offer import Offer
-from metarec_spark.scoring.ranking import seen_places
+from metarec_spark.scoring.eligible import EligibleItems
+from metarec_spark.scoring.new_items import joined
+from metarec_spark.scoring.timings import ADDITIONS, ENCODING, SEARCH, WHOLE, Timings
 from metarec_spark.scoring.topn import ExactIndex
-from metarec_spark.storage import here
+from metarec_spark.warehouse.storage import here
 
 _USERS = 4096
 """Who are scored at a time: memory grows with their events, and with what is added to their scores."""
@@ -38,7 +38,7 @@ class Task:
     """Folder of the model."""
     top_n: int
     exclude_seen: bool
-    newcomers: str | None = None
+    new_items: str | None = None
     """Folder of the items that came after the model; None: there is none."""
     rules: str | None = None
     """Folder of the rules on items; None: there is none."""
@@ -46,14 +46,14 @@ class Task:
     """Domain = least score of an item in its lists."""
 
 
-class Served:
+class LoadedModel:
     """A model as a process that makes lists holds it."""
 
     def __init__(self, scorer: Scorer, item_ids: pa.Array, rules: Path | None) -> None:
         self.scorer = scorer
         self.item_ids = item_ids
         """External ids by item index."""
-        self.offer = cache(lambda domain: Offer(scorer.catalogue.of_domain[domain], rules))
+        self.offer = cache(lambda domain: EligibleItems(scorer.catalogue.of_domain[domain], rules))
         """What a domain's lists are made of."""
         self.index = cache(lambda domain: ExactIndex(self.offer(domain).rows_of_all(scorer.item_vectors(domain).numpy())))
         """Of its items by their vectors."""
@@ -62,36 +62,36 @@ class Served:
 
 
 @lru_cache(maxsize=2)
-def served(folder: str, newcomers: str | None = None, rules: str | None = None) -> Served:
+def loaded_model(folder: str, new_items: str | None = None, rules: str | None = None) -> LoadedModel:
     """A model, with newcomers and rules where there are any; loaded once per process."""
     torch.set_num_threads(1)
-    model = bundle.load(folder)
-    model, item_ids = joined(model, newcomers) if newcomers else (model, model.item_ids().combine_chunks())
-    return Served(Scorer(model), item_ids, here(rules) if rules else None)
+    model = artifact.load(folder)
+    model, item_ids = joined(model, new_items) if new_items else (model, model.item_ids().combine_chunks())
+    return LoadedModel(Scorer(model), item_ids, here(rules) if rules else None)
 
 
-def ready(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def warm_up(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Nothing: a process that is asked for it has imported what lists are made with, and is kept for the tasks to come."""
     yield from ()
 
 
-def score(batches: Iterator[pa.RecordBatch], task: Task, costs: Costs) -> Iterator[pa.RecordBatch]:
+def score(batches: Iterator[pa.RecordBatch], task: Task, timings: Timings) -> Iterator[pa.RecordBatch]:
     """Rows of ``recommendations`` without day and model, for (user_id, encoded sequence, seen_items, wanted, active).
 
     ``wanted`` are the positions of the domains that are due, ``active`` of those in which the user has events.
     """
-    with costs.of(WHOLE):
+    with timings.of(WHOLE):
         for batch in _parts(batches):
-            held = served(task.model, task.newcomers, task.rules)
+            held = loaded_model(task.model, task.new_items, task.rules)
             contexts = contexts_of(batch)
-            with costs.of(ENCODING):
+            with timings.of(ENCODING):
                 hidden = held.scorer.hidden(contexts)
             pair_user, pair_domain = _pairs(batch["wanted"])
             active = np.zeros((batch.num_rows, len(held.scorer.bundle.domains)), bool)
             active[_pairs(batch["active"])] = True
             for domain in np.unique(pair_domain):
                 users = pair_user[pair_domain == domain]
-                yield _lists(batch, held, task, costs, int(domain), users, contexts, hidden, active[users, domain])
+                yield _lists(batch, held, task, timings, int(domain), users, contexts, hidden, active[users, domain])
 
 
 def _parts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -100,7 +100,7 @@ def _parts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch.slice(start, _USERS)
 
 
-def _lists(batch, held, task, costs, domain, users, contexts, hidden, active) -> pa.RecordBatch:
+def _lists(batch, held, task, timings, domain, users, contexts, hidden, active) -> pa.RecordBatch:
     scorer, offer = held.scorer, held.offer(domain)
     seen, least = _seen(batch, task, offer.items), task.min_score.get(scorer.bundle.domains[domain], -np.inf)
     known = contexts.length.numpy()[users] > 0
@@ -113,18 +113,18 @@ def _lists(batch, held, task, costs, domain, users, contexts, hidden, active) ->
         due = users[rows]
         if by_model:
             at = torch.from_numpy(due)
-            with costs.of(ENCODING):
+            with timings.of(ENCODING):
                 vectors = scorer.user_vectors(hidden[at], domain).numpy()
-            with costs.of(ADDITIONS):
+            with timings.of(ADDITIONS):
                 additions = offer.of_all(scorer.additions(contexts.take(at), hidden[at], domain))
             items = held.index(domain)
-            with costs.of(SEARCH):
+            with timings.of(SEARCH):
                 found, scores = offer.best(items, vectors, task.top_n, seen[due], additions)
             index[rows], value[rows] = np.where(scores >= least, found, -1), scores
         else:
             ones = np.ones((len(rows), 1), np.float32)
             items = held.popular(domain)
-            with costs.of(SEARCH):
+            with timings.of(SEARCH):
                 index[rows], value[rows] = offer.best(items, ones, task.top_n, seen[due])
     filled = index >= 0
     offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
@@ -143,10 +143,10 @@ def _lists(batch, held, task, costs, domain, users, contexts, hidden, active) ->
     )
 
 
-def contexts_of(batch: pa.RecordBatch) -> Contexts:
+def contexts_of(batch: pa.RecordBatch) -> PackedSequences:
     """The encoded sequences in a batch, packed."""
     arrays = [batch[name].flatten().to_numpy() for name in ARRAYS]
-    return Contexts(*(torch.from_numpy(array.astype(np.int64)) for array in (*arrays, batch[LENGTH].to_numpy())))
+    return PackedSequences(*(torch.from_numpy(array.astype(np.int64)) for array in (*arrays, batch[LENGTH].to_numpy())))
 
 
 def _seen(batch: pa.RecordBatch, task: Task, items: np.ndarray) -> sparse.csr_matrix:

@@ -16,14 +16,14 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
-from metarec_spark.contracts import digest
+from metarec_spark.config.sections import ItemList
 from metarec_spark.errors import DataError
 from metarec_spark.features.sources import open_groups, open_list
 from metarec_spark.job import Job, log
-from metarec_spark.scoring.offer import AT_MOST, CAP
-from metarec_spark.scoring.serving import Serving
-from metarec_spark.sections import ItemList
-from metarec_spark.storage import Place, scratch
+from metarec_spark.scoring.eligible import AT_MOST, CAP
+from metarec_spark.scoring.serving import ServingModel
+from metarec_spark.warehouse.contracts import digest
+from metarec_spark.warehouse.storage import Place, scratch
 
 _KEY = [c.DOMAIN, c.ITEM_ID]
 _LIST = "list"
@@ -42,7 +42,7 @@ class Rules:
 
 
 @contextmanager
-def written(job: Job, items_version: int, models: Sequence[Serving]) -> Iterator[Rules | None]:
+def written(job: Job, items_version: int, models: Sequence[ServingModel]) -> Iterator[Rules | None]:
     """The night's rules; ``withheld`` is brought up to date. None where there is no rule, and no list ever was.
 
     Raises

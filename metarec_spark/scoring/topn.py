@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from metarec_spark.scoring.loops import CHUNK, DEPTH, LANES, quantised, scan, sort
+from metarec_spark.scoring.topn_kernels import CHUNK, DEPTH, LANES, quantised, scan, sort
 
 ROWS, TILE = 128, 16_384
 """Users and items whose products are in memory at a time."""

@@ -25,7 +25,7 @@ run_commandline()
 """
 Touched = dict[str, tuple[Tensor, Tensor]]
 """For each table, [R] rows and their [R, D] gradients."""
-Telling = dict[str, int]
+PendingRows = dict[str, int]
 """For each table, Horovod's handle of a message on its way."""
 
 
@@ -44,14 +44,14 @@ class Ranks(Protocol):
     def share(self, tensors: dict[str, Tensor]) -> None:
         """Give all ranks rank 0's values, in place."""
 
-    def tell(self, rows: dict[str, Tensor]) -> Telling:
+    def tell(self, rows: dict[str, Tensor]) -> PendingRows:
         """Start to tell all ranks which rows of each table this step touches, while their gradients are made."""
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: Telling) -> Touched:
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: PendingRows) -> Touched:
         """Sum gradients over all ranks: the network's in place; of the tables only the rows travel that any rank told."""
 
 
-class Alone:
+class SingleProcess:
     """One process, without Horovod."""
 
     rank, size = 0, 1
@@ -65,10 +65,10 @@ class Alone:
     def share(self, tensors: dict[str, Tensor]) -> None:
         pass
 
-    def tell(self, rows: dict[str, Tensor]) -> Telling:
+    def tell(self, rows: dict[str, Tensor]) -> PendingRows:
         return {}
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: Telling) -> Touched:
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: PendingRows) -> Touched:
         return touched
 
 
@@ -91,10 +91,10 @@ class Horovod:
     def share(self, tensors: dict[str, Tensor]) -> None:
         self._hvd.broadcast_parameters(tensors, root_rank=0)
 
-    def tell(self, rows: dict[str, Tensor]) -> Telling:
+    def tell(self, rows: dict[str, Tensor]) -> PendingRows:
         return {name: self._hvd.allgather_async(of, name=f"{name}.rows") for name, of in rows.items()}
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: Telling) -> Touched:
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: PendingRows) -> Touched:
         # All gradients travel as one tensor: a collective costs less by its bytes than by its start.
         union = {name: self._hvd.synchronize(message).unique() for name, message in telling.items()}
         shapes = [parameter.shape for parameter in network]

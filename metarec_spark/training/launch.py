@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from pyspark.sql import SparkSession
 
 from metarec_spark.errors import TrainingError
-from metarec_spark.storage import Place, beside, names, read_json, remove
-from metarec_spark.training.distributed import Alone, on_executors, on_this_host
+from metarec_spark.job import Job
+from metarec_spark.training.distributed import SingleProcess, on_executors, on_this_host
 from metarec_spark.training.worker import main, train
+from metarec_spark.warehouse.storage import Place, beside, names, read_json, remove
 
 _ERRORS = "errors"
 """Folder beside the spec where ranks leave what went wrong."""
@@ -37,7 +39,7 @@ def launch(spec: Place, processes: int, launcher: str, spark: SparkSession | Non
         Where a rank failed; with its own error where it could say it.
     """
     if processes == 1:
-        train(spec, Alone())
+        train(spec, SingleProcess())
         return
     remove(beside(spec, _ERRORS))  # of a run before
     if launcher == "local":
@@ -76,3 +78,13 @@ def _why(spec: Place, ended: str) -> str:
         )
     first = min(said, key=lambda error: error["time"])
     return f"rank {first['rank']} failed: {first['error']}; {ended}"
+
+
+def threads(job: Job) -> int:
+    """Threads of one rank: this host's cores are shared by local ranks; a rank on an executor has a task's cores."""
+    train = job.config.train
+    if train.threads != "auto":
+        return train.threads
+    if train.launcher == "spark" and train.processes > 1:
+        return int(job.spark.conf.get("spark.task.cpus", "1"))
+    return max(1, (os.cpu_count() or 1) // train.processes)

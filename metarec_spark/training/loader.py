@@ -26,9 +26,9 @@ from torch import Tensor
 from metarec_spark import columns as c
 from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
-from metarec_spark.model.contexts import Contexts
-from metarec_spark.storage import Place, file_uri, here, local_path, names
+from metarec_spark.model.packed import PackedSequences
 from metarec_spark.training.snapshot import HALF, count_rows
+from metarec_spark.warehouse.storage import Place, file_uri, here, local_path, names
 
 # Petastorm speaks pyarrow's old dialect, and says at every reader's end that its cache is clean.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
@@ -153,7 +153,7 @@ def count_batches(shard: Shard, tokens: int) -> int:
     return sum(len(bounds) - 1 for group in read(shard, fields) for _, bounds in _packs(group, tokens))
 
 
-def batches(shard: Shard, tokens: int, seed: int) -> Iterator[Contexts]:
+def batches(shard: Shard, tokens: int, seed: int) -> Iterator[PackedSequences]:
     """Yield one pass over the shard, packed: a row group's rows by the domain of their newest event and by length, ties at
     random; cut; and shuffled as batches. Rows of a domain share its candidates, rows of a length the attention's padding."""
     for group, rows in _shuffled(shard, [*ARRAYS, LENGTH], tokens, seed):
@@ -165,8 +165,8 @@ class Episode:
     """Users of one domain, the task, in two halves: what is adapted to, and what is asked then. Chance may leave one empty."""
 
     domain: int
-    support: Contexts
-    query: Contexts
+    support: PackedSequences
+    query: PackedSequences
 
     @property
     def length(self) -> Tensor:
@@ -212,9 +212,9 @@ def _packs(
         yield order, cuts(predicted[order], tokens)
 
 
-def contexts(columns: dict[str, np.ndarray], rows: np.ndarray) -> Contexts:
+def contexts(columns: dict[str, np.ndarray], rows: np.ndarray) -> PackedSequences:
     """Some rows, packed."""
-    return Contexts.packed([columns[name][rows] for name in ARRAYS], columns[LENGTH][rows])
+    return PackedSequences.packed([columns[name][rows] for name in ARRAYS], columns[LENGTH][rows])
 
 
 def ahead(items: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
@@ -253,22 +253,22 @@ def ahead(items: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOutEvents:
     """Held-out events of one domain: contexts and the item that followed each."""
 
     domain: int
-    contexts: Contexts
+    contexts: PackedSequences
     target: np.ndarray
     """[B] int64."""
     pair: np.ndarray
     """[B] int64: the snapshot's number of each."""
 
-    def take(self, rows: np.ndarray) -> Held:
+    def take(self, rows: np.ndarray) -> HeldOutEvents:
         """Some of them, by their places."""
-        return Held(self.domain, self.contexts.take(torch.from_numpy(rows)), self.target[rows], self.pair[rows])
+        return HeldOutEvents(self.domain, self.contexts.take(torch.from_numpy(rows)), self.target[rows], self.pair[rows])
 
 
-def held_out(shard: Shard, most: int | None = None, *, empty: bool = False) -> list[Held]:
+def held_out(shard: Shard, most: int | None = None, *, empty: bool = False) -> list[HeldOutEvents]:
     """This rank's held-out pairs by domain, in memory: with ``most``, about so many over all domains and ranks; with ``empty``,
     also those without any context.
 
@@ -289,5 +289,5 @@ def held_out(shard: Shard, most: int | None = None, *, empty: bool = False) -> l
         mine = rows[columns["target_domain"][rows] == domain]
         mine = mine[np.argsort(columns[LENGTH][mine], kind="stable")]
         target, pair = (columns[name][mine].astype(np.int64) for name in ("target", "pair"))
-        found.append(Held(int(domain), contexts(columns, mine), target, pair))
+        found.append(HeldOutEvents(int(domain), contexts(columns, mine), target, pair))
     return found

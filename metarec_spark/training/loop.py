@@ -22,21 +22,21 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from metarec_spark.config.sections import Train
 from metarec_spark.errors import TrainingError
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.contexts import Contexts
-from metarec_spark.model.fusion import DomainWeights
-from metarec_spark.model.loss import Candidates
-from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.sections import Train
-from metarec_spark.storage import Place, exists, here, whole
+from metarec_spark.model.encoder import NextItemModel
+from metarec_spark.model.ensemble.fusion import DomainWeights
+from metarec_spark.model.loss import Negatives
+from metarec_spark.model.packed import PackedSequences
 from metarec_spark.training import loader
 from metarec_spark.training.distributed import Ranks
-from metarec_spark.training.loader import Batch, Held, Shard
+from metarec_spark.training.loader import Batch, HeldOutEvents, Shard
 from metarec_spark.training.meta import step_losses
 from metarec_spark.training.optimizer import Optimizer, rate_at
 from metarec_spark.training.progress import Progress
 from metarec_spark.training.validation import ndcg_of_base
+from metarec_spark.warehouse.storage import Place, exists, here, whole
 
 log = logging.getLogger("metarec_spark")
 
@@ -63,7 +63,7 @@ def fit(
     model: NextItemModel,
     catalogue: Catalogue,
     sequences: Shard,
-    validation: list[Held],
+    validation: list[HeldOutEvents],
     rows: int,
     settings: Train,
     ranks: Ranks,
@@ -104,7 +104,7 @@ def fit(
     steps = ranks.max(loader.count_batches(sequences, tokens))
     epochs = settings.max_epochs if settings.epochs == "auto" else settings.epochs
     of_domain = [torch.from_numpy(items) for items in catalogue.of_domain]
-    candidates = Candidates(of_domain, settings.full_softmax, settings.negatives, precision(settings))
+    candidates = Negatives(of_domain, settings.full_softmax, settings.negatives, precision(settings))
     weights = DomainWeights(settings.domain_weights, torch.tensor([catalogue.events[items].sum() for items in of_domain]))
     tables = model.tables
     for name, parameter in model.named_parameters():
@@ -169,7 +169,7 @@ def fit(
     return state
 
 
-def _rehearsed(batch: Contexts, domain: int) -> Contexts:
+def _rehearsed(batch: PackedSequences, domain: int) -> PackedSequences:
     """Without the newest event in a domain of each sequence that has another one."""
     return batch.without(batch.newest(domain).where(batch.length > 1, torch.tensor(-1)))
 

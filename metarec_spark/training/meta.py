@@ -16,21 +16,21 @@ from operator import add
 import torch
 from torch import Tensor, nn
 
-from metarec_spark.model.contexts import Contexts
-from metarec_spark.model.loss import Candidates, Losses, next_item_losses
-from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.sections import Train
+from metarec_spark.config.sections import Train
+from metarec_spark.model.encoder import NextItemModel
+from metarec_spark.model.loss import Losses, Negatives, next_item_losses
+from metarec_spark.model.packed import PackedSequences
 from metarec_spark.training.loader import Episode
 
 Parameters = dict[str, Tensor]
-LossesAt = Callable[[Parameters, Contexts], Losses]
+LossesAt = Callable[[Parameters, PackedSequences], Losses]
 """The losses of some sequences, with given parameters in place of the network's own."""
 
 
 def step_losses(
     model: NextItemModel,
-    batch: Contexts | Episode,
-    candidates: Candidates,
+    batch: PackedSequences | Episode,
+    candidates: Negatives,
     generator: torch.Generator,
     domains: list[int],
     settings: Train,
@@ -40,12 +40,12 @@ def step_losses(
     Gradients reach the model's parameters, and the touched rows of its tables. The others are as
     :func:`metarec_spark.model.loss.next_item_losses` takes them.
     """
-    if isinstance(batch, Contexts):
+    if isinstance(batch, PackedSequences):
         return next_item_losses(model, batch, candidates, generator, domains)
     module = _Losses(model)
     of_task = [domain for domain in domains if domain == batch.domain]
 
-    def losses(parameters: Parameters, contexts: Contexts) -> Losses:
+    def losses(parameters: Parameters, contexts: PackedSequences) -> Losses:
         named = {f"model.{name}": value for name, value in parameters.items()}
         return torch.func.functional_call(module, named, (contexts, candidates, generator, of_task))
 
@@ -59,7 +59,7 @@ def descended(parameters: Parameters, loss: Tensor, rate: float) -> Parameters:
     return {name: value - rate * gradient for (name, value), gradient in zip(parameters.items(), gradients, strict=True)}
 
 
-def adapted(losses: LossesAt, parameters: Parameters, support: Contexts, rate: float, steps: int) -> Parameters:
+def adapted(losses: LossesAt, parameters: Parameters, support: PackedSequences, rate: float, steps: int) -> Parameters:
     """Parameters after some steps of gradient descent on the mean loss of the support; those given stay as they are.
 
     The inner loop of Finn, Abbeel & Levine (2017), Algorithm 1.
@@ -98,5 +98,5 @@ class _Losses(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, contexts: Contexts, *how: object) -> Losses:
+    def forward(self, contexts: PackedSequences, *how: object) -> Losses:
         return next_item_losses(self.model, contexts, *how)

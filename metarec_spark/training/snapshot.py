@@ -11,25 +11,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.config.sections import Train
 from metarec_spark.errors import DataError
 from metarec_spark.features import encoding
+from metarec_spark.features.catalogue import (
+    ITEMS,
+    TOKENS,
+    TRANSITIONS,
+    VECTORS,
+    catalogue_items,
+    catalogue_tokens,
+    catalogue_transitions,
+    catalogue_vectors,
+)
 from metarec_spark.features.split import pairs, train_part
-from metarec_spark.features.successors import BACKWARD, FORWARD, SIMILARITY
-from metarec_spark.model.catalogue import pack_vectors
-from metarec_spark.sections import Train
-from metarec_spark.storage import Place, uri
+from metarec_spark.warehouse.storage import Place, uri
 
-SEQUENCES, ITEMS, TOKENS, VECTORS, TRANSITIONS = "sequences", "items", "tokens", "vectors", "transitions"
+SEQUENCES = "sequences"
 PAIR, HALF = "pair", "half"
 ROWS_PER_FILE = 50_000
-SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
 
 
 def write(
@@ -166,43 +171,3 @@ def spread(rows: DataFrame, files: int) -> DataFrame:
     by_user = F.xxhash64(c.USER_ID)
     order = [by_user, c.USER_ID, encoding.LENGTH, *({"target_domain"} & set(rows.columns))]
     return rows.repartition(files, by_user).sortWithinPartitions(*order).drop(c.USER_ID)
-
-
-def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str]) -> DataFrame:
-    """(item_idx, item_id, domain position, training events) of every item of the vocabulary."""
-    trained = (
-        train_part(labelled)
-        .select(F.explode(c.ITEM_IDX).alias(c.ITEM_IDX))
-        .groupBy(c.ITEM_IDX)
-        .agg(F.count("*").alias("train_events"))
-    )
-    domain = encoding.position(domains, F.col(c.DOMAIN))
-    rows = items.join(trained, c.ITEM_IDX, "left").na.fill(0, ["train_events"])
-    return rows.select(c.ITEM_IDX, c.ITEM_ID, domain.alias(c.DOMAIN), "train_events")
-
-
-def catalogue_tokens(content: DataFrame) -> DataFrame:
-    """(item_idx, token hash, weight), a row a token."""
-    token = F.explode(F.arrays_zip("tokens", "weights")).alias("token")
-    return content.select(c.ITEM_IDX, token).select(
-        c.ITEM_IDX, F.xxhash64("token.tokens").alias("token"), F.col("token.weights").alias("weight")
-    )
-
-
-def catalogue_vectors(content: DataFrame) -> DataFrame:
-    """(item_idx, vector) of the items with a given vector."""
-    return content.where(F.size("vector") > 0).select(c.ITEM_IDX, "vector")
-
-
-def read_vectors(part: Path, items: range, widths: Sequence[int]) -> np.ndarray:
-    """Given vectors of a range of items, [items, sum of widths], as :class:`metarec_spark.model.catalogue.Catalogue` has them."""
-    table = pq.read_table(part).filter(pc.field(c.ITEM_IDX) < items.stop)
-    vector = table["vector"].combine_chunks()
-    index, lengths = table[c.ITEM_IDX].to_numpy() - items.start, pc.list_value_length(vector).to_numpy()
-    return pack_vectors(index, vector.flatten().to_numpy(), lengths, len(items), widths)
-
-
-def catalogue_transitions(transitions: DataFrame) -> DataFrame:
-    """(item_idx, successor, forward, backward, similarity), a row a pair."""
-    row = transitions.select(c.ITEM_IDX, F.explode("successors").alias("to"))
-    return row.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), *[f"to.{signal}" for signal in SIGNALS])

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.stacking import Linked, Stacking
-from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.scoring.ranking import ranks
+from metarec_spark.model.encoder import NextItemModel
+from metarec_spark.model.ensemble.stacking import LinkFeatures, Stacking
+from metarec_spark.model.ranking import ranks
 from metarec_spark.training.distributed import Ranks
-from metarec_spark.training.loader import Held
+from metarec_spark.training.loader import HeldOutEvents
 from metarec_spark.training.tuning import Tuned, thinned
 from metarec_spark.training.validation import blocks, gain, placed
 
@@ -32,12 +32,12 @@ class _Part:
     """This rank's pairs of one domain."""
 
     def __init__(
-        self, model: NextItemModel, vectors_ID: Tensor, catalogue: Catalogue, held: Held, tuned: Tuned, ranks: int
+        self, model: NextItemModel, vectors_ID: Tensor, catalogue: Catalogue, held: HeldOutEvents, tuned: Tuned, ranks: int
     ) -> None:
         self.model, self.fusion, self.domain = model, tuned.fusion, held.domain
         self.items = catalogue.of_domain[held.domain]
         self.held = thinned(held, len(self.items), ranks)
-        self.linked = Linked.of(catalogue, held.domain, tuned.lending, tuned.fusion)
+        self.linked = LinkFeatures.of(catalogue, held.domain, tuned.params, tuned.fusion)
         self.vectors = vectors_ID[torch.from_numpy(self.items)]
         self.users = torch.cat([users for _, _, users in blocks(model, self.held, len(self.items))])
         self.decides = self.held.pair % DECIDES == 0
@@ -60,13 +60,13 @@ class _Part:
 
 
 @torch.no_grad()
-def _parts(model: NextItemModel, catalogue: Catalogue, held: list[Held], tuned: list[Tuned], ranks: int) -> list[_Part]:
+def _parts(model: NextItemModel, catalogue: Catalogue, held: list[HeldOutEvents], tuned: list[Tuned], ranks: int) -> list[_Part]:
     vectors_ID = model.catalogue_vectors() if held else None
     return [_Part(model, vectors_ID, catalogue, of, tuned[of.domain], ranks) for of in held if len(of.target)]
 
 
 def stack(
-    model: NextItemModel, catalogue: Catalogue, held: list[Held], tuned: list[Tuned], everyone: Ranks, seed: int
+    model: NextItemModel, catalogue: Catalogue, held: list[HeldOutEvents], tuned: list[Tuned], everyone: Ranks, seed: int
 ) -> tuple[Stacking, list[bool]]:
     """A stacking of f and g as tuned, and whether it is used, by domain: where pairs that did not teach it are ranked no worse.
 

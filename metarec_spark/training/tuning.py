@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarec_spark.model import transfer
+from metarec_spark.config.sections import Transitions
+from metarec_spark.model import transitions
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.fusion import Fusion, fuse
-from metarec_spark.model.transfer import Lending
-from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.scoring.ranking import hide, ranks, sparse_ranks
-from metarec_spark.sections import Transitions
-from metarec_spark.training.distributed import Alone, Ranks
-from metarec_spark.training.loader import Held
+from metarec_spark.model.encoder import NextItemModel
+from metarec_spark.model.ensemble.fusion import Fusion, fuse
+from metarec_spark.model.ranking import hide, ranks, sparse_ranks
+from metarec_spark.model.transitions import TransitionParams
+from metarec_spark.training.distributed import Ranks, SingleProcess
+from metarec_spark.training.loader import HeldOutEvents
 from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 
 log = logging.getLogger("metarec_spark")
@@ -45,7 +45,7 @@ _MOST_SCORES = 2**30
 class Tuned:
     """What was found for a domain, and the validation NDCG with it; without validation, what was given."""
 
-    lending: Lending
+    params: TransitionParams
     fusion: Fusion
     base: float | None = None
     """f alone."""
@@ -64,15 +64,15 @@ def settled(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def starts(manifest: dict[str, Any]) -> list[Tuned]:
     """What each domain starts from: what it inherits, or else what is configured."""
-    configured = {"lending": Lending.by(Transitions.model_validate(manifest["transitions"])), "fusion": Fusion()}
+    configured = {"lending": TransitionParams.by(Transitions.model_validate(manifest["transitions"])), "fusion": Fusion()}
     of_domain = [manifest.get("inherited", {}).get(name, configured) for name in manifest["domains"]]
-    return [Tuned(Lending.model_validate(of["lending"]), Fusion.model_validate(of["fusion"])) for of in of_domain]
+    return [Tuned(TransitionParams.model_validate(of["lending"]), Fusion.model_validate(of["fusion"])) for of in of_domain]
 
 
 def tune(
     model: NextItemModel,
     catalogue: Catalogue,
-    held: list[Held],
+    held: list[HeldOutEvents],
     start: list[Tuned],
     everyone: Ranks,
     fusions: list[Fusion] | None = None,
@@ -93,7 +93,12 @@ def tune(
 
 
 def cross_fitted(
-    model: NextItemModel, catalogue: Catalogue, held: Held, start: Lending, fusions: list[Fusion], cutoff: int = CUTOFF
+    model: NextItemModel,
+    catalogue: Catalogue,
+    held: HeldOutEvents,
+    start: TransitionParams,
+    fusions: list[Fusion],
+    cutoff: int = CUTOFF,
 ) -> np.ndarray:
     """NDCG@cutoff of h for each of a domain's pairs, [B], with settings found on the other half of the pairs: what was tuned is
     never what is measured.
@@ -105,20 +110,22 @@ def cross_fitted(
     """
     vectors_ID = model.eval().catalogue_vectors()
 
-    def pairs(part: Held) -> _Pairs:
-        return _Pairs(model, vectors_ID, catalogue, held.domain, part, Alone(), cutoff)
+    def pairs(part: HeldOutEvents) -> _Pairs:
+        return _Pairs(model, vectors_ID, catalogue, held.domain, part, SingleProcess(), cutoff)
 
-    def settings(others: Held) -> tuple[Lending, Fusion]:
+    def settings(others: HeldOutEvents) -> tuple[TransitionParams, Fusion]:
         if not len(others.target):
             return start, fusions[0]
         of = pairs(others)
-        lending = _climb(start, of.of_transfer)
-        return lending, fusions[int(of.of_fusions(lending, fusions).argmax())]
+        params = _climb(start, of.of_transfer)
+        return params, fusions[int(of.of_fusions(params, fusions).argmax())]
 
     return by_halves(held, settings, lambda mine, found: pairs(mine).gains(found[0], [found[1]], mine)[0])
 
 
-def by_halves(held: Held, settings: Callable[[Held], Any], gains: Callable[[Held, Any], np.ndarray]) -> np.ndarray:
+def by_halves(
+    held: HeldOutEvents, settings: Callable[[HeldOutEvents], Any], gains: Callable[[HeldOutEvents, Any], np.ndarray]
+) -> np.ndarray:
     """The gain of each of a domain's pairs, [B], with settings found on the other half of them."""
     found = np.zeros(len(held.target))
     for half in (0, 1):
@@ -128,38 +135,43 @@ def by_halves(held: Held, settings: Callable[[Held], Any], gains: Callable[[Held
 
 
 def gains_of(
-    model: NextItemModel, catalogue: Catalogue, held: Held, lending: Lending, fusions: list[Fusion], cutoff: int = CUTOFF
+    model: NextItemModel,
+    catalogue: Catalogue,
+    held: HeldOutEvents,
+    params: TransitionParams,
+    fusions: list[Fusion],
+    cutoff: int = CUTOFF,
 ) -> np.ndarray:
     """NDCG@cutoff of h for each of a domain's pairs with each of several fusions, [fusions, B]."""
     model.eval()
-    pairs = _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, Alone(), cutoff)
-    return pairs.gains(lending, fusions, held)
+    pairs = _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, SingleProcess(), cutoff)
+    return pairs.gains(params, fusions, held)
 
 
 def _tune(pairs: _Pairs, start: Tuned, fusions: list[Fusion] | None) -> Tuned:
     if not pairs.count:
         return start
-    lending = _climb(start.lending, pairs.of_transfer)
+    params = _climb(start.params, pairs.of_transfer)
     if fusions:
-        fusion = fusions[int(pairs.of_fusions(lending, fusions).argmax())]
+        fusion = fusions[int(pairs.of_fusions(params, fusions).argmax())]
     else:
-        fusion = _fusion(start.fusion, lambda tried: pairs.of_fusions(lending, tried))
-    base, fused = (float(value) for value in pairs.of_fusions(lending, [ALONE, fusion]))
-    tuned = Tuned(lending, fusion, base, pairs.of_transfer(lending), fused)
+        fusion = _fusion(start.fusion, lambda tried: pairs.of_fusions(params, tried))
+    base, fused = (float(value) for value in pairs.of_fusions(params, [ALONE, fusion]))
+    tuned = Tuned(params, fusion, base, pairs.of_transfer(params), fused)
     if pairs.everyone.rank == 0:
         said = pairs.domain, pairs.cutoff, base, tuned.transfer, fused
         log.info("domain %d, validation NDCG@%d: f %.4f, g %.4f, h %.4f", *said)
     return tuned
 
 
-def _climb(best: Lending, measured: Callable[[Lending], float]) -> Lending:
+def _climb(best: TransitionParams, measured: Callable[[TransitionParams], float]) -> TransitionParams:
     """Coordinate ascent: each parameter moves on its grid for as long as that helps, twice around."""
-    known: dict[Lending, float] = {}
+    known: dict[TransitionParams, float] = {}
 
-    def value(lending: Lending) -> float:
-        if lending not in known:
-            known[lending] = measured(lending)
-        return known[lending]
+    def value(params: TransitionParams) -> float:
+        if params not in known:
+            known[params] = measured(params)
+        return known[params]
 
     for _ in range(2):
         before = best
@@ -199,7 +211,7 @@ class _Pairs:
         vectors_ID: Tensor | None,
         catalogue: Catalogue,
         domain: int,
-        part: Held | None,
+        part: HeldOutEvents | None,
         everyone: Ranks,
         cutoff: int,
     ) -> None:
@@ -215,36 +227,36 @@ class _Pairs:
         self.count, self.few_count = everyone.sum([float(len(part.target)) if part else 0.0 for part in (self.held, self.few)])
         self.vectors = vectors_ID[torch.from_numpy(self.items)] if part else None
 
-    def of_transfer(self, lending: Lending) -> float:
+    def of_transfer(self, params: TransitionParams) -> float:
         """g alone."""
         gains = 0.0
         if self.held:
-            lent = transfer.weights(self.catalogue, self.domain, lending)
-            scores = transfer.scores(self.held.contexts, self.domain, lent, lending)
+            lent = transitions.weights(self.catalogue, self.domain, params)
+            scores = transitions.scores(self.held.contexts, self.domain, lent, params)
             rank = sparse_ranks(scores, *placed(self.held.contexts, self.held.target, self.items))
             gains = float(gain(rank, self.cutoff).sum())
         return self.everyone.sum([gains])[0] / self.count
 
-    def of_fusions(self, lending: Lending, fusions: list[Fusion]) -> np.ndarray:
+    def of_fusions(self, params: TransitionParams, fusions: list[Fusion]) -> np.ndarray:
         """h with each of several fusions; of a large catalogue, over fewer pairs."""
-        gains = self.gains(lending, fusions, self.few).sum(1)
+        gains = self.gains(params, fusions, self.few).sum(1)
         return np.array(self.everyone.sum(gains.tolist())) / self.few_count
 
     @torch.no_grad()
-    def gains(self, lending: Lending, fusions: list[Fusion], part: Held | None) -> np.ndarray:
+    def gains(self, params: TransitionParams, fusions: list[Fusion], part: HeldOutEvents | None) -> np.ndarray:
         """h of each of some of this rank's pairs with each of several fusions, [fusions, B]."""
         gains = [np.zeros((len(fusions), 0))]
-        lent = transfer.weights(self.catalogue, self.domain, lending)
+        lent = transitions.weights(self.catalogue, self.domain, params)
         for contexts, target, user_BD in blocks(self.model, part, len(self.items)) if part else ():
             theta = self.model.scores(user_BD, self.vectors)
             place, seen = placed(contexts, target, self.items)
-            phi = torch.from_numpy(transfer.scores(contexts, self.domain, lent, lending).toarray())
+            phi = torch.from_numpy(transitions.scores(contexts, self.domain, lent, params).toarray())
             of = (fuse(fusion.base * theta, fusion.of_transfer(phi)) for fusion in fusions)
             gains.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of]), self.cutoff))
         return np.concatenate(gains, 1)
 
 
-def thinned(part: Held, items: int, ranks: int) -> Held:
+def thinned(part: HeldOutEvents, items: int, ranks: int) -> HeldOutEvents:
     """Of a large catalogue fewer pairs, evenly: at most so many that all ranks' scores of them are ``_MOST_SCORES``."""
     most = max(1, _MOST_SCORES // items // ranks)
     return part.take(np.arange(0, len(part.target), max(1, -(-len(part.target) // most))))

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.contexts import Contexts
-from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.scoring.ranking import Seen, block_rows, hide, places, ranks, seen_places
-from metarec_spark.training.loader import Held
+from metarec_spark.model.encoder import NextItemModel
+from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.ranking import Seen, block_rows, hide, places, ranks, seen_places
+from metarec_spark.training.loader import HeldOutEvents
 
 CUTOFF = 10
 _MOST_ROWS = 256
 
 
-def blocks(model: NextItemModel, held: Held, items: int) -> Iterator[tuple[Contexts, np.ndarray, Tensor]]:
+def blocks(model: NextItemModel, held: HeldOutEvents, items: int) -> Iterator[tuple[PackedSequences, np.ndarray, Tensor]]:
     """Contexts, targets and f's user vectors, [B, D], in blocks for scores of so many items; rows are in order of length."""
     for rows in torch.arange(len(held.target)).split(block_rows(items, _MOST_ROWS)):
         contexts = held.contexts.take(rows)
         yield contexts, held.target[rows.numpy()], model.user_vectors(model.encode(contexts), held.domain)
 
 
-def placed(contexts: Contexts, target: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, Seen]:
+def placed(contexts: PackedSequences, target: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, Seen]:
     """Places of the targets in ascending ``items``, and of the contexts' own items, but for the target where it is one."""
     place = places(items, target)
     row, seen = seen_places(items, contexts.item.numpy(), contexts.length.numpy())
@@ -39,7 +39,7 @@ def gain(rank: np.ndarray, cutoff: int = CUTOFF) -> np.ndarray:
 
 
 @torch.no_grad()
-def ndcg_of_base(model: NextItemModel, catalogue: Catalogue, held: list[Held]) -> np.ndarray:
+def ndcg_of_base(model: NextItemModel, catalogue: Catalogue, held: list[HeldOutEvents]) -> np.ndarray:
     """Sum of f's NDCG@10, of its squares, and number of pairs by domain, [domains, 3]; this rank's part."""
     model.eval()
     found = np.zeros((len(catalogue.of_domain), 3))

@@ -17,21 +17,22 @@ import pyarrow.parquet as pq
 import torch
 
 from metarec_spark import columns as c
+from metarec_spark.config.sections import Model, Train
 from metarec_spark.errors import DataError
-from metarec_spark.model import bundle
-from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
-from metarec_spark.model.inheritance import lend_parameters
-from metarec_spark.model.spectrum import spectral_start, token_start
-from metarec_spark.model.stacking import Stacking
-from metarec_spark.model.transformer import NextItemModel
-from metarec_spark.sections import Model, Train
-from metarec_spark.storage import Place, beside, here, read_json, write_json
+from metarec_spark.features import catalogue as catalogue_parts
+from metarec_spark.model import artifact
+from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens, read_vectors
+from metarec_spark.model.encoder import NextItemModel
+from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.spectral_init import spectral_start, token_start
+from metarec_spark.model.warm_start import warm_start
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Horovod, Ranks
 from metarec_spark.training.loader import Shard, held_out
 from metarec_spark.training.loop import fit
 from metarec_spark.training.stacking import stack
 from metarec_spark.training.tuning import starts, tune
+from metarec_spark.warehouse.storage import Place, beside, here, read_json, write_json
 
 MOST_TOKENS = 32
 log = logging.getLogger("metarec_spark")
@@ -50,10 +51,10 @@ def train(spec_file: Place, ranks: Ranks) -> None:
     catalogue, item_ids = read_catalogue(folder, spec["manifest"])
     torch.manual_seed(settings.seed)
     start, cpu = time.monotonic(), time.process_time()
-    model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), bundle.shape(spec["manifest"]), catalogue)
+    model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), artifact.shape(spec["manifest"]), catalogue)
     if ranks.rank == 0:  # the others get its parameters
         if spec.get("start"):
-            lend_parameters(bundle.load(spec["start"]), model, spec["manifest"], catalogue)
+            warm_start(artifact.load(spec["start"]), model, spec["manifest"], catalogue)
         elif settings.spectral_start:
             model.item.weight.data = torch.from_numpy(
                 spectral_start(catalogue, model.item.weight.detach().numpy(), settings.seed)
@@ -98,17 +99,17 @@ def train(spec_file: Place, ranks: Ranks) -> None:
         metrics["validation"] = {
             name: {part: getattr(t, part) for part in ("base", "transfer", "fused")} for name, t in of_domain.items()
         }
-        said = {name: {"lending": t.lending.model_dump(), "fusion": t.fusion.model_dump()} for name, t in of_domain.items()}
+        said = {name: {"lending": t.params.model_dump(), "fusion": t.fusion.model_dump()} for name, t in of_domain.items()}
         for name, used in zip(said, stacked, strict=True):
             said[name]["stacked"] = used
         manifest = {**spec["manifest"], "tuned": said, "metrics": metrics}
-        bundle.save(spec["model"], manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
+        artifact.save(spec["model"], manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
 
 
 def inherited_stacking(ancestor: Place, manifest: dict[str, Any]) -> tuple[Stacking | None, list[bool]]:
     """The stacking of the model whose settings a night without validation inherits, and the domains that it is used in."""
     try:
-        found = bundle.load(ancestor).stacking
+        found = artifact.load(ancestor).stacking
     except DataError as error:
         log.warning("no stacking is inherited, f and g are fused plainly: %s", error)
         found = None
@@ -119,14 +120,14 @@ def inherited_stacking(ancestor: Place, manifest: dict[str, Any]) -> tuple[Stack
 def read_catalogue(folder: Place, manifest: dict[str, Any]) -> tuple[Catalogue, Any]:
     """Read what the snapshot says of the items; memory grows with items and their transitions."""
     items = manifest["items"]
-    table = pq.read_table(here(f"{folder}/{snapshot.ITEMS}")).sort_by("item_idx")
-    token = pq.read_table(here(f"{folder}/{snapshot.TOKENS}")).sort_by([("item_idx", "ascending"), ("token", "ascending")])
+    table = pq.read_table(here(f"{folder}/{catalogue_parts.ITEMS}")).sort_by("item_idx")
+    token = pq.read_table(here(f"{folder}/{catalogue_parts.TOKENS}")).sort_by([("item_idx", "ascending"), ("token", "ascending")])
     known = token["item_idx"].to_numpy() < items
     tokens, weights, hashes = pack_tokens(
         *(token[name].to_numpy()[known] for name in ("item_idx", "token", "weight")), items, MOST_TOKENS
     )
-    pair = pq.read_table(here(f"{folder}/{snapshot.TRANSITIONS}"))
-    names = ("item_idx", "successor", *snapshot.SIGNALS)
+    pair = pq.read_table(here(f"{folder}/{catalogue_parts.TRANSITIONS}"))
+    names = ("item_idx", "successor", *catalogue_parts.SIGNALS)
     successors = Successors.of(items, *(pair[name].to_numpy() for name in names))
     catalogue = Catalogue(
         domain=table["domain"].to_numpy().astype(np.int32),
@@ -134,7 +135,7 @@ def read_catalogue(folder: Place, manifest: dict[str, Any]) -> tuple[Catalogue, 
         tokens=tokens,
         weights=weights,
         token_hashes=hashes,
-        vectors=snapshot.read_vectors(here(f"{folder}/{snapshot.VECTORS}"), range(items), manifest["vector_widths"]),
+        vectors=read_vectors(here(f"{folder}/{catalogue_parts.VECTORS}"), range(items), manifest["vector_widths"]),
         successors=successors,
     )
     return catalogue, table["item_id"]

@@ -21,7 +21,7 @@ class Mode:
     trained: tuple[str, ...] | None = None
     """Prefixes of the parameters that are trained; None: all."""
 
-    taught: bool = False
+    meta_trained_ranker: bool = False
     """Whether g's signals are weighed by a network that was taught; see transfer/teaching.py."""
 
     @property
@@ -34,9 +34,17 @@ _ADAPTER = ("item.", "query.", "adapter_", "domain.")
 ALL = (
     Mode("untrained", "transitions and content of the domain alone", None, "own"),
     Mode("scratch", "a model of the domain's own events", "random", "own"),
-    Mode("weighed", "signals of the domain, weighed by a network that its own events taught", None, "own", taught=True),
+    Mode(
+        "weighed", "signals of the domain, weighed by a network that its own events taught", None, "own", meta_trained_ranker=True
+    ),
     Mode("lent", "transitions and content of all domains", None, "target"),
-    Mode("taught", "signals weighed by a network that thin cuts of the other domains taught first", None, "uniform", taught=True),
+    Mode(
+        "taught",
+        "signals weighed by a network that thin cuts of the other domains taught first",
+        None,
+        "uniform",
+        meta_trained_ranker=True,
+    ),
     Mode("pooled", "one model of the domain and a sample of the others", "random", "uniform"),
     Mode("sample", "the same, others drawn by their likeness to the domain's people", "random", "weighted"),
     Mode("frozen", "the base model's trunk as it is, with the domain's own items and adapter", "base", "target", _ADAPTER),

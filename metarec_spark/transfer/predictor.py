@@ -21,7 +21,7 @@ class Trial:
     task: str
     mode: str
     statistics: Mapping[str, float]
-    """As :func:`metarec_spark.transfer.statistics.statistics` gives them, and predictability."""
+    """As :func:`metarec_spark.transfer.task_features.statistics` gives them, and predictability."""
     gain: float
     """NDCG@100 over that of the best plain candidate, less 1."""
 

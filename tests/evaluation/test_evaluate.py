@@ -10,9 +10,9 @@ from training.warehouses import DAY, copied, job_at, rows_of, stages
 
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation.run import _chosen, _decide, evaluate, judge
+from metarec_spark.evaluation.evaluate import _chosen, _decide, evaluate, judge
 from metarec_spark.job import Result
-from metarec_spark.training.run import train
+from metarec_spark.training.train import train
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from metarec_spark.evaluation.metrics import SEGMENTS
 from metarec_spark.evaluation.report import Report, forget, write
 
 HOSTILE = "<script>alert(1)</script>"
-VALUE = {c.MODEL: 0.0712, c.BASE: 0.0611, c.TRANSFER: 0.0603, c.TRANSITIONS: 0.0501, c.POPULARITY: 0.0055}
+VALUE = {c.MODEL: 0.0712, c.ENCODER: 0.0611, c.TRANSITIONS_TUNED: 0.0603, c.TRANSITIONS: 0.0501, c.POPULARITY: 0.0055}
 
 
 def metrics(domain: str, scale: float = 1.0) -> list[dict]:
@@ -126,7 +126,7 @@ def test_equal_values_have_no_best(tmp_path):
 
 
 def test_what_a_segment_or_a_scorer_lacks_is_a_dash(tmp_path):
-    rows = [row for row in metrics("books") if row["scorer"] != c.BASE] + [
+    rows = [row for row in metrics("books") if row["scorer"] != c.ENCODER] + [
         row for row in metrics("films") if row["segment"] == "all"
     ]
     made = page(tmp_path, report(metrics=rows))

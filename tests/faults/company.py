@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from conftest import FAST
 from faults.runs import METAREC, Run
 
-from metarec_spark.storage import file_uri
+from metarec_spark.warehouse.storage import file_uri
 
 DAY = date(2024, 1, 10)
 NEXT = DAY + timedelta(days=1)

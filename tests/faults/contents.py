@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 
 from metarec_spark.columns import ALL, RUNS
-from metarec_spark.model import bundle
+from metarec_spark.model import artifact
 
 _SECONDS = ("seconds", "wall_seconds", "cpu_seconds")
 
@@ -32,7 +32,7 @@ def models(warehouse: Path) -> dict[str, dict[str, str]]:
     DataError
         Where a file is missing or is not the one that was saved.
     """
-    return {row["model_id"]: bundle.load(row["path"]).manifest["sha256"] for row in _rows(warehouse, "models")}
+    return {row["model_id"]: artifact.load(row["path"]).manifest["sha256"] for row in _rows(warehouse, "models")}
 
 
 def _rows(warehouse: Path, name: str) -> list[dict]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from faults.runs import LAUNCH, Point, Run
 from training.factories import settings, spec
 
-from metarec_spark.model import bundle
+from metarec_spark.model import artifact
 
 CHECKPOINT = Point("_training checkpoint.safetensors #2", 0.0)
 SOON = 20.0
@@ -53,4 +53,4 @@ def test_ranks_end_with_the_process_that_started_them_and_the_next_ones_go_on(tm
     code, _, log = again.end()
     assert code == 0, log
     assert "resuming after epoch" in log
-    assert len(bundle.load(file.parent / "model").manifest["metrics"]["history"]) == 60
+    assert len(artifact.load(file.parent / "model").manifest["metrics"]["history"]) == 60

@@ -13,9 +13,9 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark import config
-from metarec_spark.features.run import extract
+from metarec_spark.features.extract import extract
 from metarec_spark.job import Job, Result
-from metarec_spark.tables import Warehouse
+from metarec_spark.warehouse.tables import Warehouse
 
 LAST = 10
 LOG = pa.schema([(name, pa.string()) for name in ("ds", "user_id", "item_id", "domain", "event_type", "event_time")])

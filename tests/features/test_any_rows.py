@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from metarec_spark.config.sections import Features
 from metarec_spark.features import cleaning
+from metarec_spark.features.items import counted, updated
 from metarec_spark.features.sequences import extended, sequences
-from metarec_spark.features.vocabulary import counted, updated
-from metarec_spark.sections import Features
 
 # An example takes seconds of Spark, so none is made smaller.
 some = settings(

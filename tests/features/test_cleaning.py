@@ -12,9 +12,9 @@ from features.factories import log_rows
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from metarec_spark.contracts import conform
+from metarec_spark.config.sections import Features
 from metarec_spark.features import cleaning
-from metarec_spark.sections import Features
+from metarec_spark.warehouse.contracts import conform
 
 NOW = datetime(2024, 1, 12, tzinfo=UTC)
 SETTINGS = Features(late_days=2, max_events_per_hour=3, event_types=["click", "event"])

@@ -8,8 +8,8 @@ import pytest
 from features.factories import item_rows
 from pyspark.sql import Row, SparkSession
 
-from metarec_spark.contracts import conform
 from metarec_spark.features.content import content
+from metarec_spark.warehouse.contracts import conform
 
 INFORMATION = "domain string, item_id string, title string, attributes array<string>, content array<float>"
 

@@ -16,7 +16,7 @@ from features.shops import NIGHTS, Shop
 from pyspark.sql import SparkSession
 
 from metarec_spark import columns as c
-from metarec_spark.features.run import extract
+from metarec_spark.features.extract import extract
 
 DAYS = (7, 8, 9, 10)
 RULES = {"late_days": 1, "max_events_per_hour": 3, "event_types": ["click", "buy"]}

@@ -18,9 +18,9 @@ from metarec_spark import columns as c
 from metarec_spark import config
 from metarec_spark.columns import ALL
 from metarec_spark.errors import DataError
-from metarec_spark.features.run import extract
+from metarec_spark.features.extract import extract
 from metarec_spark.job import Job, Result
-from metarec_spark.tables import Warehouse
+from metarec_spark.warehouse.tables import Warehouse
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from metarec_spark.contracts import contract
+from metarec_spark.config.sections import Quality
 from metarec_spark.errors import DataError
 from metarec_spark.features import quality
-from metarec_spark.sections import Quality
+from metarec_spark.warehouse.contracts import contract
 
 DAY = date(2024, 1, 10)
 HALF = Quality(max_rejected_share=0.5)

@@ -9,8 +9,8 @@ from features.factories import event_rows, item_rows
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from metarec_spark.contracts import conform
 from metarec_spark.features.sequences import extended, sequences
+from metarec_spark.warehouse.contracts import conform
 
 ITEMS = [("shop", "a"), ("shop", "b"), ("news", "a"), ("film", "c")]
 NOON = "2024-01-10 12:00:00"

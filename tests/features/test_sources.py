@@ -12,9 +12,9 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from metarec_spark.config.sections import ItemSource, Source
 from metarec_spark.errors import DataError
 from metarec_spark.features.sources import open_events, open_items
-from metarec_spark.sections import ItemSource, Source
 
 NOON = "2024-01-10 12:00:00"
 ROW = {"user_id": "u1", "item_id": "i1", "domain": "shop", "event_type": "click", "event_time": NOON, "rating": 4.5}

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row, SparkSession
 
+from metarec_spark.config.sections import Split
 from metarec_spark.features.split import held_out, pairs, train_part
-from metarec_spark.sections import Split
 
 DS = date(2024, 1, 10)
 LEAVE_ONE_OUT = Split(protocol="leave_one_out")

@@ -10,10 +10,10 @@ import pytest
 from features.factories import sequence_rows
 from pyspark.sql import SparkSession
 
-from metarec_spark.contracts import conform
+from metarec_spark.config.sections import Transitions
 from metarec_spark.features.transitions import transitions
-from metarec_spark.sections import Transitions
-from metarec_spark.storage import file_uri
+from metarec_spark.warehouse.contracts import conform
+from metarec_spark.warehouse.storage import file_uri
 
 # u: 0 → 1 → 0 → 2, v: 0 → 1. Events: item 0 three, item 1 two, item 2 one.
 USERS = {"u": [(0, "a"), (1, "b"), (0, "a"), (2, "a")], "v": [(0, "a"), (1, "b")]}

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from metarec_spark.model import bundle
+from metarec_spark.config.sections import Model
+from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
-from metarec_spark.model.contexts import Contexts
+from metarec_spark.model.encoder import NextItemModel, Shape
+from metarec_spark.model.ensemble.pair_ranker import PairRanker
+from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.model.stacking import Stacking
-from metarec_spark.model.transformer import NextItemModel, Shape
-from metarec_spark.model.weigher import Weigher
-from metarec_spark.sections import Model
 
 DOMAINS = ["books", "films"]
 SHAPE = Shape(domains=2, event_types=2, gaps=32, max_length=6)
@@ -83,16 +83,16 @@ def padded(sequences: list[list[int]], width: int | None = None, domains: int = 
     return arrays, np.array([len(sequence) for sequence in sequences])
 
 
-def contexts(sequences: list[list[int]], width: int | None = None) -> Contexts:
+def contexts(sequences: list[list[int]], width: int | None = None) -> PackedSequences:
     """The same, packed."""
-    return Contexts.packed(*padded(sequences, width))
+    return PackedSequences.packed(*padded(sequences, width))
 
 
 def saved(
     folder: Path,
     of: Catalogue | None = None,
     fusion: dict | None = None,
-    weigher: Weigher | None = None,
+    pair_ranker: PairRanker | None = None,
     stacking: Stacking | None = None,
     **settings: object,
 ) -> Path:
@@ -102,11 +102,11 @@ def saved(
     fusion = fusion or {"transfer": 2.0, "sharpness": 3.0}
     tuned = {name: {"lending": PLAIN, "fusion": fusion, "stacked": stacking is not None} for name in DOMAINS}
     manifest = {**MANIFEST, "items": of.size, "model": SMALL | settings, "tuned": tuned}
-    bundle.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), weigher, stacking)
+    artifact.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), pair_ranker, stacking)
     return folder
 
 
-def as_recommended(scorer: Scorer, users: Contexts, hidden: torch.Tensor, domain: int) -> torch.Tensor:
+def as_recommended(scorer: Scorer, users: PackedSequences, hidden: torch.Tensor, domain: int) -> torch.Tensor:
     """h as recommend computes it: products of vectors, and sparse additions."""
     product = scorer.user_vectors(hidden, domain) @ scorer.item_vectors(domain).T
     return product + torch.from_numpy(scorer.additions(users, hidden, domain).toarray())

@@ -9,14 +9,14 @@ from model.factories import catalogue, contexts, model
 from torch.nn import functional as F
 
 from metarec_spark.model import loss as loss_module
-from metarec_spark.model.loss import Candidates, FullSoftmax, SampledSoftmax, next_item_losses
+from metarec_spark.model.loss import FullSoftmax, Negatives, SampledSoftmax, next_item_losses
 
 SEQUENCES = [[3, 8, 1, 12, 7], [2, 5], [0, 0, 4]]
 
 
 def losses(made, sequences=SEQUENCES, negatives=100, seed=0, of=None, domains=None, precision=torch.float32):
     of_domain = [torch.from_numpy(items) for items in (of or catalogue()).of_domain]
-    candidates = Candidates(of_domain, negatives, negatives, precision)
+    candidates = Negatives(of_domain, negatives, negatives, precision)
     return next_item_losses(made, contexts(sequences), candidates, torch.Generator().manual_seed(seed), domains)
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from model.factories import as_recommended, catalogue, contexts, saved
 
-from metarec_spark.model import bundle
+from metarec_spark.model import artifact
+from metarec_spark.model.ensemble.pair_ranker import PairRanker
+from metarec_spark.model.ensemble.stacking import Stacking
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.model.stacking import Stacking
-from metarec_spark.model.weigher import Weigher
 
 USERS = [[3, 8, 1], [2], [4, 4, 4, 9]]
 
@@ -24,7 +24,7 @@ def drawn(kind: type) -> torch.nn.Module:
 
 
 def scorer(folder, fusion=None, **fields) -> Scorer:
-    return Scorer(bundle.load(saved(folder, catalogue(**fields), fusion)))
+    return Scorer(artifact.load(saved(folder, catalogue(**fields), fusion)))
 
 
 def test_popularity_is_the_training_events_of_the_domains_items(tmp_path):
@@ -63,11 +63,11 @@ def test_what_a_user_gets_does_not_depend_on_the_others_to_the_last_bit(tmp_path
     users = [random.integers(0, 20, random.integers(0, 7)).tolist() for _ in range(700)]
     vectors = random.standard_normal((20, 5)) if how == "given vectors" else None
     known = catalogue(transitions=random.random((20, 20)), vectors=vectors)
-    network = {"stacked": {"stacking": drawn(Stacking)}, "weighed": {"weigher": drawn(Weigher)}}.get(how, {})
+    network = {"stacked": {"stacking": drawn(Stacking)}, "weighed": {"pair_ranker": drawn(PairRanker)}}.get(how, {})
     folder = saved(tmp_path, known, **network, dim=64, heads=2, adapter=8)
 
     def found(of: list[list[int]]) -> list[np.ndarray]:
-        made, given = Scorer(bundle.load(folder)), contexts(of, width=6)
+        made, given = Scorer(artifact.load(folder)), contexts(of, width=6)
         torch.manual_seed(0)
         torch.nn.init.normal_(made.bundle.model.adapter_out)
         hidden = made.hidden(given)

@@ -13,12 +13,12 @@ from pyspark.sql import functions as F
 from training.warehouses import DAY, NEXT, copied, job_at, rows_of, stages
 
 from metarec_spark.errors import ModelRejected
-from metarec_spark.model import bundle
+from metarec_spark.model import artifact
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.scoring import batch
 from metarec_spark.scoring.batch import contexts_of
-from metarec_spark.scoring.costs import Costs
-from metarec_spark.scoring.run import _Work, inputs, recommend
+from metarec_spark.scoring.recommend import _Work, inputs, recommend
+from metarec_spark.scoring.timings import Timings
 
 KNOWN = {"books": {f"b{i}" for i in range(10)}, "films": {f"f{i}" for i in range(10)}}
 
@@ -89,7 +89,7 @@ def test_all_users_get_lists_in_all_domains_and_seen_items_where_they_are_wanted
 def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_lend(spark, folder, seen):
     found = lists(spark, folder, users="all", top_n=10, exclude_seen=False)
     job = job_at(spark, folder, "recommend", NEXT)
-    model = bundle.load(Path(urlparse(job.warehouse.read("models").first()["path"]).path))
+    model = artifact.load(Path(urlparse(job.warehouse.read("models").first()["path"]).path))
     users = inputs(job.warehouse.read("user_sequences"), model.manifest, model.domains, None, everywhere=True)
     cold = [user for user, domain in seen if domain == "books" and (user, "films") not in seen and user != "new"]
     (of_cold,) = users.where(F.col("user_id").isin(cold)).toArrow().combine_chunks().to_batches()
@@ -107,12 +107,12 @@ def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_len
 def test_lists_do_not_depend_on_who_is_scored_at_a_time(spark, folder, monkeypatch):
     job = job_at(spark, folder, "recommend", NEXT)
     model = Path(urlparse(job.warehouse.read("models").first()["path"]).path)
-    made = bundle.load(model)
+    made = artifact.load(model)
     users = inputs(job.warehouse.read("user_sequences"), made.manifest, made.domains, None, everywhere=True).toArrow()
     (users,), found = users.combine_chunks().to_batches(), []
     for at_a_time in (len(users), 7):
         monkeypatch.setattr(batch, "_USERS", at_a_time)
-        rows = pa.Table.from_batches(batch.score(iter([users]), batch.Task(str(model), 5, True), Costs(spark.sparkContext)))
+        rows = pa.Table.from_batches(batch.score(iter([users]), batch.Task(str(model), 5, True), Timings(spark.sparkContext)))
         found.append(rows.sort_by([("user_id", "ascending"), ("domain", "ascending")]).to_pylist())
     whole, parts = found
     assert len(parts) == 2 * len(users) > 14

@@ -10,7 +10,7 @@ import pytest
 from training.warehouses import NEXT, WAREHOUSE, copied, job_at, rows_of, stages
 
 from metarec_spark.errors import DataError
-from metarec_spark.scoring.run import recommend
+from metarec_spark.scoring.recommend import recommend
 
 
 @pytest.fixture(scope="module")

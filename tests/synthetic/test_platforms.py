@@ -10,8 +10,8 @@ from pyspark.sql import functions as F
 
 from metarec_spark.errors import ConfigError
 from metarec_spark.synthetic.arrivals import BOT_EVENTS, KINDS, UNKNOWN_TYPE, events
+from metarec_spark.synthetic.generate import generate
 from metarec_spark.synthetic.platforms import PLATFORMS, Scale, items
-from metarec_spark.synthetic.run import generate
 from metarec_spark.synthetic.topics import TOPICS
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model.factories import MANIFEST, SHAPE, SMALL
 
-from metarec_spark.sections import Train
+from metarec_spark.config.sections import Train
 from metarec_spark.training import snapshot
 from metarec_spark.training.loader import Shard
 

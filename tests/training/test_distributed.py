@@ -15,7 +15,7 @@ from safetensors import safe_open
 from training.factories import settings, spec, walks
 
 from metarec_spark.errors import TrainingError
-from metarec_spark.model import bundle
+from metarec_spark.model import artifact
 from metarec_spark.training.launch import launch
 from metarec_spark.training.progress import Progress
 
@@ -25,9 +25,9 @@ ONE_STEP = {"batch_tokens": 512, "processes": 2, "epochs": 4}
 WALKS = [walk if walk[-1] % 2 == 0 else [*walk, (walk[-1] + 1) % 20] for walk in walks(length=5)]
 
 
-def trained(file, processes: int) -> bundle.Bundle:
+def trained(file, processes: int) -> artifact.ModelArtifact:
     launch(file, processes, "local", None, timeout=60)
-    return bundle.load(file.parent / "model")
+    return artifact.load(file.parent / "model")
 
 
 def assert_close(one, other):

@@ -17,8 +17,8 @@ from petastorm.etl.dataset_metadata import UNISCHEMA_KEY
 from training.factories import rows, shard, walks, written
 
 from metarec_spark.errors import TrainingError
-from metarec_spark.storage import here, whole
 from metarec_spark.training import loader, snapshot
+from metarec_spark.warehouse.storage import here, whole
 
 SOME_LENGTHS = st.lists(st.integers(1, 60), max_size=60)
 

@@ -12,7 +12,7 @@ from training.factories import rows, settings, shard, walks, written
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.training import loop
-from metarec_spark.training.distributed import Alone
+from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.loader import held_out
 from metarec_spark.training.loop import State
 from metarec_spark.training.optimizer import rate_at
@@ -38,7 +38,7 @@ METHODS = ["joint", "reptile", "fomaml"]
 
 def fit(parts, checkpoint, made=None, row_count=30, how=None, **fields):
     made, of = made or model(), (catalogue(), *parts)
-    how = {"ranks": Alone(), "checkpoint": checkpoint, **(how or {})}
+    how = {"ranks": SingleProcess(), "checkpoint": checkpoint, **(how or {})}
     return made, loop.fit(made, *of, rows=row_count, settings=settings(**fields), **how)
 
 

@@ -9,7 +9,7 @@ import torch
 from model.factories import catalogue, contexts, model
 from training.factories import settings
 
-from metarec_spark.model.loss import Candidates, next_item_losses
+from metarec_spark.model.loss import Negatives, next_item_losses
 from metarec_spark.training.loader import Episode
 from metarec_spark.training.meta import adapted, step_losses
 
@@ -31,7 +31,7 @@ def meta_model():
 
 def losses(made, batch, domains=(0, 1), **fields):
     """Of a step, by the full softmax."""
-    candidates = Candidates([torch.from_numpy(items) for items in catalogue().of_domain], 100, 100, torch.float32)
+    candidates = Negatives([torch.from_numpy(items) for items in catalogue().of_domain], 100, 100, torch.float32)
     how = settings(**({"inner_rate": RATE, "inner_steps": 2} | fields))
     return step_losses(made, batch, candidates, torch.Generator(), list(domains), how)
 
@@ -171,6 +171,6 @@ def test_an_empty_half_adapts_nothing_and_asks_nothing():
 
 def test_joint_training_learns_from_all_events_at_once():
     made, batch = meta_model(), contexts(SUPPORT + QUERY)
-    candidates = Candidates([torch.from_numpy(items) for items in catalogue().of_domain], 100, 100, torch.float32)
+    candidates = Negatives([torch.from_numpy(items) for items in catalogue().of_domain], 100, 100, torch.float32)
     expected = next_item_losses(made, batch, candidates, torch.Generator(), [0, 1])
     assert torch.equal(losses(made, batch).sums, expected.sums)

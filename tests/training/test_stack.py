@@ -13,28 +13,28 @@ from model.factories import PLAIN, catalogue, contexts, model
 from safetensors.torch import load_file
 from training.factories import settings, spec, walks
 
-from metarec_spark.model import bundle
-from metarec_spark.model.fusion import Fusion
-from metarec_spark.model.stacking import Stacking
-from metarec_spark.model.transfer import Lending
+from metarec_spark.model import artifact
+from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training import stacking
-from metarec_spark.training.distributed import Alone
+from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.launch import launch
-from metarec_spark.training.loader import Held
+from metarec_spark.training.loader import HeldOutEvents
 from metarec_spark.training.stacking import stack
 from metarec_spark.training.tuning import Tuned
 from metarec_spark.training.worker import train
 
-TUNED = [Tuned(Lending(**PLAIN), Fusion(transfer=1.0))] * 2
+TUNED = [Tuned(TransitionParams(**PLAIN), Fusion(transfer=1.0))] * 2
 
 
-def held(domain: int, next_of) -> Held:
+def held(domain: int, next_of) -> HeldOutEvents:
     """Users with one or two events; ``next_of`` says what follows the newest."""
     draw = np.random.default_rng(domain)
     newest = draw.choice(np.arange(domain, 20, 2), 400)
     before = draw.choice(np.arange(domain, 20, 2), 400)
     users = contexts([[int(of)] if of == other else [int(other), int(of)] for of, other in zip(newest, before, strict=True)])
-    return Held(domain, users, np.array([next_of(int(of), draw) for of in newest]), np.arange(1, 401))
+    return HeldOutEvents(domain, users, np.array([next_of(int(of), draw) for of in newest]), np.arange(1, 401))
 
 
 def of_items():
@@ -45,9 +45,9 @@ def of_items():
     return catalogue(transitions=follows)
 
 
-def stacked(*parts: Held):
+def stacked(*parts: HeldOutEvents):
     of = of_items()
-    return stack(model(of), of, list(parts), TUNED, Alone(), seed=0)
+    return stack(model(of), of, list(parts), TUNED, SingleProcess(), seed=0)
 
 
 def test_a_stacking_is_used_where_it_learnt_what_the_plain_fusion_cannot(caplog, monkeypatch):
@@ -65,7 +65,7 @@ def test_where_few_pairs_decide_or_it_ranks_worse_the_plain_fusion_stays(monkeyp
     of, network = of_items(), Stacking().eval()
     torch.nn.init.constant_(network.linear.weight, weight)  # of all that speaks for a linked item
     parts = stacking._parts(model(of), of, [held(0, lambda of, _: (of + 2) % 20)], TUNED, 1)
-    assert stacking._no_worse(parts, network, 2, Alone()) == [used, False]
+    assert stacking._no_worse(parts, network, 2, SingleProcess()) == [used, False]
 
 
 def test_without_pairs_nothing_is_stacked():
@@ -97,8 +97,8 @@ def walks_that_skip(folder, **how):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     file = walks_that_skip(tmp_path_factory.mktemp("one"))
-    train(file, Alone())
-    return bundle.load(file.parent / "model")
+    train(file, SingleProcess())
+    return artifact.load(file.parent / "model")
 
 
 def test_train_saves_the_stacking_and_where_it_is_used(trained):
@@ -107,7 +107,7 @@ def test_train_saves_the_stacking_and_where_it_is_used(trained):
 
 def test_ranks_learn_the_stacking_together(tmp_path, trained):
     launch(walks_that_skip(tmp_path, processes=2), 2, "local", None, timeout=60)
-    found = bundle.load(tmp_path / "model")
+    found = artifact.load(tmp_path / "model")
     assert any(found.stacked)
     assert not torch.equal(found.stacking.linear.weight, trained.stacking.linear.weight), "each rank has its own batches"
     one, two = (of.stacking.linear.weight.detach().flatten() for of in (trained, found))
@@ -122,8 +122,8 @@ def test_a_night_without_validation_inherits_the_stacking(tmp_path, trained, cap
         for part in (file.parent / "snapshot" / "validation").iterdir():
             part.unlink()
         file.write_text(json.dumps(json.loads(file.read_text()) | {"ancestor": str(trained.folder)}))
-        train(file, Alone())
-        return bundle.load(file.parent / "model")
+        train(file, SingleProcess())
+        return artifact.load(file.parent / "model")
 
     found = night("one")
     assert found.stacked == [False, True]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 from model.factories import PLAIN, catalogue, contexts, model
 
-from metarec_spark.model.fusion import Fusion
-from metarec_spark.model.transfer import Lending
-from metarec_spark.training.distributed import Alone
-from metarec_spark.training.loader import Held
+from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.transitions import TransitionParams
+from metarec_spark.training.distributed import SingleProcess
+from metarec_spark.training.loader import HeldOutEvents
 from metarec_spark.training.tuning import FUSIONS, GRID, Tuned, _climb, _fusion, cross_fitted, gains_of, settled, thinned, tune
 
-START = [Tuned(Lending(**PLAIN), Fusion(transfer=weight)) for weight in (4.0, 6.0)]
+START = [Tuned(TransitionParams(**PLAIN), Fusion(transfer=weight)) for weight in (4.0, 6.0)]
 
 
-def held(domain: int, sequences: list[list[int]]) -> Held:
+def held(domain: int, sequences: list[list[int]]) -> HeldOutEvents:
     targets = np.array([sequence[-1] for sequence in sequences])
-    return Held(domain, contexts([sequence[:-1] for sequence in sequences]), targets, np.arange(len(targets)))
+    return HeldOutEvents(domain, contexts([sequence[:-1] for sequence in sequences]), targets, np.arange(len(targets)))
 
 
 def chain() -> np.ndarray:
@@ -31,13 +31,13 @@ def chain() -> np.ndarray:
 def test_a_search_finds_the_damping_that_lends_the_right_item():
     walks = [[item, (item + 2) % 20] for item in range(0, 14)]
     parts = [held(domain, [walk for walk in walks if walk[0] % 2 == domain]) for domain in (0, 1)]
-    tuned = tune(model(), catalogue(transitions=chain()), parts, START, Alone())
+    tuned = tune(model(), catalogue(transitions=chain()), parts, START, SingleProcess())
     for found in tuned:
-        assert found.lending.popularity_damping >= 0.3
+        assert found.params.popularity_damping >= 0.3
         assert found.transfer > 0.8 > 1 / np.log2(3), "undamped, the popular item stands first"
         assert found.fused >= found.base
         assert found.fusion.transfer > 0
-        assert all(value in [*GRID[name], getattr(START[0].lending, name)] for name, value in found.lending.model_dump().items())
+        assert all(value in [*GRID[name], getattr(START[0].params, name)] for name, value in found.params.model_dump().items())
 
 
 def test_a_transfer_that_only_harms_is_refused():
@@ -45,7 +45,7 @@ def test_a_transfer_that_only_harms_is_refused():
     follows = np.zeros((20, 20))
     follows[:, 18] = 1.0
     walks = [[item, 16 if item != 16 else 14] for item in range(0, 18, 2)]
-    (found, other) = tune(model(), catalogue(transitions=follows), [held(0, walks)], START, Alone())
+    (found, other) = tune(model(), catalogue(transitions=follows), [held(0, walks)], START, SingleProcess())
     assert found.fusion.transfer == 0.0
     assert found.fused == found.base > found.transfer
     assert other == START[1], "nothing was held out of the other domain"
@@ -53,15 +53,15 @@ def test_a_transfer_that_only_harms_is_refused():
 
 def test_the_same_pairs_give_the_same_parameters():
     parts = [held(0, [[item, (item + 2) % 20] for item in range(0, 20, 2)])]
-    assert tune(model(), catalogue(transitions=chain()), parts, START, Alone()) == tune(
-        model(), catalogue(transitions=chain()), parts, START, Alone()
+    assert tune(model(), catalogue(transitions=chain()), parts, START, SingleProcess()) == tune(
+        model(), catalogue(transitions=chain()), parts, START, SingleProcess()
     )
 
 
 def test_a_search_starts_from_what_it_is_given_and_keeps_it_where_nothing_is_better():
-    lending, fusion = Lending(**PLAIN | {"history_decay": 0.63}), Fusion(transfer=33.0, sharpness=7.0)
+    params, fusion = TransitionParams(**PLAIN | {"history_decay": 0.63}), Fusion(transfer=33.0, sharpness=7.0)
     assert fusion not in FUSIONS
-    assert _climb(lending, lambda tried: -abs(tried.history_decay - 0.63)) == lending
+    assert _climb(params, lambda tried: -abs(tried.history_decay - 0.63)) == params
     assert _fusion(fusion, lambda tried: np.array([float(one == fusion) for one in tried])) == fusion
 
 
@@ -76,7 +76,7 @@ def test_settings_are_handed_on_where_they_were_found_on_validation_events_or_in
 
 def test_a_half_without_pairs_is_no_error():
     one = held(0, [[0, 2]])
-    gains = cross_fitted(model(), catalogue(transitions=chain()), one, Lending(**PLAIN), FUSIONS)
+    gains = cross_fitted(model(), catalogue(transitions=chain()), one, TransitionParams(**PLAIN), FUSIONS)
     assert gains.shape == (1,) and 0 <= gains[0] <= 1
     assert len(thinned(one.take(np.array([], np.int64)), 5, 1).target) == 0
 
@@ -93,5 +93,5 @@ def test_of_a_large_catalogue_every_pair_is_ranked_though_settings_are_found_on_
     walks = held(0, [[item, (item + 2) % 20] for item in range(0, 20, 2)])
     monkeypatch.setattr("metarec_spark.training.tuning._MOST_SCORES", 30)
     assert len(thinned(walks, 10, 1).target) == 3
-    of = model(), catalogue(transitions=chain()), walks, Lending(**PLAIN)
+    of = model(), catalogue(transitions=chain()), walks, TransitionParams(**PLAIN)
     assert len(cross_fitted(*of, FUSIONS)) == len(gains_of(*of, [Fusion()])[0]) == 10

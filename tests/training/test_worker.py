@@ -11,13 +11,13 @@ import pytest
 from model.factories import PLAIN
 from training.factories import settings, spec
 
-from metarec_spark.model import bundle
-from metarec_spark.model.fusion import Fusion
-from metarec_spark.storage import names, whole
+from metarec_spark.model import artifact
+from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.training import loop
-from metarec_spark.training.distributed import Alone
+from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.tuning import settled
 from metarec_spark.training.worker import train
+from metarec_spark.warehouse.storage import names, whole
 
 FOUND = {
     "lending": PLAIN | {"backward": 0.7, "history": 12},
@@ -27,9 +27,9 @@ FOUND = {
 GIVEN = [[3.0, 4.0], [0.0, 2.0, 0.0], [], [1.0, 0.0]]
 
 
-def trained(folder, **how) -> bundle.Bundle:
-    train(spec(folder, settings(epochs=1, stacking_pairs=100), **how), Alone())
-    return bundle.load(folder / "model")
+def trained(folder, **how) -> artifact.ModelArtifact:
+    train(spec(folder, settings(epochs=1, stacking_pairs=100), **how), SingleProcess())
+    return artifact.load(folder / "model")
 
 
 def test_given_vectors_reach_the_model(tmp_path):
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_file(tmp_path, given):
     files = [trained(tmp_path / name, given=given, model={"id_dropout": 0.5, "dropout": 0.2}).folder for name in ("one", "two")]
     assert files[0].joinpath("model.safetensors").read_bytes() == files[1].joinpath("model.safetensors").read_bytes()
     without = trained(tmp_path / "three", given=given, model={"dropout": 0.2})
-    assert (without.item_vectors != bundle.load(files[0]).item_vectors).any()
+    assert (without.item_vectors != artifact.load(files[0]).item_vectors).any()
 
 
 def test_the_metrics_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
@@ -56,8 +56,8 @@ def test_the_metrics_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
         return state
 
     monkeypatch.setattr("metarec_spark.training.worker.fit", fitted)
-    train(spec(tmp_path, settings(epochs=2)), Alone())
-    metrics = bundle.read_manifest(tmp_path / "model")["metrics"]
+    train(spec(tmp_path, settings(epochs=2)), SingleProcess())
+    metrics = artifact.read_manifest(tmp_path / "model")["metrics"]
     kept = metrics["history"][0]
     assert (metrics["kept_epoch"], metrics["loss"]) == (1, kept["loss"])
     assert metrics["validation_ndcg@10"] == kept["validation_ndcg@10"] < 0.99
@@ -66,8 +66,8 @@ def test_the_metrics_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["joint", "reptile", "fomaml"])
 def test_a_recurrent_model_with_a_generator_and_token_start_is_trained_and_read_back(tmp_path, method):
     more = settings(epochs=2, token_start=True, method=method)
-    train(spec(tmp_path, more, model={"state": "recurrent", "generator": 4, "id_dropout": 0.3}), Alone())
-    found = bundle.load(tmp_path / "model")
+    train(spec(tmp_path, more, model={"state": "recurrent", "generator": 4, "id_dropout": 0.3}), SingleProcess())
+    found = artifact.load(tmp_path / "model")
     losses = [epoch["loss"] for epoch in found.manifest["metrics"]["history"]]
     assert losses[1] < losses[0] and found.model.generator_out.abs().sum() > 0
     assert np.isfinite(found.item_vectors).all()
@@ -77,8 +77,8 @@ def test_what_a_domain_inherits_is_its_result_without_validation_and_another_tak
     file = spec(tmp_path, settings(epochs=1), inherited={"books": FOUND})
     for part in (tmp_path / "snapshot" / "validation").iterdir():
         part.unlink()
-    train(file, Alone())
-    manifest = bundle.read_manifest(tmp_path / "model")
+    train(file, SingleProcess())
+    manifest = artifact.read_manifest(tmp_path / "model")
     assert manifest["tuned"] == {"books": FOUND, "films": {"lending": PLAIN, "fusion": Fusion().model_dump(), "stacked": False}}
     assert list(settled(manifest)) == ["books"]
 
@@ -89,12 +89,12 @@ def test_a_snapshot_elsewhere_gives_the_same_model_and_the_checkpoint_lies_there
     with whole(place) as draft:
         shutil.copytree(tmp_path, draft)
         (draft / "spec.json").write_text(json.dumps(said))
-    train(file, Alone())
-    train(f"{place}/spec.json", Alone())
+    train(file, SingleProcess())
+    train(f"{place}/spec.json", SingleProcess())
     assert names(place) == ["checkpoint.safetensors", "model", "snapshot", "spec.json"]
-    one, other = bundle.load(tmp_path / "model"), bundle.load(f"{place}/model")
+    one, other = artifact.load(tmp_path / "model"), artifact.load(f"{place}/model")
     assert one.manifest["sha256"] == other.manifest["sha256"]
     assert [epoch["sequences"] for epoch in other.manifest["metrics"]["history"]] == [30, 30]
     with caplog.at_level(logging.INFO, "metarec_spark"):
-        train(f"{place}/spec.json", Alone())
+        train(f"{place}/spec.json", SingleProcess())
     assert "resuming after epoch 2 of 2" in caplog.text

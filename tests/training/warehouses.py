@@ -13,12 +13,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from metarec_spark import config
-from metarec_spark.evaluation.run import evaluate
-from metarec_spark.features.run import extract
+from metarec_spark.evaluation.evaluate import evaluate
+from metarec_spark.features.extract import extract
 from metarec_spark.job import Job
-from metarec_spark.storage import file_uri
-from metarec_spark.tables import Warehouse
-from metarec_spark.training.run import train
+from metarec_spark.training.train import train
+from metarec_spark.warehouse.storage import file_uri
+from metarec_spark.warehouse.tables import Warehouse
 
 DAY = date(2024, 1, 10)
 NEXT = DAY + timedelta(days=1)

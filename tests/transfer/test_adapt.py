@@ -9,15 +9,15 @@ from urllib.parse import urlparse
 import pytest
 from training.warehouses import DAY, ITEMS, NEXT, WAREHOUSE, event, job_at, rows_of, walkers, write_log
 
+from metarec_spark.config.sections import Adapt
 from metarec_spark.errors import ConfigError, DataError
-from metarec_spark.evaluation.run import evaluate
-from metarec_spark.features.run import extract
-from metarec_spark.model import bundle
-from metarec_spark.scoring.run import recommend
-from metarec_spark.sections import Adapt
-from metarec_spark.training.run import train
+from metarec_spark.evaluation.evaluate import evaluate
+from metarec_spark.features.extract import extract
+from metarec_spark.model import artifact
+from metarec_spark.scoring.recommend import recommend
+from metarec_spark.training.train import train
+from metarec_spark.transfer.adapt import adapt, distinct, trials
 from metarec_spark.transfer.modes import MODES
-from metarec_spark.transfer.run import adapt, distinct, trials
 
 SMALL = {"events": 3000, "source_events": 60, "seeds": 2}
 BOOKS = [row for row in walkers(40) if row[1] == "books"]
@@ -53,8 +53,8 @@ def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
     row = models(spark, folder)[adapted.model_id]
     (base,) = (row for row in models(spark, folder).values() if row["kind"] == "base")
     assert (row["kind"], row["status"], row["domains"], row["parent"]) == ("adapted", "approved", ["songs"], base["model_id"])
-    made = bundle.load(Path(urlparse(row["path"]).path))
-    assert "songs" in made.domains and "songs" not in bundle.load(Path(urlparse(base["path"]).path)).domains
+    made = artifact.load(Path(urlparse(row["path"]).path))
+    assert "songs" in made.domains and "songs" not in artifact.load(Path(urlparse(base["path"]).path)).domains
     assert row["reason"] == adapted.details["reason"]
     assert not list((folder / WAREHOUSE / "_training").iterdir())
 
@@ -120,6 +120,6 @@ def test_where_days_are_held_out_what_is_asked_is_the_first_event_of_a_later_day
     split = {"protocol": "temporal", "test_days": 3}
     found = adapt(job_at(spark, folder, "adapt", NEXT, split=split, adapt=SMALL | {"modes": ["lent", "taught"]}), "songs")
     assert found.rows_in == 25, "a pair of each reader: the step of the day before the test"
-    manifest = bundle.read_manifest(urlparse(models(spark, folder)[found.model_id]["path"]).path)
+    manifest = artifact.read_manifest(urlparse(models(spark, folder)[found.model_id]["path"]).path)
     assert manifest["split"] == {"protocol": "temporal", "test_days": 3, "validation_days": 1}
     assert set(found.details["validation_ndcg@100"]) == {"untrained", "scratch", "weighed", "lent", "taught"}

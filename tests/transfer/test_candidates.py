@@ -12,18 +12,18 @@ import pytest
 import torch
 from model.factories import DOMAINS, catalogue, contexts, model, padded, saved
 
+from metarec_spark.config.sections import Transitions
 from metarec_spark.features.encoding import ARRAYS
-from metarec_spark.model import bundle
+from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Successors
-from metarec_spark.model.contexts import Contexts
+from metarec_spark.model.ensemble.pair_ranker import PairRanker, PairSignals, alike
+from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.scorer import Scorer
-from metarec_spark.model.transfer import Lending
-from metarec_spark.model.weigher import Signals, Weigher, alike
-from metarec_spark.sections import Transitions
-from metarec_spark.storage import write_json
+from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.transfer import candidates
 from metarec_spark.transfer.candidates import WITHOUT_BASE, Snapshot
-from metarec_spark.transfer.teaching import AN_HOUR, followed, taught
+from metarec_spark.transfer.meta_train import AN_HOUR, followed, meta_trained_ranker
+from metarec_spark.warehouse.storage import write_json
 
 ITEMS = 60
 PEOPLE = [[1, 3, 5], [3, 5, 7, 9], [5, 9, 11], [], [13, 1], [15, 13]]
@@ -52,22 +52,24 @@ def snapshot(tmp_path) -> Snapshot:
 
 def test_validation_pairs_are_ranked_as_deep_as_a_list_without_the_newest_events_counts_and_test_pairs_with_them(snapshot):
     torch.manual_seed(0)
-    weigher = Weigher()
-    torch.nn.init.normal_(weigher.out.weight)
-    made = SimpleNamespace(weigher=weigher.eval(), model=model(snapshot.catalogue), lending=[None] * 2, fusion=[WITHOUT_BASE] * 2)
+    pair_ranker = PairRanker()
+    torch.nn.init.normal_(pair_ranker.out.weight)
+    made = SimpleNamespace(
+        pair_ranker=pair_ranker.eval(), model=model(snapshot.catalogue), params=[None] * 2, fusion=[WITHOUT_BASE] * 2
+    )
     assert snapshot.catalogue.events.sum() - snapshot.rehearsal.events.sum() == 5, "the newest of each who has any"
     found = candidates.gains(snapshot, made, None, base=False), candidates.test_gains(snapshot, made)
     assert not np.array_equal(*found)
     deep = 0
     for gains, by, cutoff in zip(found, (snapshot.rehearsal, snapshot.catalogue), (100, 10), strict=True):
-        signals = Signals.of_catalogue(by, 1, alike(by, 1))
+        signals = PairSignals.of_catalogue(by, 1, alike(by, 1))
         held = snapshot.held("test")
         rank = {}
         for row in range(len(held.target)):
             user = held.contexts.take(torch.tensor([row]))
             if not len(user.item):
                 continue
-            scores = weigher.scores(signals, user, 1)[0].detach()
+            scores = pair_ranker.scores(signals, user, 1)[0].detach()
             place, seen = held.target[row] // 2, user.item // 2
             scores[[at for at in seen.tolist() if at != place]] = -torch.inf
             rank[held.pair[row]] = len(scores) - int((scores < scores[place]).sum())
@@ -77,14 +79,14 @@ def test_validation_pairs_are_ranked_as_deep_as_a_list_without_the_newest_events
     assert deep, "or the cut-offs are not told apart"
 
 
-class Towards(Weigher):
+class Towards(PairRanker):
     """Says of each item that it is the next, or is not, if that was asked."""
 
     def __init__(self, right: float) -> None:
         super().__init__()
         self.right = right
 
-    def scores(self, signals: Signals, contexts: Contexts, domain: int) -> torch.Tensor:
+    def scores(self, signals: PairSignals, contexts: PackedSequences, domain: int) -> torch.Tensor:
         asked = {tuple(of): target for of, target in zip(PEOPLE, TARGETS, strict=True)}
         items = torch.split(contexts.item, contexts.length.tolist())
         return torch.stack([self.right * (torch.arange(ITEMS // 2) == asked[tuple(of.tolist())] // 2) for of in items])
@@ -93,23 +95,23 @@ class Towards(Weigher):
 @pytest.mark.parametrize(("right", "kept"), [(1000.0, True), (-1000.0, False)])
 def test_a_trained_model_is_fused_with_a_weigher_as_far_as_that_helps(tmp_path, snapshot, right, kept):
     trained = saved(tmp_path / "trained", snapshot.catalogue)
-    manifest = bundle.read_manifest(trained)
+    manifest = artifact.read_manifest(trained)
     write_json(trained / "manifest.json", manifest | {"metrics": {"validation": dict.fromkeys(DOMAINS)}})
     candidates.settled(snapshot, trained, tmp_path / "made", Towards(right))
-    made = bundle.load(tmp_path / "made")
-    assert (made.fusion[1].transfer > 0) is kept and made.fusion[0] == bundle.load(trained).fusion[0]
+    made = artifact.load(tmp_path / "made")
+    assert (made.fusion[1].transfer > 0) is kept and made.fusion[0] == artifact.load(trained).fusion[0]
     measured = made.manifest["metrics"]["validation"]["films"]
     assert measured["fused"] == max(measured.values()) and (measured["transfer"] == 1.0) is kept
-    with_it = SimpleNamespace(weigher=Towards(right), model=made.model, lending=made.lending, fusion=made.fusion)
+    with_it = SimpleNamespace(pair_ranker=Towards(right), model=made.model, params=made.params, fusion=made.fusion)
     known = [pair for pair, of in enumerate(PEOPLE) if of]
     assert (candidates.gains(snapshot, with_it, None, base=True)[known] == 1).all() == kept
 
 
 def test_what_is_measured_of_a_fused_model_is_what_it_serves(tmp_path, snapshot):
     torch.manual_seed(0)
-    weigher = Weigher()
-    torch.nn.init.normal_(weigher.out.weight)
-    made = bundle.load(saved(tmp_path / "made", snapshot.catalogue, {"transfer": 0.5}, weigher))
+    pair_ranker = PairRanker()
+    torch.nn.init.normal_(pair_ranker.out.weight)
+    made = artifact.load(saved(tmp_path / "made", snapshot.catalogue, {"transfer": 0.5}, pair_ranker))
     found, held = candidates.test_gains(snapshot, made), snapshot.held("test")
     users = held.contexts.take((held.contexts.length > 0).nonzero().squeeze(1))
     scorer = Scorer(made)
@@ -128,9 +130,11 @@ def test_where_days_are_held_out_a_weigher_is_taught_what_people_do_after_a_paus
     (tmp_path / "sequences").mkdir()
     columns = {name: list(array) for name, array in zip(ARRAYS, arrays, strict=True)} | {"length": length.astype(np.int32)}
     pq.write_table(pa.table(columns), tmp_path / "sequences" / "1.parquet")
-    manifest = bundle.read_manifest(saved(tmp_path / "any", snapshot.catalogue)) | {"split": {"protocol": protocol}}
-    candidates.weighed(snapshot, tmp_path / "made", manifest, Lending.by(SETTINGS), seed=0)
-    found = bundle.load(tmp_path / "made").weigher.state_dict()
-    by_pause = [taught(tmp_path / "sequences", snapshot.catalogue, 1, SETTINGS, seed=0, pause=of) for of in (0, AN_HOUR)]
+    manifest = artifact.read_manifest(saved(tmp_path / "any", snapshot.catalogue)) | {"split": {"protocol": protocol}}
+    candidates.weighed(snapshot, tmp_path / "made", manifest, TransitionParams.by(SETTINGS), seed=0)
+    found = artifact.load(tmp_path / "made").pair_ranker.state_dict()
+    by_pause = [
+        meta_trained_ranker(tmp_path / "sequences", snapshot.catalogue, 1, SETTINGS, seed=0, pause=of) for of in (0, AN_HOUR)
+    ]
     same = [all(torch.equal(found[name], value) for name, value in of.state_dict().items()) for of in by_pause]
     assert same == [pause == 0, pause > 0]

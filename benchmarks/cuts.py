@@ -1,0 +1,322 @@
+"""Cuts of a log: one domain keeps a share of its people, all else stays; written as the snapshots that candidates learn from.
+
+Read from a warehouse's tables and cut in memory, as many cuts want a way without an extract for each. What is held out, counted and
+written is what the jobs hold out, count and write, but that an item's content links are cut to the strongest before its transitions
+are added; ``transfer.py --by-jobs`` sends a cut through the jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from pyspark.sql import functions as F
+from scipy import sparse
+
+from metarec_spark import columns as c
+from metarec_spark import config
+from metarec_spark.config.sections import Adapt, Features, Model, Split, Train, Transitions
+from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
+from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, products, strongest
+from metarec_spark.model.packed import PackedSequences
+from metarec_spark.runtime.session import session
+from metarec_spark.training.snapshot import HALF, ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
+from metarec_spark.training.snapshot import TRANSITIONS as SUCCESSORS
+from metarec_spark.transfer import user_sampling
+from metarec_spark.transfer.candidates import Snapshot
+from metarec_spark.transfer.meta_train import followed
+from metarec_spark.warehouse.storage import file_uri
+from metarec_spark.warehouse.tables import Warehouse
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+_DAY = 86_400
+
+
+class Log:
+    """The events of a warehouse, one after the other: by user, and in order of time."""
+
+    def __init__(self, warehouse: Path, settings: Transitions, days: int | None = None) -> None:
+        """``days`` are those of a temporal test, at the end of the log, and of the validation before it; None: one is left out."""
+        self.warehouse, self.settings, self.features, self.days = warehouse, settings, Features(), days
+        items = _table(warehouse, c.ITEMS, c.ITEM_IDX, c.ITEM_ID, c.DOMAIN).sort_by(c.ITEM_IDX)
+        self.item_ids = items[c.ITEM_ID]
+        self.domains = sorted(pc.unique(items[c.DOMAIN]).to_pylist())
+        self.domain_of = pc.index_in(items[c.DOMAIN], pa.array(self.domains)).to_numpy().astype(np.int32)
+        rows = _table(warehouse, c.USER_SEQUENCES, c.USER_ID, c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME).sort_by(c.USER_ID)
+        self.user_ids = rows[c.USER_ID].to_pylist()
+        length = pc.list_value_length(rows[c.ITEM_IDX]).to_numpy()
+        self.users = len(length)
+        self.user = np.repeat(np.arange(self.users), length)
+        self.item = pc.list_flatten(rows[c.ITEM_IDX]).to_numpy().astype(np.int64)
+        self.domain = self.domain_of[self.item]
+        types = pc.list_flatten(rows[c.EVENT_TYPE])
+        self.event_types = sorted(pc.unique(types).to_pylist())
+        self.event_type = pc.index_in(types, pa.array(self.event_types)).to_numpy() + 1
+        self.seconds = pc.list_flatten(rows[c.EVENT_TIME]).cast(pa.timestamp("s"), safe=False).cast("int64").to_numpy()
+        self.part = self._leave_one_out() if days is None else self._temporal(days)
+        self.asked = self.part > TRAIN if days is None else self._first()
+        """[events] bool: whether an event is held out to be predicted."""
+        self.alike: dict[str, ContentSimilarity] = {}
+        content = _table(warehouse, c.ITEM_CONTENT, c.ITEM_IDX, "tokens", "weights").combine_chunks()
+        item = np.repeat(content[c.ITEM_IDX].to_numpy(), pc.list_value_length(content["tokens"]).to_numpy())
+        word = pc.list_flatten(content["tokens"]).combine_chunks().dictionary_encode()
+        self.words = word.dictionary.to_pylist()
+        self.tokens = pa.table(
+            {c.ITEM_IDX: item, "token": word.indices.cast("int64"), "weight": pc.list_flatten(content["weights"])}
+        )
+
+    def _leave_one_out(self) -> np.ndarray:
+        """Part of each event: of a user's events in a domain the newest is the test, the one before it the validation."""
+        task = self.user * len(self.domains) + self.domain
+        order = np.argsort(task, kind="stable")
+        ordered, part = task[order], np.full(len(task), TRAIN)
+        newest = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+        part[order[newest]] = TEST
+        before = newest[newest > 0] - 1
+        part[order[before[ordered[before] == ordered[before + 1]]]] = VALIDATION
+        return part
+
+    def _temporal(self, days: int) -> np.ndarray:
+        """Part of each event, by its day."""
+        end = (self.seconds.max() // _DAY + 1) * _DAY
+        return np.searchsorted([end - 2 * days * _DAY, end - days * _DAY], self.seconds, side="right")
+
+    def _first(self) -> np.ndarray:
+        """Of each user's events in a domain in the days of a part, the first, but for those that are trained on."""
+        task = (self.user * len(self.domains) + self.domain) * (TEST + 1) + self.part
+        first = np.zeros(len(task), bool)
+        first[np.unique(task, return_index=True)[1]] = True
+        return first & (self.part > TRAIN)
+
+    @cached_property
+    def similarity(self) -> list[sparse.csr_matrix]:
+        """For each domain, the scalar products of all items' tokens with those of its items, [I, I_d]; tokens as common as
+        ``transitions.common_items`` allows."""
+        size, token = len(self.domain_of), self.tokens["token"].to_numpy()
+        spread = np.bincount(token)
+        kept = (spread[token] >= 2) & (spread[token] <= self.settings.common_items)
+        entries = self.tokens["weight"].to_numpy()[kept], (self.tokens[c.ITEM_IDX].to_numpy()[kept], token[kept])
+        weight = sparse.csr_matrix(entries, (size, len(spread)), np.float32)
+        of_domain = (np.flatnonzero(self.domain_of == domain) for domain in range(len(self.domains)))
+        return [products(weight, items, self.settings.successors) for items in of_domain]
+
+    def packed(self, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> dict[str, Any]:
+        """Columns of a snapshot: of each sequence, events rows[start:end], the newest ``max_length`` of them."""
+        most = self.features.max_length
+        length = np.minimum(ends - starts, most)
+        at = np.repeat(ends - np.cumsum(length), length) + np.arange(length.sum())
+        event, first = rows[at], np.zeros(len(at), bool)
+        first[(np.cumsum(length) - length)[length > 0]] = True
+        since = np.maximum(np.diff(self.seconds[event], prepend=0), 0)
+        gap = np.where(first, 0, np.minimum(GAP_BUCKETS - 1, 1 + np.floor(np.log2(1.0 + since))))
+        values = dict(zip(ARRAYS, (self.item[event], self.domain[event], self.event_type[event], gap), strict=True))
+        inside, columns = np.arange(most) < length[:, None], {}
+        for name, of in values.items():
+            padded = np.zeros(inside.shape, np.int32)
+            padded[inside] = of
+            columns[name] = padded
+        return columns | {LENGTH: length.astype(np.int32)}
+
+
+def _table(warehouse: Path, name: str, *columns: str) -> pa.Table:
+    return DeltaTable(str(warehouse / name)).to_pyarrow_table(columns=list(columns))
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A log in which one domain has but a share of its people: nobody else's events there are known."""
+
+    log: Log
+    target: int
+    kept: np.ndarray
+    """[users] bool."""
+
+    @classmethod
+    def of(cls, log: Log, domain: str, share: float, seed: int) -> Cut:
+        """People drawn at random."""
+        target = log.domains.index(domain)
+        people = np.unique(log.user[log.domain == target])
+        kept = np.zeros(log.users, bool)
+        kept[np.random.default_rng(seed).choice(people, int(share * len(people)), replace=False)] = True
+        return cls(log, target, kept)
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """[events] bool: whether an event is known at all."""
+        return (self.log.domain != self.target) | self.kept[self.log.user]
+
+    @cached_property
+    def successors(self) -> Callable[[bool], pa.Table]:
+        """See :meth:`_successors`; made once, and gone with the cut."""
+        return cache(self._successors)
+
+    def _successors(self, source: bool) -> pa.Table:
+        """Part ``transitions`` of a snapshot, from all that is known, or from the source alone; see
+        :func:`metarec_spark.features.transitions.transitions`."""
+        log, settings = self.log, self.log.settings
+        known = log.domain != self.target if source else self.known
+        rows = np.flatnonzero(known & (log.part == TRAIN))
+        size, events = len(log.domain_of), np.bincount(log.item[rows], minlength=len(log.domain_of))
+        forward = followed(_contexts(log.packed(rows, *_bounds(log.user[rows]))), size, settings)
+        count, parts = np.maximum(events, 1.0), []
+        by_source = sparse.diags(count**-settings.source_damping)
+        for domain, similarity in enumerate(log.similarity):
+            items = np.flatnonzero(log.domain_of == domain)
+            after, before = forward[:, items], forward.T.tocsr()[:, items]
+            damped = by_source @ (after + settings.backward * before) @ sparse.diags(count[items] ** -settings.popularity_damping)
+            heaviest = strongest(damped + settings.similarity * similarity, settings.successors).tocoo()
+            row, place = heaviest.row, heaviest.col
+            if not len(row):
+                continue
+            signals = (np.asarray(of[row, place]).ravel().astype(np.float32) for of in (after, before, similarity))
+            names = (c.ITEM_IDX, "successor", *SIGNALS)
+            parts.append(pa.table(dict(zip(names, (row, items[place], *signals), strict=True))))
+        return pa.concat_tables(parts)
+
+    def snapshot(self, folder: Path, learns: str, train: Train, model: Model, adapt: Adapt) -> Snapshot:
+        """What a kind of candidate learns; or, for a base model, source."""
+        log = self.log
+        domains = [log.domains[self.target]] if learns == "own" else log.domains
+        mine = self.known & self.kept[log.user]
+        if learns == "own":
+            mine = mine & (log.domain == self.target)
+        elif learns == "source":
+            mine = log.domain != self.target
+        elif learns in ("uniform", "weighted"):
+            others = self._even if learns == "uniform" else self._alike
+            learnt = self.kept.copy()
+            learnt[others(adapt.source_events, train.seed)] = True
+            mine = self.known & learnt[log.user]
+        elif learns != "target":
+            raise ValueError(f"what {learns!r} learns is not known: use own, target, uniform, weighted or source")
+        rows = np.flatnonzero(mine & (log.part == TRAIN))
+        counted = rows if learns != "target" else np.flatnonzero(self.known & (log.part == TRAIN))
+        starts, ends = _bounds(log.user[rows])
+        long = ends - starts > 1
+        of = (lambda columns: columns | {c.DOMAIN: np.zeros_like(columns[c.DOMAIN])}) if learns == "own" else dict
+        shown = log.domain_of if learns != "own" else np.where(log.domain_of == self.target, 0, -1).astype(np.int32)
+        sequences = of(log.packed(rows, starts[long], ends[long]))
+        if learns == "source" and train.method != "joint":
+            sequences = _episodes(sequences, train.seed)
+        parts = {
+            SEQUENCES: sequences,
+            ITEMS: {
+                c.ITEM_IDX: np.arange(len(shown), dtype=np.int32),
+                c.ITEM_ID: log.item_ids,
+                c.DOMAIN: shown,
+                "train_events": np.bincount(log.item[counted], minlength=len(shown)),
+            },
+            TOKENS: log.tokens,
+            VECTORS: {c.ITEM_IDX: np.zeros(0, np.int32), "vector": pa.array([], pa.list_(pa.float32()))},
+            SUCCESSORS: self.successors(learns == "source"),
+        }
+        for name, part in ((c.VALIDATION, VALIDATION), (c.TEST, TEST)):
+            parts[name] = self._pairs(part, mine, of, learns, adapt.validation_pairs)
+        for name, columns in parts.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            table = columns if isinstance(columns, pa.Table) else pa.table({n: _array(v) for n, v in columns.items()})
+            pq.write_table(table, folder / name / "1.parquet")
+        split = Split(protocol="leave_one_out") if log.days is None else Split(protocol="temporal", test_days=log.days)
+        sections = {"model": model, "transitions": log.settings, "split": split, "features": log.features, "train": train}
+        manifest = {
+            "domains": domains,
+            "event_types": log.event_types,
+            "items": len(log.domain_of),
+            "max_length": log.features.max_length,
+            "vector_widths": [],
+            "gap_buckets": GAP_BUCKETS,
+            "kind": "base" if learns == "source" else "adapted",
+            "parent": None,
+            "serves": domains if learns == "source" else [log.domains[self.target]],
+            "ds": "2014-07-23",
+            "learnt_events": len(rows),
+            "sequences": len(sequences[LENGTH]),
+            **{name: section.model_dump(mode="json") for name, section in sections.items()},
+        }
+        mixed = self.snapshot(folder.with_name("target"), "target", train, model, adapt) if learns == "own" else None
+        return Snapshot(folder, manifest, log.domains[self.target], log.alike, mixed)
+
+    def _even(self, events: int, seed: int) -> np.ndarray:
+        """Others with so many events, drawn evenly."""
+        count = np.bincount(self.log.user[self.known], minlength=self.log.users)
+        others = np.random.default_rng(seed).permutation(np.flatnonzero(~self.kept))
+        return others[np.cumsum(count[others]) <= events]
+
+    def _alike(self, events: int, seed: int) -> np.ndarray:
+        """Others with so many events, drawn by their likeness to the target's people, as the jobs draw them."""
+        log, rows, ids = self.log, np.flatnonzero(self.known), pa.array(self.log.user_ids)
+        starts, _ = _bounds(log.user[rows])
+        offsets = pa.array(np.append(starts, len(rows)), pa.int32())
+        lists = {
+            c.ITEM_IDX: pa.array(log.item[rows]),
+            c.EVENT_TIME: pa.array(log.seconds[rows] * 1_000_000, pa.timestamp("us", "UTC")),
+            "active_domains": pa.array(log.domains).take(pa.array(log.domain[rows])),
+        }
+        known = {c.USER_ID: ids.take(pa.array(log.user[rows][starts]))}
+        known |= {name: pa.ListArray.from_arrays(offsets, values) for name, values in lists.items()}
+        spark = session(config.parse({"warehouse": file_uri(log.warehouse)}), "benchmark")
+        try:
+            with TemporaryDirectory() as folder:
+                pq.write_table(pa.table(known), f"{folder}/users.parquet")
+                users = spark.read.parquet(file_uri(Path(folder)))
+                content = Warehouse(spark, file_uri(log.warehouse)).read(c.ITEM_CONTENT)
+                weight = user_sampling.likeness(users, content, log.domains[self.target])
+                drawn = user_sampling.sampled(users.join(weight, c.USER_ID), events, F.col("weight"), seed)
+                names = [row[c.USER_ID] for row in drawn.select(c.USER_ID).collect()]
+        finally:
+            spark.stop()
+        return pc.index_in(pa.array(names, pa.string()), ids).to_numpy()
+
+    def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str, most: int) -> dict[str, Any]:
+        """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""
+        log = self.log
+        inside = log.domain != self.target if learns == "source" else self.kept[log.user] & (log.domain == self.target)
+        asked = np.flatnonzero(inside & log.asked & (log.part == part))
+        asked = np.random.default_rng(part).permutation(asked)
+        asked = asked[np.argsort(log.domain[asked], kind="stable")]  # numbered by domain, as the jobs do
+        count = np.bincount(log.domain[asked])
+        number = np.arange(1, len(asked) + 1) - np.repeat(np.cumsum(count) - count, count)
+        asked, number = asked[number <= most], number[number <= most]
+        rows = np.flatnonzero(mine & (log.part < part))
+        starts = np.searchsorted(rows, np.searchsorted(log.user, log.user[asked]))
+        columns = of(log.packed(rows, starts, np.searchsorted(rows, asked)))
+        domain = np.zeros(len(asked), np.int32) if learns == "own" else log.domain[asked]
+        return columns | {"target": log.item[asked], "target_domain": domain, PAIR: number}
+
+
+def _bounds(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each user's rows start and end."""
+    starts = np.flatnonzero(np.append(True, user[1:] != user[:-1]))
+    return starts, np.append(starts[1:], len(user))
+
+
+def _episodes(columns: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The rows of :func:`metarec_spark.training.snapshot.episodes`; a sequence's half is drawn."""
+    events = np.where(np.arange(columns[c.DOMAIN].shape[1]) < columns[LENGTH][:, None], columns[c.DOMAIN], -1)
+    half, parts = np.random.default_rng(seed).integers(0, 2, len(events), np.int32), []
+    for domain in range(events.max() + 1):
+        inside = events == domain
+        ends = inside.shape[1] - inside[:, ::-1].argmax(1)
+        asked = inside.any(1) & (ends > 1)
+        rows = {name: of[asked] for name, of in columns.items()}
+        parts.append(rows | {LENGTH: ends[asked].astype(np.int32), HALF: half[asked]})
+    return {name: np.concatenate([of[name] for of in parts]) for name in parts[0]}
+
+
+def _contexts(columns: dict[str, Any]) -> PackedSequences:
+    return PackedSequences.packed([columns[name] for name in ARRAYS], columns[LENGTH])
+
+
+def _array(values: Any) -> Any:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]).cast(pa.list_(pa.int32()))
+    return values

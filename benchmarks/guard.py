@@ -1,0 +1,111 @@
+"""How often the guard was right, and how well the gain of a transfer is told beforehand, over all tasks that transfer.py has run.
+
+python benchmarks/guard.py [--runs warehouse/transfer/runs.jsonl ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from metarec_spark.config.sections import Adapt
+from metarec_spark.transfer.modes import MODES
+from metarec_spark.transfer.negative_transfer import judge, standard_error
+from metarec_spark.transfer.predictor import FEWEST_TASKS, Trial, advise, leave_one_task_out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, nargs="+", default=[Path("warehouse/transfer/runs.jsonl")])
+    parser.add_argument("--margin", type=float, default=Adapt().margin, help="standard errors by which a transfer must be ahead")
+    options = parser.parse_args()
+    contests: dict[str, dict[str, dict]] = {}
+    for file in options.runs:
+        if not file.exists():
+            sys.exit(f"{file} is not there: run benchmarks/transfer.py first")
+        rows = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()]
+        rows = [row for row in rows if "asked" in row]
+        newest: dict[str, float] = {}
+        for row in rows:
+            row["contest"] = f"{'/'.join(file.parts[-3:-1])}: {row['task']}, {' '.join(row['asked'][0])}"
+            newest[row["contest"]] = max(row["run"], newest.get(row["contest"], 0))
+        for row in rows:
+            if row["run"] == newest[row["contest"]] and row["seed"] == 0:
+                contests.setdefault(row["contest"], {})[row["mode"]] = row
+    guard(contests, options.margin)
+    predictor(contests)
+
+
+def guard(contests: dict[str, dict[str, dict]], margin: float) -> None:
+    """A row a contest: the best by validation of both kinds, which is used, and what the test says of it."""
+    print(
+        "| contest | plain | transfer | used | test gain of the transfer, ± standard error | right |\n|---|---|---|---|---|---|"
+    )
+    rights, used_count, losses = 0, 0, []
+    for name, of in sorted(contests.items()):
+        plain, transfer = (
+            max((row for row in of.values() if MODES[row["mode"]].plain == kind), key=lambda row: row["ndcg"])
+            for kind in (True, False)
+        )
+        known = {mode: np.array([row["validation"]]) for mode, row in of.items() if MODES[mode].plain or row is transfer}
+        used = judge(known, {mode for mode in known if MODES[mode].plain}, margin).used
+        gain, error = paired(transfer, plain)
+        lent = used == transfer["mode"]
+        # Wrong is a use where the transfer is worse by more than noise, and a refusal where it is better by more.
+        right = (gain if lent else -gain) >= -2 * error
+        rights, used_count = rights + right, used_count + lent
+        losses.append((gain, error) if lent else (0.0, 0.0))
+        names = f"{plain['mode']} {plain['test_ndcg']:.4f} | {transfer['mode']} {transfer['test_ndcg']:.4f} | {used}"
+        print(f"| {name} | {names} | {gain:+.4f} ± {error:.4f} | {'yes' if right else 'no'} |")
+    gain, error = min(losses)
+    print(
+        f"\n{len(contests)} contests at a margin of {margin:g}: a transfer was used in {used_count}, the guard was right in {rights};"
+    )
+    print(f"worst loss against the plain model {gain:+.4f} ± {error:.4f}")
+
+
+def paired(one: dict, other: dict) -> tuple[float, float]:
+    """Mean difference of two modes' test pairs, and its standard error."""
+    ours, theirs = (np.array([row["test"]]) for row in (one, other))
+    return float(ours.mean() - theirs.mean()), standard_error(ours, theirs)
+
+
+def predictor(contests: dict[str, dict[str, dict]]) -> None:
+    """Error of the predicted gains where a task with all its draws is left out, and what following the advice saves and costs."""
+    of_draw: dict[tuple[str, str], dict[str, Trial]] = {}
+    for name, of in contests.items():
+        draw, _, _ = name.partition(",")
+        task, _, _ = draw.rpartition("-")
+        trials = {mode: Trial(task, mode, row["statistics"], row["gain"]) for mode, row in of.items() if not MODES[mode].plain}
+        of_draw.setdefault((task, draw), {}).update(trials)
+    tasks = {task for task, _ in of_draw}
+    if len(tasks) < FEWEST_TASKS:
+        return print(f"\npredictor: {FEWEST_TASKS} tasks are needed")
+    trials = [trial for of in of_draw.values() for trial in of.values()]
+    error = leave_one_task_out(trials)
+    print(f"\npredictor, {len(tasks)} tasks in {len(of_draw)} draws, leave one task out: rank correlation of a task's trials")
+    print(
+        f"{error.rank_correlation:.2f}; mean absolute error of the gain {error.absolute:.3f}, of each mode's mean {error.absolute_of_mean:.3f}"
+    )
+    made, saved, lost = 0, 0, []
+    for task in tasks:
+        draws = [of for (name, _), of in of_draw.items() if name == task]
+        asked = list({mode: None for of in draws for mode in of})
+        # Once for all its draws, whose statistics are much alike.
+        advice = advise([t for t in trials if t.task != task], next(iter(draws[0].values())).statistics, asked)
+        for of in draws:
+            made, saved = made + len(of), saved + len(of.keys() & set(advice.hopeless))
+            best, kept = (max(0.0, *(of[mode].gain for mode in of if mode in tried)) for tried in (of, advice.order))
+            lost.append(best - kept)
+    print(
+        f"its advice saves {saved} of {made} trials; gain on validation lost by it: {np.mean(lost):.4f} in the mean, at most {max(lost):.4f}"
+    )
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Leave-one-out with full ranking on given logs, over several seeds, beside what is published.
+
+python benchmarks/protocol.py --log DIR [DIR …] [--out warehouse/benchmark] [--seeds 1] [--joint] [--no-attributes]
+    [--set section.key=value …]
+
+Every log has its own warehouse under the output folder. ``benchmark.csv`` is both result and memory: a run that is in it with
+the same settings is not made again, so a benchmark that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from published import PUBLISHED
+from rich.console import Console
+
+from metarec_spark import __version__, config, job
+from metarec_spark import columns as c
+from metarec_spark.config import Config
+from metarec_spark.config.fingerprint import fingerprint
+from metarec_spark.errors import ConfigError
+from metarec_spark.evaluation.evaluate import evaluate
+from metarec_spark.features.extract import extract
+from metarec_spark.job import Job, Result
+from metarec_spark.runtime.logs import start as start_logging
+from metarec_spark.training.train import train
+from metarec_spark.warehouse.storage import file_uri, whole
+
+_KEY = ("run", "seed", "settings")
+_COLUMNS = (*_KEY, "domain", "scorer", "ndcg@10", "hit_rate@10", "cpu_seconds", "wall_seconds", "model_id")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured."""
+
+    logs: list[Path]
+    """Folders with events.parquet and, optionally, items.parquet."""
+    out: Path
+    """Where tables and results go."""
+    seeds: int = 1
+    """Each run is made with the seeds 0 … seeds - 1."""
+    joint: bool = False
+    """One model over all logs, instead of one for each."""
+    attributes: bool = True
+    """Whether models see items.parquet."""
+    overrides: tuple[str, ...] = ()
+    """``section.key=value`` settings that differ from the defaults."""
+
+    @property
+    def runs(self) -> dict[str, list[Path]]:
+        """Name of each run → the logs in it."""
+        suffix = "" if self.attributes else " without attributes"
+        if self.joint:
+            return {"+".join(path.name for path in self.logs) + suffix: self.logs}
+        return {path.name + suffix: [path] for path in self.logs}
+
+
+def benchmark(options: Options) -> int:
+    """Measure every run with every seed, write ``benchmark.csv`` and ``benchmark.md``, and return the exit code.
+
+    Raises
+    ------
+    ConfigError
+        Where a log is missing.
+    """
+    start = time.monotonic()
+    settings = {name: _configuration(name, logs, options) for name, logs in options.runs.items()}
+    fingerprints = {name: _fingerprint(made, options.runs[name]) for name, made in settings.items()}
+    rows = list(_read(options.out))
+    for name, made in settings.items():
+        day = max(_last_day(path) for path in options.runs[name])
+        extracted = False
+        for seed in range(options.seeds):
+            seeded = made.model_copy(update={"train": made.train.model_copy(update={"seed": seed})})
+            key = {"run": name, "seed": str(seed), "settings": fingerprints[name]}
+            if any(all(row[part] == key[part] for part in _KEY) for row in rows):
+                continue
+            if not extracted and (code := _stage("extract", name, made, day, extract)[0]):
+                return code
+            extracted = True
+            code, trained = _stage("train", name, seeded, day, train)
+            if code:
+                return code
+            code, evaluated = _stage("evaluate", name, seeded, day, lambda j, m=trained.model_id: evaluate(j, m))
+            if code not in (0, 4):
+                return code
+            rows += _rows(key, trained, evaluated)
+            _write(rows, options.out)
+    Console(stderr=True).print((options.out / "benchmark.md").read_text())
+    seconds = round(time.monotonic() - start, 1)
+    mine = set(fingerprints.items())
+    asked = [row for row in rows if (row["run"], row["settings"]) in mine]
+    job.report("benchmark", None, Result(rows_out=len(asked), details={"results": asked}), seconds, {}, {})
+    return 0
+
+
+def _configuration(name: str, logs: list[Path], options: Options) -> Config:
+    for path in logs:
+        if not (path / "events.parquet").exists():
+            raise ConfigError(
+                f"--log {path}: no events.parquet in it; give a folder with events.parquet and, optionally, items.parquet"
+            )
+    items = [path / "items.parquet" for path in logs if options.attributes and (path / "items.parquet").exists()]
+    raw = {
+        "warehouse": file_uri(options.out / name.replace(" ", "-")),
+        "sources": [{"path": file_uri(path / "events.parquet")} for path in logs],
+        "items": [{"path": file_uri(path)} for path in items],
+        "split": {"protocol": "leave_one_out"},
+    }
+    return config.parse(config.overridden(raw, list(options.overrides)), where=f"benchmark of {name}")
+
+
+def _fingerprint(made: Config, logs: list[Path]) -> str:
+    """Of all settings but the seed, of the logs, and of the code's version."""
+    files = [file for log in logs for file in (log / "events.parquet", log / "items.parquet") if file.exists()]
+    of_logs = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    left_out = {"warehouse": True, "sources": True, "items": True, "spark": True, "train": {"seed"}}
+    return fingerprint(made.model_dump(mode="json", exclude=left_out), of_logs, __version__)
+
+
+def _last_day(path: Path) -> date:
+    """The day of the newest event: the benchmark's logical day."""
+    batches = ds.dataset(path / "events.parquet").to_batches(columns=["event_time"])
+    times = [pc.max(batch["event_time"]).as_py() for batch in batches]
+    return max(time.date() for time in times if time is not None)
+
+
+def _stage(stage: str, name: str, made: Config, day: date, work) -> tuple[int, Result]:
+    found: list[Result] = []
+
+    def kept(running: Job) -> Result:
+        found.append(work(running))
+        return found[0]
+
+    start_logging(f"{stage} {name}", day)
+    code = job.run(stage, made, day, kept)
+    return code, found[0] if found else Result()
+
+
+def _rows(key: dict[str, str], trained: Result, evaluated: Result) -> Iterator[dict[str, Any]]:
+    cost = {name: str(trained.details["metrics"][name]) for name in ("cpu_seconds", "wall_seconds")}
+    for domain, scorers in evaluated.details["test"].items():
+        for scorer in c.SCORERS:
+            values = {name: str(value) for name, value in scorers[scorer].items()}
+            yield {**key, "domain": domain, "scorer": scorer, **values, **cost, "model_id": trained.model_id}
+
+
+def _read(out: Path) -> Iterator[dict[str, Any]]:
+    if (out / "benchmark.csv").exists():
+        with (out / "benchmark.csv").open(newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
+
+
+def _write(rows: list[dict[str, Any]], out: Path) -> None:
+    with whole(out / "benchmark.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    (out / "benchmark.md").write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of a Markdown table: mean and spread over seeds of each run and scorer, and what is published on the log."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["domain"], row["run"], row["settings"], row["scorer"]), []).append(row)
+    lines = ["| log | run | scorer | NDCG@10 | HR@10 | CPU-s to train and tune |", "|---|---|---|---|---|---|"]
+    made = {run: list(dict.fromkeys(row["settings"] for row in rows if row["run"] == run)) for run in {r["run"] for r in rows}}
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        for (of, run, settings, scorer), found in groups.items():
+            if of == domain:
+                run = run if len(made[run]) == 1 else f"{run} ({settings})"
+                cost = mean_and_spread(found, "cpu_seconds", 0) if scorer == c.MODEL else ""
+                values = f"{mean_and_spread(found, 'ndcg@10', 4)} | {mean_and_spread(found, 'hit_rate@10', 4)}"
+                lines.append(f"| {domain} | {run} | {scorer} | {values} | {cost} |")
+        for known in PUBLISHED:
+            if known.log == domain:
+                hit_rate = f"{known.hit_rate:.4f}" if known.hit_rate else ""
+                lines.append(
+                    f"| {domain} | published, ids alone | {known.model} ({known.source}) | {known.ndcg:.4f} | {hit_rate} | |"
+                )
+    return lines
+
+
+def mean_and_spread(rows: list[dict[str, Any]], name: str, digits: int) -> str:
+    """The mean of a column of a run's rows and, where they differ, the sample's standard deviation."""
+    values = [float(row[name]) for row in rows]
+    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 and stdev(values) else "")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--log", type=Path, nargs="+", required=True, help="folders with events.parquet and, optionally, items.parquet"
+    )
+    parser.add_argument("--out", type=Path, default=Path("warehouse/benchmark"), help="folder for tables and results")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--joint", action="store_true", help="one model over all logs, not one for each")
+    parser.add_argument("--no-attributes", action="store_true", help="models do not see items.parquet")
+    parser.add_argument("--set", nargs="*", default=[], metavar="section.key=value")
+    given = parser.parse_args()
+    logs = [path.absolute() for path in given.log]
+    options = Options(logs, given.out.absolute(), given.seeds, given.joint, not given.no_attributes, tuple(given.set))
+    try:
+        return benchmark(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,155 @@
+"""The configuration: one TOML file, checked in full before any work starts.
+
+Every field has a docstring: its meaning, unit, range and default. An unknown key, a wrong type or a value out of range
+is an error that names the key, the value, what is expected and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pydantic import Field, ValidationError, field_validator
+
+from metarec_spark.config.sections import (
+    Adapt,
+    Cap,
+    Evaluate,
+    Features,
+    Feedback,
+    ItemList,
+    ItemSource,
+    Maintain,
+    Model,
+    Quality,
+    Recommend,
+    Section,
+    Source,
+    Spark,
+    Split,
+    Train,
+    Transitions,
+    nearest,
+)
+from metarec_spark.errors import ConfigError
+
+
+class Config(Section):
+    """The whole configuration file."""
+
+    warehouse: str
+    """Root folder of all tables and models: an absolute URI on file or hdfs, or on what else Spark writes and fsspec reads."""
+    sources: list[Source] = Field(default_factory=list)
+    """Behaviour logs."""
+    items: list[ItemSource] = Field(default_factory=list)
+    """Item information."""
+    allow: list[ItemList] = Field(default_factory=list)
+    """What may be recommended in the domains that these lists name; in others, everything may."""
+    block: list[ItemList] = Field(default_factory=list)
+    """What may not be recommended: not for sale any more, for example."""
+    cap: list[Cap] = Field(default_factory=list)
+    """How many items of a group a list may hold."""
+    split: Split = Split()
+    features: Features = Features()
+    quality: Quality = Quality()
+    transitions: Transitions = Transitions()
+    model: Model = Model()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    adapt: Adapt = Adapt()
+    recommend: Recommend = Recommend()
+    feedback: Feedback = Feedback()
+    maintain: Maintain = Maintain()
+    spark: Spark = Spark()
+
+    @field_validator("warehouse")
+    @classmethod
+    def _absolute(cls, uri: str) -> str:
+        scheme = urlparse(uri).scheme
+        if not scheme and not uri.startswith("/"):
+            raise ValueError(f"{uri!r} is relative; give an absolute path or a URI such as file:///data/metarec")
+        return (uri if scheme else f"file://{uri}").rstrip("/")
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read a configuration file and apply ``section.key=value`` overrides.
+
+    Parameters
+    ----------
+    path
+        A TOML file.
+    overrides
+        Each ``section.key=value``; the value is read as TOML, and as plain text where it is not TOML.
+
+    Raises
+    ------
+    ConfigError
+        Where the file cannot be read, or anything in it is not as expected.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"configuration {path}: no such file; give one with --config FILE.toml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"configuration {path}: not valid TOML: {error}") from None
+    return parse(overridden(raw, overrides or []), where=str(path))
+
+
+def parse(raw: dict[str, Any], where: str = "configuration") -> Config:
+    """Check a configuration given as plain tables; ``where`` names it in errors."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors(include_url=False)]
+        raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+
+
+def overridden(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Apply ``section.key=value`` overrides to plain tables, in place, and return them."""
+    for override in overrides:
+        _apply(raw, override)
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table = raw
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {key} is not a section; expected section.key=value")
+    table[keys[-1]] = value
+
+
+def _explain(problem: Any) -> str:
+    parts = [str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "constrained-int"))]
+    if problem["loc"][-1:] == ("literal['auto']",) or problem["loc"][-1:] == ("constrained-int",):
+        return f"{'.'.join(parts)} = {problem['input']!r}: expected 'auto' or a whole number from 1"
+    key = ".".join(parts) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        known = list(_section_at(parts[:-1]).model_fields)
+        return f"unknown key {key!r}{nearest(parts[-1], known)}; known keys are {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{key!r} is missing and has no default"
+    expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{key} = {problem['input']!r}: expected {expected}" if problem["type"] != "value_error" else f"{key}: {expected}"
+
+
+def _section_at(parts: list[str]) -> type[Section]:
+    lists = {"sources": Source, "items": ItemSource, "allow": ItemList, "block": ItemList, "cap": Cap}
+    if not parts:
+        return Config
+    if parts[0] in lists:
+        return lists[parts[0]]
+    return type(Config.model_fields[parts[0]].default)

@@ -1,0 +1,78 @@
+"""Point-in-time reads: the feature tables at pinned versions, as they were at the end of a day, without erased users."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
+
+from metarec_spark import columns as c
+from metarec_spark.config.fingerprint import fingerprint
+from metarec_spark.config.sections import Features
+from metarec_spark.features import erased
+from metarec_spark.features.sequences import as_of, newer_than
+from metarec_spark.features.split import train_part
+from metarec_spark.features.transitions import transitions
+from metarec_spark.job import Job, log
+from metarec_spark.warehouse.contracts import conform
+from metarec_spark.warehouse.tables import Warehouse
+
+
+def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features) -> DataFrame:
+    """Rows of ``user_sequences`` at pinned versions, as of the end of ``ds``, of users with enough events, but the forgotten.
+
+    The table holds what is newest. Where it has events after ``ds`` (an older day is run again, or filled in), those users'
+    sequences are made again from ``events``.
+    """
+    rows = job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES])
+    if has_newer(job.warehouse, versions[c.USER_SEQUENCES], ds):
+        newer = newer_than(rows, ds)
+        events, items = job.warehouse.read(c.EVENTS, versions[c.EVENTS]), job.warehouse.read(c.ITEMS, versions[c.ITEMS])
+        rows = as_of(rows, newer, events, items, ds, features.max_length)
+    rows = rows.where(F.col("events") >= features.min_user_events)
+    gone = erased_users(job)  # a version that a model was made from may hold them still
+    return rows if gone is None else erased.without(rows, gone)
+
+
+@lru_cache(maxsize=1)
+def has_newer(warehouse: Warehouse, version: int, ds: date) -> bool:
+    """Whether a version of ``user_sequences`` holds an event after ``ds``; several steps ask, and it is looked up once."""
+    return not newer_than(warehouse.read(c.USER_SEQUENCES, version), ds).isEmpty()
+
+
+def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], folder: str) -> DataFrame:
+    """Rows of ``item_transitions`` that count nothing but what may be trained on.
+
+    Those of the table, at its pinned version, where it was made from the pinned sequences by this split and day; otherwise,
+    as when an older day is run again or the split was changed after the extract, they are counted anew.
+
+    Parameters
+    ----------
+    labelled
+        Rows of :func:`metarec_spark.features.split.held_out` over those of :func:`users_as_of`.
+    folder
+        URI for what is written on the way; it must last until the rows are.
+    """
+    inputs = {name: versions[name] for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
+    said = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
+    stored = said and (said["inputs"], said["settings"]) == (inputs, transition_settings(job))
+    if stored and not has_newer(job.warehouse, versions[c.USER_SEQUENCES], job.ds):
+        return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
+    log.info("item_transitions is of another split, day or version: transitions are counted anew for this model")
+    tokens = job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT])
+    rows = transitions(train_part(labelled), tokens, job.config.transitions, folder)
+    return conform(rows, c.ITEM_TRANSITIONS).persist(StorageLevel.DISK_ONLY)  # several snapshots may be written from it
+
+
+def erased_users(job: Job) -> DataFrame | None:
+    return job.warehouse.read(c.FORGOTTEN) if job.warehouse.exists(c.FORGOTTEN) else None
+
+
+def transition_settings(job: Job) -> str:
+    config = job.config
+    # A temporal split moves with the day; the others do not.
+    moving = job.ds.isoformat() if config.split.protocol == "temporal" else None
+    return fingerprint(config.transitions, config.split, config.features.min_user_events, moving)

@@ -1,0 +1,214 @@
+"""The model file: model.safetensors and manifest.json in one folder; nothing in it can carry code.
+
+Everything that scoring needs but the external ids is inside: parameters, catalogue, popularity, successors. The ids lie
+beside it in items.parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from metarec_spark.config.sections import Model, Transitions
+from metarec_spark.errors import DataError
+from metarec_spark.model.catalogue import Catalogue, Successors
+from metarec_spark.model.encoder import NextItemModel, Shape
+from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.ensemble.pair_ranker import PairRanker
+from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.transitions import TransitionParams
+from metarec_spark.warehouse.storage import Place, exists, here, read_json, whole, write_json
+
+FORMAT, READABLE = 6, (3, 4, 5, 6)  # 3 has no weigher, 3 and 4 no stacking; before 6 a weigher read other sums
+_WEIGHER_SINCE = 6
+_WEIGHTS, _MANIFEST, _ITEMS = _FILES = "model.safetensors", "manifest.json", "items.parquet"
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """A model ready to score."""
+
+    manifest: dict[str, Any]
+    """Model id, configuration, domains, event types, table versions, training metrics."""
+    model: NextItemModel
+    catalogue: Catalogue
+    item_vectors: np.ndarray
+    """[I, D] float32, as scores take them."""
+    folder: Path
+    """Where its files are on this machine."""
+    pair_ranker: PairRanker | None = None
+    """What weighs g's signals in place of ``lending``; None: nothing does."""
+    stacking: Stacking | None = None
+    """What stacks f and g in the domains where it measured no worse than the plain fusion."""
+
+    @property
+    def domains(self) -> list[str]:
+        """Names of the domains, in the model's order."""
+        return self.manifest["domains"]
+
+    @property
+    def max_length(self) -> int:
+        """Events of a user that the model reads."""
+        return self.manifest["max_length"]
+
+    @property
+    def untuned(self) -> TransitionParams:
+        """Parameters of the transfer model as the configuration has them."""
+        return TransitionParams.by(Transitions.model_validate(self.manifest["transitions"]))
+
+    @cached_property
+    def params(self) -> list[TransitionParams]:
+        """Parameters of the transfer model, by domain."""
+        return [TransitionParams.model_validate(self.manifest["tuned"][name]["lending"]) for name in self.domains]
+
+    @cached_property
+    def fusion(self) -> list[Fusion]:
+        """How base and transfer model are fused, by domain."""
+        return [Fusion.model_validate(self.manifest["tuned"][name]["fusion"]) for name in self.domains]
+
+    @property
+    def stacked(self) -> list[bool]:
+        """Whether f and g are stacked, by domain."""
+        return [self.manifest["tuned"][name].get("stacked", False) for name in self.domains]
+
+    def item_ids(self) -> pa.ChunkedArray:
+        """External id of each item in the folder, [I] strings."""
+        return pq.read_table(self.folder / _ITEMS, columns=["item_id"])["item_id"]
+
+    def extended(self, catalogue: Catalogue) -> ModelArtifact:
+        """The same parameters over a catalogue that goes on after this one; the later items have content and no id embedding."""
+        settings, state = Model.model_validate(self.manifest["model"]), self.model.state_dict()
+        model = NextItemModel(settings, shape(self.manifest), catalogue)
+        none = torch.zeros(catalogue.size - self.catalogue.size, settings.dim)
+        model.load_state_dict(state | {"item.weight": torch.cat([state["item.weight"], none])})
+        vectors = model.eval().catalogue_vectors(first=self.catalogue.size).numpy()
+        return replace(self, model=model, catalogue=catalogue, item_vectors=np.concatenate([self.item_vectors, vectors]))
+
+
+def shape(manifest: dict[str, Any]) -> Shape:
+    """Sizes that a manifest implies."""
+    return Shape(len(manifest["domains"]), len(manifest["event_types"]), manifest["gap_buckets"], manifest["max_length"])
+
+
+def save(
+    place: Place,
+    manifest: dict[str, Any],
+    model: NextItemModel,
+    catalogue: Catalogue,
+    item_ids: pa.ChunkedArray,
+    pair_ranker: PairRanker | None = None,
+    stacking: Stacking | None = None,
+) -> None:
+    """Write a model folder whole; what was there goes."""
+    successors = {f"successors.{field.name}": getattr(catalogue.successors, field.name) for field in fields(Successors)}
+    tensors = {f"state.{name}": value.detach().numpy() for name, value in model.state_dict().items()}
+    tensors |= {
+        "item_vectors": model.catalogue_vectors().numpy(),
+        "catalogue.domain": catalogue.domain,
+        "catalogue.events": catalogue.events,
+        "catalogue.tokens": catalogue.tokens,
+        "catalogue.weights": catalogue.weights,
+        "catalogue.token_hashes": catalogue.token_hashes,
+    } | successors
+    for part, network in (("weigher", pair_ranker), ("stacking", stacking)):
+        if network:
+            tensors |= {f"{part}.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
+    if catalogue.vectors.size:
+        tensors["catalogue.vectors"] = catalogue.vectors
+    with whole(place) as folder:
+        folder.mkdir(exist_ok=True)
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
+        pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
+        checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
+        write_json(folder / _MANIFEST, {**manifest, "format": FORMAT, "sha256": checksums})
+
+
+def saved(place: Place) -> bool:
+    """Whether there is a whole model."""
+    return exists(f"{place}/{_MANIFEST}")
+
+
+def read_manifest(place: Place) -> dict[str, Any]:
+    """Read and check a model's manifest.
+
+    Raises
+    ------
+    DataError
+        Where it is missing, or of a format that this version does not read.
+    """
+    try:
+        manifest = read_json(f"{place}/{_MANIFEST}")
+    except ValueError as error:
+        raise DataError(f"model {place}: {_MANIFEST} is not JSON ({error}): restore it or train again") from None
+    except FileNotFoundError:
+        raise DataError(f"model {place}: no {_MANIFEST}; the folder is not a whole model: train again") from None
+    if manifest.get("format") not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise DataError(f"model {place}: format {manifest.get('format')}, this version reads {known}: train again")
+    return manifest
+
+
+def token_hashes(place: Place) -> np.ndarray:
+    """Hashes of the tokens that a model knows, int64; nothing else is loaded."""
+    with safe_open(here(place, _FILES) / _WEIGHTS, framework="np") as file:
+        return file.get_tensor("catalogue.token_hashes")[1:]
+
+
+def checked(place: Place) -> dict[str, Any]:
+    """Read the manifest of a model whose files are those that were saved.
+
+    Raises
+    ------
+    DataError
+        Where a file is missing, or another one.
+    """
+    manifest, folder = read_manifest(place), here(place, _FILES)
+    for name, expected in manifest["sha256"].items():
+        found = _sha256(folder / name) if (folder / name).exists() else "nothing"
+        if found != expected:
+            raise DataError(f"model {place}: {name} has sha256 {found}, the manifest says {expected}: restore it or train again")
+    return manifest
+
+
+def load(place: Place) -> ModelArtifact:
+    """Load a model; raises as :func:`checked`."""
+    manifest, folder = checked(place), here(place, _FILES)
+    tensors = load_file(folder / _WEIGHTS)
+    part = {name: tensors[f"catalogue.{name}"] for name in ("domain", "events", "tokens", "weights", "token_hashes")}
+    successors = Successors(**{field.name: tensors[f"successors.{field.name}"] for field in fields(Successors)})
+    vectors = tensors.get("catalogue.vectors", np.zeros((len(part["domain"]), 0), np.float32))
+    catalogue = Catalogue(**part, vectors=vectors, successors=successors)
+    model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
+    model.load_state_dict(_part(tensors, "state."))
+    if _part(tensors, "weigher.") and manifest["format"] < _WEIGHER_SINCE:
+        raise DataError(f"model {place}: a weigher of format {manifest['format']}, not {FORMAT}: adapt again")
+    networks = [_network(kind(), _part(tensors, part)) for kind, part in ((PairRanker, "weigher."), (Stacking, "stacking."))]
+    return ModelArtifact(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, *networks)
+
+
+def _network(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module | None:
+    """With these weights; None where there are none."""
+    if not weights:
+        return None
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): torch.from_numpy(value) for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Upkeep beside the night: feedback on the lists, table maintenance, erasing people."""
