@@ -66,8 +66,8 @@ class Items:
         Parameters
         ----------
         batches
-            (item_idx, near), ordered by item; ``near`` holds windows of :func:`metarec_spark.features.windows.windows`, or nothing.
-            Those of an item may come in many rows, and in several batches: they are summed as they come.
+            (item_idx, near), ordered by item; ``near`` holds windows of :func:`metarec_spark.features.windows.windows`, or
+            nothing. Those of an item may come in many rows, and in several batches: they are summed as they come.
         """
         size, item, count = len(self.index), -1, 0
         sums = np.zeros((size, 3)), np.zeros(size, np.bool_), np.empty(size, np.int64)

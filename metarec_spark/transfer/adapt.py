@@ -39,8 +39,8 @@ _FEWEST_PAIRS, _MOST_TRIALS = 20, 10_000
 def adapt(job: Job, domain: str) -> Result:
     """Find the best model for one domain and enter it in ``models``.
 
-    Candidates compete on the domain's validation pairs; see :meth:`metarec_spark.transfer.halving.SuccessiveHalving.hold`. A refused
-    transfer is entered as rejected, and the plain candidate as approved.
+    Candidates compete on the domain's validation pairs; see :meth:`metarec_spark.transfer.halving.SuccessiveHalving.hold`. A
+    refused transfer is entered as rejected, and the plain candidate as approved.
 
     Raises
     ------

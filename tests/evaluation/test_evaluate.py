@@ -10,8 +10,9 @@ from training.warehouses import DAY, copied, job_at, rows_of, stages
 
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation.evaluate import _chosen, _decide, evaluate, judge
+from metarec_spark.evaluation.evaluate import _decide, evaluate, judge
 from metarec_spark.job import Result
+from metarec_spark.registry import chosen
 from metarec_spark.training.train import train
 
 
@@ -101,10 +102,10 @@ def test_a_model_can_be_chosen_and_of_several_the_one_not_yet_judged_comes_first
     (judged,) = job.warehouse.read("models").collect()
     later = judged.asDict() | {"model_id": "0", "status": "candidate"}
     job.warehouse.merge_records("models", [later], job.commit())
-    assert _chosen(job, None)["model_id"] == "0"
-    assert _chosen(job, judged["model_id"])["model_id"] == judged["model_id"]
+    assert chosen(job, None)["model_id"] == "0"
+    assert chosen(job, judged["model_id"])["model_id"] == judged["model_id"]
     with pytest.raises(DataError, match="no model nothing on or before"):
-        _chosen(job, "nothing")
+        chosen(job, "nothing")
 
 
 def test_there_must_be_a_model(spark, folder):

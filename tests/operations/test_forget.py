@@ -16,8 +16,9 @@ from pyspark.sql import SparkSession
 from training.warehouses import DAY, NEXT, copied, event, job_at, rows_of, stages, write_log
 
 from metarec_spark.errors import ConfigError
+from metarec_spark.features.as_of import users_as_of
 from metarec_spark.features.erased import hash_of
-from metarec_spark.features.extract import extract, users_as_of
+from metarec_spark.features.extract import extract
 from metarec_spark.job import Job, Result
 from metarec_spark.operations.feedback import collect
 from metarec_spark.operations.forget import forget, ids

@@ -7,7 +7,7 @@ from dataclasses import replace
 from training.warehouses import NEXT, copied, job_at, rows_of, stages
 
 from metarec_spark.operations.maintain import maintain, tables
-from metarec_spark.scoring.serving import versions_in_use
+from metarec_spark.registry import versions_in_use
 from metarec_spark.warehouse.tables import Warehouse
 
 
