@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.errors import ConfigError
-from metarec_spark.synthetic.draws import one_of, scattered, uniform
+from metarec_spark.synthetic.draws import scattered, uniform
 from metarec_spark.synthetic.topics import BRANDS, TOPICS
 
 
@@ -78,7 +78,9 @@ class Scale:
 def items(spark: SparkSession, scale: Scale) -> DataFrame:
     """All items of all platforms as (item_id, domain, title, attributes).
 
-    The second word of a title is the item's topic. One in ten ``topic:`` attributes is drawn from all, one in ten is missing.
+    No two items of a platform have the same title: it names the topic with two of its words, in an order of its own for each
+    platform, and, once all pairs of words are used, a number. The second word is the topic. One in ten ``topic:`` attributes is
+    drawn from all, one in ten is missing.
     """
     keys = ["platform", "number"]
     numbered = spark.range(len(PLATFORMS) * scale.items).select(
@@ -87,12 +89,20 @@ def items(spark: SparkSession, scale: Scale) -> DataFrame:
     )
     numbered = numbered.withColumn("topic", F.col("number") % len(TOPICS))
     describing, naming = ([words[part] for words in TOPICS.values()] for part in (0, 1))
+    words = len(describing[0])  # as many as naming ones
+    pairs = F.sequence(F.lit(0), F.lit(words**2 - 1))
+    order = F.array_sort(
+        F.transform(pairs, lambda pair: F.struct(scale.draw("title", "platform", "topic", pair), pair.alias("pair")))
+    )
+    in_topic = F.expr(f"cast(number div {len(TOPICS)} as int)")
+    pair, edition = order[in_topic % words**2]["pair"], 1 + F.floor(in_topic / words**2)
     title = F.concat_ws(
         " ",
-        one_of(F.lit(describing)[F.col("topic")], scale.draw("describing", *keys)),
+        F.lit(describing)[F.col("topic")][F.floor(pair / words)],
         F.lit(list(TOPICS))[F.col("topic")],
-        one_of(F.lit(naming)[F.col("topic")], scale.draw("naming", *keys)),
+        F.lit(naming)[F.col("topic")][pair % words],
         of_platform([p.noun for p in PLATFORMS]),
+        F.when(edition > 1, edition.cast("string")),
     )
     brand = F.lit(BRANDS)[(F.col("topic") + F.floor(scale.draw("brand", *keys) * 3)) % len(BRANDS)]
     drawn = scale.draw("attribute", *keys)

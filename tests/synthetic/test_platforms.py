@@ -201,8 +201,10 @@ def test_items_have_unique_ids_readable_titles_and_noisy_topics(spark, log):
     named = log.where("kind != 'null_item'").select("item_id", "domain").distinct()
     assert named.join(catalogue, ["item_id", "domain"], "left_anti").isEmpty()
     (title,) = catalogue.where("item_id = 'shop-000000'").select("title").first()
-    describing, topic, naming, noun = title.split()
+    describing, topic, naming, noun, *_ = title.split()
     assert describing in TOPICS[topic][0] and naming in TOPICS[topic][1] and noun == "kit"
+    many = items(spark, scale(items=1200))
+    assert many.select("domain", "title").distinct().count() == many.count() == 1200 * len(PLATFORMS)
     said = catalogue.withColumn("said", F.expr("get(filter(attributes, a -> a LIKE 'topic:%'), 0)"))
     right = F.expr("int(said = concat('topic:', split(title, ' ')[1]))")
     missing, correct = said.agg(F.avg(F.expr("int(said IS NULL)")), F.avg(right)).first()
