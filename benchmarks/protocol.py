@@ -35,7 +35,7 @@ from metarec_spark.features.extract import extract
 from metarec_spark.job import Job, Result
 from metarec_spark.runtime.logs import start as start_logging
 from metarec_spark.training.train import train
-from metarec_spark.warehouse.storage import file_uri, whole
+from metarec_spark.warehouse.storage import atomic_write, file_uri
 
 _KEY = ("run", "seed", "settings")
 _COLUMNS = (*_KEY, "domain", "scorer", "ndcg@10", "hit_rate@10", "cpu_seconds", "wall_seconds", "model_id")
@@ -164,7 +164,7 @@ def _read(out: Path) -> Iterator[dict[str, Any]]:
 
 
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
-    with whole(out / "benchmark.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(out / "benchmark.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

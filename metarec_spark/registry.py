@@ -16,10 +16,10 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError, ModelRejected
 from metarec_spark.job import Job
-from metarec_spark.warehouse.storage import Place, uri
+from metarec_spark.warehouse.storage import Location, uri
 
 
-def enter(job: Job, manifest: dict[str, Any], place: Place, status: str = "candidate", reason: str | None = None) -> None:
+def enter(job: Job, manifest: dict[str, Any], place: Location, status: str = "candidate", reason: str | None = None) -> None:
     """Add the model to ``models``, unless it is there: a run that is repeated takes back no decision."""
     known = F.col("model_id") == F.lit(manifest["model_id"])
     if job.warehouse.exists(c.MODELS) and not job.warehouse.read(c.MODELS).where(known).isEmpty():
@@ -68,7 +68,7 @@ def trained_since(job: Job, first: date) -> bool:
     return not job.warehouse.read(c.MODELS).where(found).isEmpty()
 
 
-def approved_before(job: Job) -> Iterator[tuple[str, Place]]:
+def approved_before(job: Job) -> Iterator[tuple[str, Location]]:
     """Id and folder of each approved base model of an earlier day, newest first."""
     if not job.warehouse.exists(c.MODELS):
         return

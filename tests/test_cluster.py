@@ -185,7 +185,7 @@ def name_node(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def on_hdfs(folder: Path, name_node: str, log: Path, environment: dict[str, str]) -> Company:
     """Log and warehouse on HDFS, on which a job is killed in its first step: its turn ends in a minute."""
-    with storage.whole(f"{name_node}/logs/log.parquet") as draft:
+    with storage.atomic_write(f"{name_node}/logs/log.parquet") as draft:
         shutil.copy(log, draft)
     made = Company.of(folder / "on_hdfs", f"{name_node}/ware house", f"{name_node}/logs", environment)
     running = made.start("nightly", SPARK_MASTER="local[1]")
@@ -279,7 +279,7 @@ def test_slow_a_night_on_hdfs_ends_in_the_tables_of_one_on_files(
     assert report["steps"]["train"]["rows_in"] == USERS
     model = f"{warehouse}/_models/{report['model_id']}"
     assert [epoch["sequences"] for epoch in artifact.read_manifest(model)["metrics"]["history"]] == [USERS] * EPOCHS
-    assert differences(contents(folder / "tables"), contents(storage.here(warehouse))) == []
+    assert differences(contents(folder / "tables"), contents(storage.local_copy(warehouse))) == []
     assert storage.names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html"]
     assert storage.names(f"{warehouse}/_training") == []
 
@@ -292,7 +292,7 @@ def test_slow_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs:
     said = [(on_hdfs.folder / f"{job}.out").read_text() for job in jobs]
     assert sorted("waiting for " in lines for lines in said) == [False, True]
     assert reports["maintain"]["tables"] and reports["forget"]["tables"]["user_sequences"]["rows"] == 1
-    left = DeltaTable(storage.here(f"{warehouse}/user_sequences")).to_pandas()
+    left = DeltaTable(storage.local_copy(f"{warehouse}/user_sequences")).to_pandas()
     assert len(left) == USERS - 1 and "u07" not in set(left["user_id"])
     (model,) = storage.names(f"{warehouse}/_models")
     assert b"u07" not in storage.read(f"{warehouse}/_models/{model}/report.html")
@@ -304,7 +304,7 @@ def test_slow_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
     place, file = f"{name_node}/run", spec(tmp_path / "run", train_settings(processes=2, epochs=60), files=4)
     said = json.loads(file.read_text()) | {"snapshot": f"{place}/snapshot", "model": f"{place}/model"}
     file.write_text(json.dumps(said))
-    with storage.whole(place) as draft:
+    with storage.atomic_write(place) as draft:
         shutil.copytree(file.parent, draft)
     launching = subprocess.Popen([sys.executable, "-c", LAUNCH, f"{place}/spec.json"])
     while not storage.exists(f"{place}/checkpoint.safetensors"):

@@ -23,7 +23,7 @@ from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import artifact
-from metarec_spark.warehouse.storage import Place
+from metarec_spark.warehouse.storage import Location
 
 PAIRS_PER_TASK = 5_000
 _EXIT_REJECTED = 4
@@ -76,7 +76,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     return _decide(job, model, status, reason, result)
 
 
-def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, place: Place, status: str, reason: str) -> None:
+def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, place: Location, status: str, reason: str) -> None:
     """Write report.html beside the model."""
     versions = manifest["table_versions"]
     items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metarec_spark import columns as c
 from metarec_spark.evaluation.metrics import AT_K, SEGMENTS
-from metarec_spark.warehouse.storage import Place, local_path, read, whole
+from metarec_spark.warehouse.storage import Location, atomic_write, local_path, read_bytes
 
 CUTOFF = 10
 """Length of the lists that the page judges."""
@@ -94,7 +94,7 @@ class Report:
     """{"domain", "user_id", "history": newest last, "target", "rank": from 1, "items": [[name, score, is_target], …]}."""
 
 
-def write(folder: Place, report: Report) -> Place:
+def write(folder: Location, report: Report) -> Location:
     """Write ``report.html`` whole, and return its place; the same report gives the same bytes.
 
     Parameters
@@ -105,19 +105,19 @@ def write(folder: Place, report: Report) -> Place:
         What to show. Its texts may hold anything: they are escaped.
     """
     place = f"{folder}/report.html"
-    with whole(place) as draft:
+    with atomic_write(place) as draft:
         draft.write_text(_page(report), encoding="utf-8")
     return local_path(place) or place
 
 
-def forget(place: Place, users: Iterable[str]) -> bool:
+def forget(place: Location, users: Iterable[str]) -> bool:
     """Take the examples of these users out of a written page; whether there were any."""
-    page = read(place).decode()  # as it is: reading as text would change the line ends of ids
+    page = read_bytes(place).decode()  # as it is: reading as text would change the line ends of ids
     headings = [_HEADING.format(escape(user)) for user in users]
     left = _EXAMPLE.sub(lambda example: "" if any(heading in example[0] for heading in headings) else example[0], page)
     if left == page:
         return False
-    with whole(place) as draft:
+    with atomic_write(place) as draft:
         draft.write_bytes(left.encode())
     return True
 

@@ -29,7 +29,7 @@ from metarec_spark.features.sequences import extended, sequences
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
 from metarec_spark.job import Job, Result, log
-from metarec_spark.warehouse.storage import scratch
+from metarec_spark.warehouse.storage import scratch_folder
 
 _FIRST_DAY = date(1970, 1, 1)
 _TASKS, _DAYS = 2, 14
@@ -199,7 +199,7 @@ def _transitions(job: Job) -> None:
         return
     users = warehouse.read(c.USER_SEQUENCES, inputs[c.USER_SEQUENCES]).where(F.col("events") >= config.features.min_user_events)
     tokens = warehouse.read(c.ITEM_CONTENT, inputs[c.ITEM_CONTENT])
-    with scratch(job.spark, warehouse.path("_transitions")) as folder:
+    with scratch_folder(job.spark, warehouse.path("_transitions")) as folder:
         rows = transitions(train_part(held_out(users, config.split, job.ds)), tokens, config.transitions, folder)
         warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs=inputs, settings=settings))
 

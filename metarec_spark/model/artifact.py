@@ -28,7 +28,7 @@ from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.ensemble.stacking import Stacking
 from metarec_spark.model.transitions import TransitionParams
-from metarec_spark.warehouse.storage import Place, exists, here, read_json, whole, write_json
+from metarec_spark.warehouse.storage import Location, atomic_write, exists, local_copy, read_json, write_json
 
 FORMAT, READABLE = 6, (3, 4, 5, 6)  # 3 has no weigher, 3 and 4 no stacking; before 6 a weigher read other sums
 _WEIGHER_SINCE = 6
@@ -102,7 +102,7 @@ def shape(manifest: dict[str, Any]) -> Shape:
 
 
 def save(
-    place: Place,
+    place: Location,
     manifest: dict[str, Any],
     model: NextItemModel,
     catalogue: Catalogue,
@@ -126,7 +126,7 @@ def save(
             tensors |= {f"{part}.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
     if catalogue.vectors.size:
         tensors["catalogue.vectors"] = catalogue.vectors
-    with whole(place) as folder:
+    with atomic_write(place) as folder:
         folder.mkdir(exist_ok=True)
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
         pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
@@ -134,12 +134,12 @@ def save(
         write_json(folder / _MANIFEST, {**manifest, "format": FORMAT, "sha256": checksums})
 
 
-def saved(place: Place) -> bool:
+def saved(place: Location) -> bool:
     """Whether there is a whole model."""
     return exists(f"{place}/{_MANIFEST}")
 
 
-def read_manifest(place: Place) -> dict[str, Any]:
+def read_manifest(place: Location) -> dict[str, Any]:
     """Read and check a model's manifest.
 
     Raises
@@ -159,13 +159,13 @@ def read_manifest(place: Place) -> dict[str, Any]:
     return manifest
 
 
-def token_hashes(place: Place) -> np.ndarray:
+def token_hashes(place: Location) -> np.ndarray:
     """Hashes of the tokens that a model knows, int64; nothing else is loaded."""
-    with safe_open(here(place, _FILES) / _WEIGHTS, framework="np") as file:
+    with safe_open(local_copy(place, _FILES) / _WEIGHTS, framework="np") as file:
         return file.get_tensor("catalogue.token_hashes")[1:]
 
 
-def checked(place: Place) -> dict[str, Any]:
+def checked(place: Location) -> dict[str, Any]:
     """Read the manifest of a model whose files are those that were saved.
 
     Raises
@@ -173,7 +173,7 @@ def checked(place: Place) -> dict[str, Any]:
     DataError
         Where a file is missing, or another one.
     """
-    manifest, folder = read_manifest(place), here(place, _FILES)
+    manifest, folder = read_manifest(place), local_copy(place, _FILES)
     for name, expected in manifest["sha256"].items():
         found = _sha256(folder / name) if (folder / name).exists() else "nothing"
         if found != expected:
@@ -181,9 +181,9 @@ def checked(place: Place) -> dict[str, Any]:
     return manifest
 
 
-def load(place: Place) -> ModelArtifact:
+def load(place: Location) -> ModelArtifact:
     """Load a model; raises as :func:`checked`."""
-    manifest, folder = checked(place), here(place, _FILES)
+    manifest, folder = checked(place), local_copy(place, _FILES)
     tensors = load_file(folder / _WEIGHTS)
     part = {name: tensors[f"catalogue.{name}"] for name in ("domain", "events", "tokens", "weights", "token_hashes")}
     successors = Successors(**{field.name: tensors[f"successors.{field.name}"] for field in fields(Successors)})

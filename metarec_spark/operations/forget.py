@@ -17,7 +17,7 @@ from metarec_spark.features.erased import HASH, hash_of, hashed
 from metarec_spark.job import Job, Result, log
 from metarec_spark.registry import versions_in_use
 from metarec_spark.warehouse.contracts import contract
-from metarec_spark.warehouse.storage import exists, names, remove
+from metarec_spark.warehouse.storage import exists, list_names, remove
 
 _SHOWN = 12
 """Digits of a hash that stand for a person in logs and results."""
@@ -89,7 +89,7 @@ def _files(job: Job, users: Sequence[str]) -> int:
     """Remove unfinished trainings, which hold sequences, and these people's examples in reports; returns how many had some."""
     remove(job.warehouse.path("_training"))
     models = job.warehouse.path("_models")
-    pages = [f"{models}/{name}/report.html" for name in names(models)]
+    pages = [f"{models}/{name}/report.html" for name in list_names(models)]
     return sum(report.forget(page, users) for page in pages if exists(page))
 
 

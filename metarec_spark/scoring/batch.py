@@ -21,7 +21,7 @@ from metarec_spark.scoring.eligible import EligibleItems
 from metarec_spark.scoring.new_items import joined
 from metarec_spark.scoring.timings import ADDITIONS, ENCODING, SEARCH, WHOLE, Timings
 from metarec_spark.scoring.topn import ExactIndex
-from metarec_spark.warehouse.storage import here
+from metarec_spark.warehouse.storage import local_copy
 
 _USERS = 4096
 """Who are scored at a time: memory grows with their events, and with what is added to their scores."""
@@ -67,7 +67,7 @@ def loaded_model(folder: str, new_items: str | None = None, rules: str | None = 
     torch.set_num_threads(1)
     model = artifact.load(folder)
     model, item_ids = joined(model, new_items) if new_items else (model, model.item_ids().combine_chunks())
-    return LoadedModel(Scorer(model), item_ids, here(rules) if rules else None)
+    return LoadedModel(Scorer(model), item_ids, local_copy(rules) if rules else None)
 
 
 def warm_up(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

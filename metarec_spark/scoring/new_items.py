@@ -27,7 +27,7 @@ from metarec_spark.model import artifact
 from metarec_spark.model.artifact import ModelArtifact
 from metarec_spark.model.catalogue import Catalogue, pad_tokens, read_vectors
 from metarec_spark.warehouse.contracts import digest
-from metarec_spark.warehouse.storage import Place, here, scratch
+from metarec_spark.warehouse.storage import Location, local_copy, scratch_folder
 
 _SEQUENCE = (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
 
@@ -36,7 +36,7 @@ _SEQUENCE = (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
 class NewItems:
     """What was written of them."""
 
-    folder: Place
+    folder: Location
     """Where; it lasts as long as the lists are made."""
     items: DataFrame
     """(item_idx, item_id, domain position), a row each."""
@@ -48,7 +48,7 @@ class NewItems:
 
 
 @contextmanager
-def written(job: Job, model: Place, versions: dict[str, int]) -> Iterator[NewItems | None]:
+def written(job: Job, model: Location, versions: dict[str, int]) -> Iterator[NewItems | None]:
     """The newcomers of a model's domains, from pinned table versions; None where there is none.
 
     An item is one where the model knows a token of it or can read its given vector, or where an item of these domains resembles
@@ -58,7 +58,7 @@ def written(job: Job, model: Place, versions: dict[str, int]) -> Iterator[NewIte
     -----
     Costs grow with the items that came since the training; the driver holds 8 bytes for each token that the model knows.
     """
-    with scratch(job.spark, job.warehouse.path("_newcomers")) as uri:
+    with scratch_folder(job.spark, job.warehouse.path("_newcomers")) as uri:
         yield _write(job, artifact.read_manifest(model), artifact.token_hashes(model), versions, uri)
 
 
@@ -105,12 +105,12 @@ def known_events(users: DataFrame, new_items: DataFrame, items: int) -> DataFram
     return users.withColumns({name: F.col(f"event.{name}") for name in _SEQUENCE}).drop("known", "event")
 
 
-def joined(own: ModelArtifact, folder: Place) -> tuple[ModelArtifact, pa.Array]:
+def joined(own: ModelArtifact, folder: Location) -> tuple[ModelArtifact, pa.Array]:
     """The model with the newcomers in ``folder`` after its own items, and the external ids of all.
 
     An index between theirs whose item is not among them is in no domain, and has no id.
     """
-    table = pq.read_table(here(f"{folder}/{ITEMS}"))
+    table = pq.read_table(local_copy(f"{folder}/{ITEMS}"))
     before, index = own.catalogue.size, table[c.ITEM_IDX].to_numpy()
     size = int(index.max()) + 1
     row = np.full(size - before, -1)
@@ -126,13 +126,13 @@ def joined(own: ModelArtifact, folder: Place) -> tuple[ModelArtifact, pa.Array]:
     return own.extended(catalogue), pa.concat_arrays([own.item_ids().combine_chunks(), ids])
 
 
-def _content(own: ModelArtifact, folder: Place, size: int) -> dict[str, np.ndarray]:
+def _content(own: ModelArtifact, folder: Location, size: int) -> dict[str, np.ndarray]:
     """Tokens and given vectors of all items; of a newcomer, the model reads as many tokens as of its own items at most."""
-    before, hashes, token = own.catalogue.size, own.catalogue.token_hashes, pq.read_table(here(f"{folder}/{TOKENS}"))
+    before, hashes, token = own.catalogue.size, own.catalogue.token_hashes, pq.read_table(local_copy(f"{folder}/{TOKENS}"))
     place = 1 + np.searchsorted(hashes[1:], token["token"].to_numpy())
     item, weight, width = token[c.ITEM_IDX].to_numpy() - before, token["weight"].to_numpy(), own.catalogue.tokens.shape[1]
     tokens, weights = pad_tokens(item, place, weight, size - before, width)
-    vectors = read_vectors(here(f"{folder}/{VECTORS}"), range(before, size), own.manifest.get("vector_widths", []))
+    vectors = read_vectors(local_copy(f"{folder}/{VECTORS}"), range(before, size), own.manifest.get("vector_widths", []))
     return {
         "tokens": np.concatenate([own.catalogue.tokens, tokens]),
         "weights": np.concatenate([own.catalogue.weights, weights]),
@@ -141,9 +141,9 @@ def _content(own: ModelArtifact, folder: Place, size: int) -> dict[str, np.ndarr
     }
 
 
-def _alike(folder: Place, index: np.ndarray, before: int) -> tuple[np.ndarray, ...]:
+def _alike(folder: Location, index: np.ndarray, before: int) -> tuple[np.ndarray, ...]:
     """(item, other, similarity) of the newcomers and the items that they resemble, which are the model's own or newcomers too."""
-    pair = pq.read_table(here(f"{folder}/{TRANSITIONS}"))
+    pair = pq.read_table(local_copy(f"{folder}/{TRANSITIONS}"))
     item, other, similarity = (pair[name].to_numpy() for name in (c.ITEM_IDX, "successor", SIMILARITY))
     known = (other < before) | np.isin(other, index)
     return item[known], other[known], similarity[known]

@@ -23,7 +23,7 @@ from metarec_spark.job import Job, log
 from metarec_spark.scoring.eligible import AT_MOST, CAP
 from metarec_spark.scoring.serving import ServingModel
 from metarec_spark.warehouse.contracts import digest
-from metarec_spark.warehouse.storage import Place, scratch
+from metarec_spark.warehouse.storage import Location, scratch_folder
 
 _KEY = [c.DOMAIN, c.ITEM_ID]
 _LIST = "list"
@@ -33,7 +33,7 @@ _LIST = "list"
 class Rules:
     """The rules of a night, as executors read them."""
 
-    folder: Place
+    folder: Location
     """Where they were written; it lasts as long as the lists are made."""
     digest: str
     """The same for the same groups and caps."""
@@ -58,7 +58,7 @@ def written(job: Job, items_version: int, models: Sequence[ServingModel]) -> Ite
     items = warehouse.read(c.ITEMS, items_version).select(c.ITEM_IDX, *_KEY)
     known = reduce(DataFrame.unionByName, [of.known(items) for of in models])
     groups = _groups(job, known)
-    with scratch(job.spark, warehouse.path("_rules")) as uri:
+    with scratch_folder(job.spark, warehouse.path("_rules")) as uri:
         groups.write.parquet(f"{uri}/{c.GROUP}")
         version = _withhold(job, items, items_version, known) if listed else None
         withheld = warehouse.read(c.WITHHELD, version).select(c.ITEM_IDX) if listed else _none(job, "item_idx int")

@@ -12,7 +12,7 @@ from metarec_spark import registry
 from metarec_spark.job import Job
 from metarec_spark.model import artifact
 from metarec_spark.scoring.new_items import NewItems
-from metarec_spark.warehouse.storage import Place
+from metarec_spark.warehouse.storage import Location
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ServingModel:
     """A model, and what it serves."""
 
     model_id: str
-    folder: Place
+    folder: Location
     manifest: dict
     domains: list[str]
     """Whose lists it makes, of those that it knows."""

@@ -11,7 +11,7 @@ from metarec_spark.errors import TrainingError
 from metarec_spark.job import Job
 from metarec_spark.training.distributed import SingleProcess, on_executors, on_this_host
 from metarec_spark.training.worker import main, train
-from metarec_spark.warehouse.storage import Place, beside, names, read_json, remove
+from metarec_spark.warehouse.storage import Location, list_names, read_json, remove, sibling
 
 _ERRORS = "errors"
 """Folder beside the spec where ranks leave what went wrong."""
@@ -19,7 +19,7 @@ _LOST = "HorovodInternalError"
 """What ranks say of one that has gone."""
 
 
-def launch(spec: Place, processes: int, launcher: str, spark: SparkSession | None, timeout: int) -> None:
+def launch(spec: Location, processes: int, launcher: str, spark: SparkSession | None, timeout: int) -> None:
     """Train as ``spec`` says, in this process or on several ranks, and return when all ranks have ended.
 
     Parameters
@@ -41,20 +41,20 @@ def launch(spec: Place, processes: int, launcher: str, spark: SparkSession | Non
     if processes == 1:
         train(spec, SingleProcess())
         return
-    remove(beside(spec, _ERRORS))  # of a run before
+    remove(sibling(spec, _ERRORS))  # of a run before
     if launcher == "local":
         _launch_local(spec, processes, timeout)
     else:
         _launch_spark(spec, processes, timeout, spark)
 
 
-def _launch_local(spec: Place, processes: int, timeout: int) -> None:
+def _launch_local(spec: Location, processes: int, timeout: int) -> None:
     ended = on_this_host([sys.executable, "-m", "metarec_spark.training.worker", str(spec)], processes, timeout)
     if ended:
         raise TrainingError(_why(spec, f"horovod ended with {ended}"))
 
 
-def _launch_spark(spec: Place, processes: int, timeout: int, spark: SparkSession) -> None:
+def _launch_spark(spec: Location, processes: int, timeout: int, spark: SparkSession) -> None:
     loopback = spark.sparkContext.master.startswith("local") or "127.0.0.1" in spark.sparkContext.master
     try:
         on_executors(_rank_on_executor, str(spec), processes, timeout, "lo" if loopback else None)
@@ -66,10 +66,10 @@ def _rank_on_executor(spec: str) -> None:
     main(spec)
 
 
-def _why(spec: Place, ended: str) -> str:
+def _why(spec: Location, ended: str) -> str:
     """The first error of its own that a rank left beside the spec, or how the run ended."""
-    folder = beside(spec, _ERRORS)
-    said = [read_json(f"{folder}/{name}") for name in names(folder) if name.endswith(".json")]
+    folder = sibling(spec, _ERRORS)
+    said = [read_json(f"{folder}/{name}") for name in list_names(folder) if name.endswith(".json")]
     said = [error for error in said if not error["error"].startswith(_LOST)]
     if not said:
         return (

@@ -28,7 +28,7 @@ from metarec_spark.errors import TrainingError
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.training.snapshot import HALF, count_rows
-from metarec_spark.warehouse.storage import Place, file_uri, here, local_path, names
+from metarec_spark.warehouse.storage import Location, file_uri, list_names, local_copy, local_path
 
 # Petastorm speaks pyarrow's old dialect, and says at every reader's end that its cache is clean.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
@@ -48,7 +48,7 @@ class Shard:
     """Petastorm's reader pool: dummy or process."""
 
     @classmethod
-    def of(cls, part: Place, rank: int, size: int, pool: str) -> Shard:
+    def of(cls, part: Location, rank: int, size: int, pool: str) -> Shard:
         """A rank's share of a snapshot part, wherever that lies.
 
         On another file system than the machine's own, the rank copies the files of its share alone. That takes the disk of the
@@ -60,11 +60,11 @@ class Shard:
             Where there are fewer files than ranks.
         """
         if local_path(part):
-            return cls(here(part), rank, size, pool)
-        mine = [name for name in names(part) if name.endswith(".parquet")][rank::size]
+            return cls(local_copy(part), rank, size, pool)
+        mine = [name for name in list_names(part) if name.endswith(".parquet")][rank::size]
         if not mine:
             raise _too_few(part, rank, size)
-        return cls(here(part, mine), 0, 1, pool)
+        return cls(local_copy(part, mine), 0, 1, pool)
 
     @property
     def files(self) -> list[Path]:
@@ -72,7 +72,7 @@ class Shard:
         return sorted(self.folder.glob("*.parquet"))[self.rank :: self.size]
 
 
-def _too_few(part: Place, rank: int, size: int) -> TrainingError:
+def _too_few(part: Location, rank: int, size: int) -> TrainingError:
     return TrainingError(f"rank {rank} of {size}: {part} has fewer files than ranks; lower train.processes")
 
 

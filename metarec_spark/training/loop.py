@@ -36,7 +36,7 @@ from metarec_spark.training.meta import step_losses
 from metarec_spark.training.optimizer import Optimizer, rate_at
 from metarec_spark.training.progress import Progress
 from metarec_spark.training.validation import ndcg_of_base
-from metarec_spark.warehouse.storage import Place, exists, here, whole
+from metarec_spark.warehouse.storage import Location, atomic_write, exists, local_copy
 
 log = logging.getLogger("metarec_spark")
 
@@ -67,7 +67,7 @@ def fit(
     rows: int,
     settings: Train,
     ranks: Ranks,
-    checkpoint: Place,
+    checkpoint: Location,
     targets: list[int] | None = None,
     trained: tuple[str, ...] | None = None,
     rehearsed: int | None = None,
@@ -243,20 +243,22 @@ def _seed(*parts: int) -> int:
 
 
 def _save(
-    place: Place, state: State, model: NextItemModel, weights: DomainWeights, best: dict[str, Tensor], optimizer: Optimizer
+    place: Location, state: State, model: NextItemModel, weights: DomainWeights, best: dict[str, Tensor], optimizer: Optimizer
 ) -> None:
     """Write a checkpoint whole: a reader finds the one before or this one."""
     parts = {"model": model.state_dict(), "best": best, "weights": weights.state_dict(), "optimizer": optimizer.state()}
     tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
-    with whole(place) as draft:
+    with atomic_write(place) as draft:
         save_file(tensors, draft, metadata={"state": json.dumps(asdict(state))})
 
 
-def _resume(place: Place, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
+def _resume(
+    place: Location, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer
+) -> tuple[State, dict[str, Tensor]]:
     """Load a checkpoint where there is one; otherwise the beginning."""
     if not exists(place):
         return State(), {name: value.clone() for name, value in model.state_dict().items()}
-    with safe_open(here(place), framework="pt") as file:
+    with safe_open(local_copy(place), framework="pt") as file:
         state = State(**json.loads(file.metadata()["state"]))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 

@@ -30,7 +30,7 @@ from metarec_spark.features.catalogue import (
     catalogue_vectors,
 )
 from metarec_spark.features.split import pairs, train_part
-from metarec_spark.warehouse.storage import Place, uri
+from metarec_spark.warehouse.storage import Location, uri
 
 SEQUENCES = "sequences"
 PAIR, HALF = "pair", "half"
@@ -38,7 +38,7 @@ ROWS_PER_FILE = 50_000
 
 
 def write(
-    folder: Place,
+    folder: Location,
     learnt: DataFrame,
     held: DataFrame,
     tables: dict[str, DataFrame],

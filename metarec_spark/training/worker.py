@@ -32,13 +32,13 @@ from metarec_spark.training.loader import Shard, held_out
 from metarec_spark.training.loop import fit
 from metarec_spark.training.stacking import stack
 from metarec_spark.training.tuning import starts, tune
-from metarec_spark.warehouse.storage import Place, beside, here, read_json, write_json
+from metarec_spark.warehouse.storage import Location, local_copy, read_json, sibling, write_json
 
 MOST_TOKENS = 32
 log = logging.getLogger("metarec_spark")
 
 
-def train(spec_file: Place, ranks: Ranks) -> None:
+def train(spec_file: Location, ranks: Ranks) -> None:
     """Train as one of ``ranks``; rank 0 writes the model folder.
 
     Each rank copies what the snapshot says of the items and the held-out pairs, and its share of the sequences, unless they lie
@@ -61,7 +61,7 @@ def train(spec_file: Place, ranks: Ranks) -> None:
             )
         if settings.token_start and not spec.get("start"):
             model.token.weight.data = torch.from_numpy(token_start(catalogue, model.token.weight.detach().numpy(), settings.seed))
-    validation = Shard(here(f"{folder}/{c.VALIDATION}"), ranks.rank, ranks.size, settings.reader_pool)
+    validation = Shard(local_copy(f"{folder}/{c.VALIDATION}"), ranks.rank, ranks.size, settings.reader_pool)
     state = fit(
         model,
         catalogue,
@@ -70,7 +70,7 @@ def train(spec_file: Place, ranks: Ranks) -> None:
         rows=spec["manifest"]["sequences"],
         settings=settings,
         ranks=ranks,
-        checkpoint=beside(spec_file, "checkpoint.safetensors"),
+        checkpoint=sibling(spec_file, "checkpoint.safetensors"),
         targets=spec.get("targets"),
         trained=tuple(spec["trained"]) if spec.get("trained") else None,
         rehearsed=spec.get("rehearsed"),
@@ -106,7 +106,7 @@ def train(spec_file: Place, ranks: Ranks) -> None:
         artifact.save(spec["model"], manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
 
 
-def inherited_stacking(ancestor: Place, manifest: dict[str, Any]) -> tuple[Stacking | None, list[bool]]:
+def inherited_stacking(ancestor: Location, manifest: dict[str, Any]) -> tuple[Stacking | None, list[bool]]:
     """The stacking of the model whose settings a night without validation inherits, and the domains that it is used in."""
     try:
         found = artifact.load(ancestor).stacking
@@ -117,16 +117,18 @@ def inherited_stacking(ancestor: Place, manifest: dict[str, Any]) -> tuple[Stack
     return found, [found is not None and of.get("stacked", False) for of in of_domain]
 
 
-def read_catalogue(folder: Place, manifest: dict[str, Any]) -> tuple[Catalogue, Any]:
+def read_catalogue(folder: Location, manifest: dict[str, Any]) -> tuple[Catalogue, Any]:
     """Read what the snapshot says of the items; memory grows with items and their transitions."""
     items = manifest["items"]
-    table = pq.read_table(here(f"{folder}/{catalogue_parts.ITEMS}")).sort_by("item_idx")
-    token = pq.read_table(here(f"{folder}/{catalogue_parts.TOKENS}")).sort_by([("item_idx", "ascending"), ("token", "ascending")])
+    table = pq.read_table(local_copy(f"{folder}/{catalogue_parts.ITEMS}")).sort_by("item_idx")
+    token = pq.read_table(local_copy(f"{folder}/{catalogue_parts.TOKENS}")).sort_by(
+        [("item_idx", "ascending"), ("token", "ascending")]
+    )
     known = token["item_idx"].to_numpy() < items
     tokens, weights, hashes = pack_tokens(
         *(token[name].to_numpy()[known] for name in ("item_idx", "token", "weight")), items, MOST_TOKENS
     )
-    pair = pq.read_table(here(f"{folder}/{catalogue_parts.TRANSITIONS}"))
+    pair = pq.read_table(local_copy(f"{folder}/{catalogue_parts.TRANSITIONS}"))
     names = ("item_idx", "successor", *catalogue_parts.SIGNALS)
     successors = Successors.of(items, *(pair[name].to_numpy() for name in names))
     catalogue = Catalogue(
@@ -135,13 +137,13 @@ def read_catalogue(folder: Place, manifest: dict[str, Any]) -> tuple[Catalogue, 
         tokens=tokens,
         weights=weights,
         token_hashes=hashes,
-        vectors=read_vectors(here(f"{folder}/{catalogue_parts.VECTORS}"), range(items), manifest["vector_widths"]),
+        vectors=read_vectors(local_copy(f"{folder}/{catalogue_parts.VECTORS}"), range(items), manifest["vector_widths"]),
         successors=successors,
     )
     return catalogue, table["item_id"]
 
 
-def main(spec_file: Place) -> None:
+def main(spec_file: Location) -> None:
     """Train as a Horovod rank; what goes wrong is left beside the spec, for whoever started the ranks."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s train: %(message)s")
     rank = os.environ.get("HOROVOD_RANK", "0")
@@ -149,7 +151,7 @@ def main(spec_file: Place) -> None:
         train(spec_file, Horovod())
     except Exception as error:
         said = {"rank": rank, "error": f"{type(error).__name__}: {error}", "time": time.time()}
-        write_json(beside(spec_file, f"errors/{rank}.json"), said)
+        write_json(sibling(spec_file, f"errors/{rank}.json"), said)
         raise
 
 

@@ -31,7 +31,7 @@ from metarec_spark.transfer.halving import SuccessiveHalving
 from metarec_spark.transfer.modes import ALL, MODES, Mode
 from metarec_spark.transfer.predictor import Trial
 from metarec_spark.transfer.task_features import statistics
-from metarec_spark.warehouse.storage import exists, here, read_json, remove, whole, write_json
+from metarec_spark.warehouse.storage import atomic_write, exists, local_copy, read_json, remove, write_json
 
 _FEWEST_PAIRS, _MOST_TRIALS = 20, 10_000
 
@@ -211,8 +211,8 @@ def _entered(task: _Task, halving: SuccessiveHalving, name: str) -> tuple[dict[s
     """Manifest and place of a finalist, at the place where models stay."""
     place = task.job.warehouse.path(f"_models/{halving.model_id(name)}")
     if not artifact.saved(place):
-        with whole(place) as draft:
-            shutil.copytree(here(halving.folder(name)), draft, dirs_exist_ok=True)
+        with atomic_write(place) as draft:
+            shutil.copytree(local_copy(halving.folder(name)), draft, dirs_exist_ok=True)
     return artifact.read_manifest(place), place
 
 

@@ -28,7 +28,7 @@ from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 from metarec_spark.training.worker import read_catalogue
 from metarec_spark.transfer.meta_train import AN_HOUR, meta_trained_ranker
 from metarec_spark.transfer.validation_twin import rehearsed
-from metarec_spark.warehouse.storage import Place, here
+from metarec_spark.warehouse.storage import Location, local_copy
 
 WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
 WEIGHED = [*(Fusion(transfer=weight) for weight in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)), WITHOUT_BASE]
@@ -43,7 +43,7 @@ class Snapshot:
 
     def __init__(
         self,
-        folder: Place,
+        folder: Location,
         manifest: dict[str, Any],
         domain: str,
         alike: dict[str, ContentSimilarity] | None = None,
@@ -94,12 +94,12 @@ class Snapshot:
     def held(self, split: str) -> HeldOutEvents:
         """The target's pairs of a split, those without context among them."""
         if split not in self._held:
-            parts = held_out(Shard(here(f"{self.folder}/{split}"), 0, 1, "dummy"), empty=True)
+            parts = held_out(Shard(local_copy(f"{self.folder}/{split}"), 0, 1, "dummy"), empty=True)
             (self._held[split],) = [part for part in parts if part.domain == self.target]
         return self._held[split]
 
 
-def without_base(of: Snapshot, folder: Place, manifest: dict[str, Any], params: TransitionParams) -> None:
+def without_base(of: Snapshot, folder: Location, manifest: dict[str, Any], params: TransitionParams) -> None:
     """Save a model that has no f: transitions and content serve alone, weighed as validation found best.
 
     Parameters
@@ -117,7 +117,7 @@ def without_base(of: Snapshot, folder: Place, manifest: dict[str, Any], params: 
     artifact.save(folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
 
 
-def settled(of: Snapshot, trained: Place, folder: Place, pair_ranker: PairRanker | None) -> None:
+def settled(of: Snapshot, trained: Location, folder: Location, pair_ranker: PairRanker | None) -> None:
     """Save a trained model with the settings of g and of the fusion that rank the validation pairs best.
 
     Parameters
@@ -138,7 +138,7 @@ def settled(of: Snapshot, trained: Place, folder: Place, pair_ranker: PairRanker
     artifact.save(folder, manifest, found.model, catalogue, item_ids, pair_ranker)
 
 
-def performed(of: Snapshot, trained: Place, folder: Place, rehearsed: Place) -> None:
+def performed(of: Snapshot, trained: Location, folder: Location, rehearsed: Location) -> None:
     """Save a trained model with the settings that were found for its rehearsal."""
     found, before, (catalogue, item_ids) = artifact.load(trained), artifact.load(rehearsed), of.items
     metrics = {**found.manifest["metrics"], "validation": before.manifest["metrics"]["validation"]}
@@ -165,14 +165,16 @@ def with_context(held: HeldOutEvents) -> HeldOutEvents:
     return held.take(np.flatnonzero(held.contexts.length.numpy()))
 
 
-def weighed(of: Snapshot, folder: Place, manifest: dict[str, Any], params: TransitionParams, seed: int) -> None:
+def weighed(of: Snapshot, folder: Location, manifest: dict[str, Any], params: TransitionParams, seed: int) -> None:
     """Save a model that has no f and whose g is weighed by a network, which all other domains of the snapshot taught and then
     its own events; where days are held out, by what people do after a pause. No validation pair is looked at."""
     manifest = _without_base(manifest)
     catalogue, item_ids = of.items
     settings = Transitions.model_validate(manifest["transitions"])
     pause = AN_HOUR if manifest["split"]["protocol"] == "temporal" else 0
-    pair_ranker = meta_trained_ranker(here(f"{of.folder}/{SEQUENCES}"), catalogue, of.target, settings, seed, of.alike, pause)
+    pair_ranker = meta_trained_ranker(
+        local_copy(f"{of.folder}/{SEQUENCES}"), catalogue, of.target, settings, seed, of.alike, pause
+    )
     said = {"lending": params.model_dump(), "fusion": WITHOUT_BASE.model_dump()}
     metrics = {"epochs": 0, "history": [], "validation": {}}
     manifest |= {"tuned": dict.fromkeys(manifest["domains"], said), "metrics": metrics}

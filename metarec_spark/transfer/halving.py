@@ -24,7 +24,7 @@ from metarec_spark.training.launch import launch
 from metarec_spark.transfer import candidates, negative_transfer
 from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.modes import MODES, Mode
-from metarec_spark.warehouse.storage import Place, remove, write_json
+from metarec_spark.warehouse.storage import Location, remove, write_json
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,9 +41,9 @@ class SuccessiveHalving:
     run: str
     """Id of the adaptation, and the day before it; models are called after both."""
     ds: str
-    base: Place
+    base: Location
     """Folder of the base model."""
-    work: Place
+    work: Location
     """Folder of everything that is made on the way."""
     snapshot: Callable[[str], Snapshot]
     """What a kind of candidate learns; see :attr:`metarec_spark.transfer.modes.Mode.learns`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JJavaError
 
 from metarec_spark.errors import ConfigError, first_line
-from metarec_spark.warehouse.storage import exists, hadoop, local_path, read, remove, whole
+from metarec_spark.warehouse.storage import exists, hadoop_path, local_path, read_bytes, remove, atomic_write
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -75,7 +75,7 @@ def _leased(spark: SparkSession, uri: str, who: str) -> Iterator[None]:
     """HDFS lets one client at a time append to a file: the one with its lease. The client's JVM renews that as long as it lives;
     where it did not for a minute, since it died or stood still, another gets the lease. Nothing is appended, so no data node
     has a part in it; ``uri.by`` tells whose turn it is."""
-    path, files = hadoop(spark, uri)
+    path, files = hadoop_path(spark, uri)
     held, waiting, by = None, False, f"{uri}.by"
     while held is None:
         try:
@@ -86,11 +86,11 @@ def _leased(spark: SparkSession, uri: str, who: str) -> Iterator[None]:
             if not any(name in error.java_exception.toString() for name in _TAKEN):
                 raise _unwritable(uri, first_line(error)) from None
             if not waiting:
-                _wait_for(read(by).decode() if exists(by) else "", uri.rpartition("/")[0])
+                _wait_for(read_bytes(by).decode() if exists(by) else "", uri.rpartition("/")[0])
             waiting = True
             time.sleep(_EVERY)
     try:
-        with whole(by) as draft:
+        with atomic_write(by) as draft:
             draft.write_text(who, encoding="utf-8")
         yield
     finally:

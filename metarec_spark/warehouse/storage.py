@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
     from pyspark.sql import SparkSession
 
-Place = str | Path
+Location = str | Path
 """A path of this machine, or a URI: of its own file system (``file:``), or of another."""
 _LONGEST_RUN = 2 * 86_400
 """Seconds after which no run uses its scratch folder any more."""
@@ -39,13 +39,13 @@ def file_uri(path: Path) -> str:
     return f"file://{path.absolute()}"
 
 
-def uri(place: Place) -> str:
+def uri(place: Location) -> str:
     """The place as Spark takes it."""
     path = local_path(place)
     return file_uri(path) if path else str(place)
 
 
-def local_path(place: Place) -> Path | None:
+def local_path(place: Location) -> Path | None:
     """The path on the machine's own file system, mounts included; None where the place is on another."""
     scheme, colon, path = str(place).partition(":")
     if isinstance(place, Path) or not colon or "/" in scheme:
@@ -53,7 +53,7 @@ def local_path(place: Place) -> Path | None:
     return Path("/" + path.lstrip("/")) if scheme == "file" else None
 
 
-def _files(place: Place) -> tuple[fsspec.AbstractFileSystem, str]:
+def _files(place: Location) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system, and the path there."""
     path = local_path(place)
     if path:
@@ -69,12 +69,12 @@ def _files(place: Place) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from None
 
 
-def beside(place: Place, name: str) -> Place:
+def sibling(place: Location, name: str) -> Location:
     """Another place in the same folder."""
     return f"{str(place).rpartition('/')[0]}/{name}"
 
 
-def exists(place: Place) -> bool:
+def exists(place: Location) -> bool:
     """Whether there is such a file or folder.
 
     Raises
@@ -86,31 +86,31 @@ def exists(place: Place) -> bool:
     return files.exists(path)
 
 
-def names(folder: Place) -> list[str]:
+def list_names(folder: Location) -> list[str]:
     """Of what lies directly in a folder, sorted; nothing where there is no such folder."""
     files, path = _files(folder)
     return sorted(found.rpartition("/")[2] for found in files.ls(path, detail=False)) if files.exists(path) else []
 
 
-def remove(place: Place) -> None:
+def remove(place: Location) -> None:
     """Remove a file, or a folder with all that is in it, where it is there."""
     files, path = _files(place)
     if files.exists(path):
         files.rm(path, recursive=True)
 
 
-def read(file: Place) -> bytes:
+def read_bytes(file: Location) -> bytes:
     """A file's bytes, as they are now."""
     files, path = _files(file)
     return files.cat_file(path)
 
 
-def read_json(file: Place) -> dict:
+def read_json(file: Location) -> dict:
     """Read a JSON object."""
-    return json.loads(read(file))
+    return json.loads(read_bytes(file))
 
 
-def here(place: Place, only: Sequence[str] | None = None) -> Path:
+def local_copy(place: Location, only: Sequence[str] | None = None) -> Path:
     """The file or folder as a path of this machine: its own where it lies here, otherwise a copy to read.
 
     Parameters
@@ -165,7 +165,7 @@ def _copies() -> Path:
 
 
 @contextmanager
-def whole(place: Place) -> Iterator[Path]:
+def atomic_write(place: Location) -> Iterator[Path]:
     """A draft to write, a file or a folder, which then takes the place: no reader ever sees a part of it.
 
     Makes the folder that the place is in.
@@ -198,22 +198,22 @@ def _put(made: Path, files: fsspec.AbstractFileSystem, path: str) -> None:
     files.mv(draft, path, recursive=True, overwrite=True)
 
 
-def write_json(file: Place, value: dict) -> None:
+def write_json(file: Location, value: dict) -> None:
     """Write a JSON object whole."""
-    with whole(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def hadoop(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:
+def hadoop_path(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:
     """A path and its file system, as Hadoop knows them."""
     path = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(uri)
     return path, path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
 
 
 @contextmanager
-def scratch(spark: SparkSession, parent: str) -> Iterator[str]:
+def scratch_folder(spark: SparkSession, parent: str) -> Iterator[str]:
     """The URI of a new folder, which goes at the end of the block; so do those that killed runs left in the parent."""
-    path, files = hadoop(spark, parent)
+    path, files = hadoop_path(spark, parent)
     for left in files.listStatus(path) if files.exists(path) else ():
         if time.time() - left.getModificationTime() / 1000 > _LONGEST_RUN:
             files.delete(left.getPath(), True)
@@ -221,4 +221,4 @@ def scratch(spark: SparkSession, parent: str) -> Iterator[str]:
     try:
         yield folder
     finally:
-        files.delete(hadoop(spark, folder)[0], True)
+        files.delete(hadoop_path(spark, folder)[0], True)

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from metarec_spark.columns import ALL, WRITTEN_BY
 from metarec_spark.warehouse.contracts import Contract, conform, contract
 from metarec_spark.errors import ConfigError, DataError, first_line
-from metarec_spark.warehouse.storage import hadoop
+from metarec_spark.warehouse.storage import hadoop_path
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
@@ -84,7 +84,7 @@ class Warehouse:
             Where the warehouse cannot be written.
         """
         try:
-            probe, files = hadoop(self.spark, self.path("_writable"))
+            probe, files = hadoop_path(self.spark, self.path("_writable"))
             files.create(probe, True).close()
             files.delete(probe, False)
         except Exception as error:
@@ -125,7 +125,7 @@ class Warehouse:
             return
         if self.root.startswith(("file:", "hdfs:")):  # nobody else writes there now
             # Drafts that are left of a first commit, and nothing else, Delta takes for a table that it then does not find.
-            log, files = hadoop(self.spark, f"{self.path(name)}/_delta_log")
+            log, files = hadoop_path(self.spark, f"{self.path(name)}/_delta_log")
             left = [of.getPath().getName() for of in (files.listStatus(log) if files.exists(log) else ())]
             if not any(name[0] != "." and name.endswith((".json", ".parquet")) for name in left):
                 files.delete(log, True)

@@ -18,7 +18,7 @@ from training.factories import rows, shard, walks, written
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.training import loader, snapshot
-from metarec_spark.warehouse.storage import here, whole
+from metarec_spark.warehouse.storage import atomic_write, local_copy
 
 SOME_LENGTHS = st.lists(st.integers(1, 60), max_size=60)
 
@@ -213,12 +213,12 @@ def test_reading_leaves_standard_output_to_the_commands_result(folder, capfd, po
 
 def test_a_rank_copies_the_files_of_its_share_alone_and_reads_the_rows_that_it_reads_here(tmp_path):
     folder, place = written(tmp_path / "many", rows(walks(60)), files=16), f"memory://{tmp_path}"
-    with whole(place) as draft:
+    with atomic_write(place) as draft:
         shutil.copytree(folder, draft)
     for rank in range(3):
         there = loader.Shard.of(place, rank, 3, "dummy")
         mine = sorted(file.name for file in folder.iterdir())[rank::3]
-        assert there.folder != here(place) and sorted(file.name for file in there.folder.iterdir()) == mine
+        assert there.folder != local_copy(place) and sorted(file.name for file in there.folder.iterdir()) == mine
         shards = (loader.Shard.of(folder, rank, 3, "dummy"), there)
         one, other = ([sequences(batch) for batch in loader.batches(of, tokens=20, seed=1)] for of in shards)
         assert one == other

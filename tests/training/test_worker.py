@@ -17,7 +17,7 @@ from metarec_spark.training import loop
 from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.tuning import settled
 from metarec_spark.training.worker import train
-from metarec_spark.warehouse.storage import names, whole
+from metarec_spark.warehouse.storage import atomic_write, list_names
 
 FOUND = {
     "lending": PLAIN | {"backward": 0.7, "history": 12},
@@ -86,12 +86,12 @@ def test_what_a_domain_inherits_is_its_result_without_validation_and_another_tak
 def test_a_snapshot_elsewhere_gives_the_same_model_and_the_checkpoint_lies_there(tmp_path, caplog):
     file, place = spec(tmp_path, settings(epochs=2)), f"memory://{tmp_path}/run"
     said = json.loads(file.read_text()) | {"snapshot": f"{place}/snapshot", "model": f"{place}/model"}
-    with whole(place) as draft:
+    with atomic_write(place) as draft:
         shutil.copytree(tmp_path, draft)
         (draft / "spec.json").write_text(json.dumps(said))
     train(file, SingleProcess())
     train(f"{place}/spec.json", SingleProcess())
-    assert names(place) == ["checkpoint.safetensors", "model", "snapshot", "spec.json"]
+    assert list_names(place) == ["checkpoint.safetensors", "model", "snapshot", "spec.json"]
     one, other = artifact.load(tmp_path / "model"), artifact.load(f"{place}/model")
     assert one.manifest["sha256"] == other.manifest["sha256"]
     assert [epoch["sequences"] for epoch in other.manifest["metrics"]["history"]] == [30, 30]

@@ -13,18 +13,18 @@ import pytest
 
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.warehouse.storage import (
-    beside,
+    sibling,
     exists,
     file_uri,
-    here,
+    local_copy,
     local_path,
-    names,
-    read,
+    list_names,
+    read_bytes,
     read_json,
     remove,
-    scratch,
+    scratch_folder,
     uri,
-    whole,
+    atomic_write,
     write_json,
 )
 
@@ -40,7 +40,7 @@ def elsewhere() -> str:
 
 
 def write(place: str | Path, **files: str) -> None:
-    with whole(place) as draft:
+    with atomic_write(place) as draft:
         draft.mkdir()
         for name, text in files.items():
             (draft / name).write_text(text)
@@ -49,61 +49,61 @@ def write(place: str | Path, **files: str) -> None:
 def test_readers_see_the_old_file_until_the_new_one_is_whole(place):
     file = f"{place}/new/file.json"
     write_json(file, {"version": 1})
-    with whole(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_text('{"version":')
         assert read_json(file) == {"version": 1}
         draft.write_text('{"version": 2}')
     assert read_json(file) == {"version": 2}
-    assert names(f"{place}/new") == ["file.json"]
+    assert list_names(f"{place}/new") == ["file.json"]
 
 
 def test_what_fails_half_way_leaves_the_old_file(place):
     file = f"{place}/file.json"
     write_json(file, {"version": 1})
-    with pytest.raises(RuntimeError), whole(file) as draft:
+    with pytest.raises(RuntimeError), atomic_write(file) as draft:
         draft.write_text("half")
         raise RuntimeError
     assert read_json(file) == {"version": 1}
 
 
 def test_a_folder_comes_whole_and_takes_the_place_of_one_that_is_there(place):
-    with whole(f"{place}/model") as draft:
+    with atomic_write(f"{place}/model") as draft:
         (draft / "part").mkdir(parents=True)
         (draft / "part" / "file").write_text("1")
         assert not exists(f"{place}/model")
-    assert read(f"{place}/model/part/file") == b"1" and names(f"{place}/model") == ["part"]
+    assert read_bytes(f"{place}/model/part/file") == b"1" and list_names(f"{place}/model") == ["part"]
     write(f"{place}/model", file="2")
-    assert (names(f"{place}/model"), names(place)) == (["file"], ["model"])
+    assert (list_names(f"{place}/model"), list_names(place)) == (["file"], ["model"])
     remove(f"{place}/model")
-    assert not exists(f"{place}/model") and names(f"{place}/model") == []
+    assert not exists(f"{place}/model") and list_names(f"{place}/model") == []
     remove(f"{place}/model")
 
 
 def test_what_lies_here_is_not_copied(tmp_path):
     for place in (tmp_path, str(tmp_path), file_uri(tmp_path), f"file:{tmp_path}"):
-        assert (here(place), local_path(place), uri(place)) == (
+        assert (local_copy(place), local_path(place), uri(place)) == (
             tmp_path,
             tmp_path,
             place if "//" in str(place) else file_uri(tmp_path),
         )
-    assert beside(tmp_path / "one", "other/two") == str(tmp_path / "other" / "two")
+    assert sibling(tmp_path / "one", "other/two") == str(tmp_path / "other" / "two")
 
 
 def test_what_lies_elsewhere_is_copied_once_until_it_changes():
     place = elsewhere()
     write(place, one="1", two="2")
-    copy = here(place)
+    copy = local_copy(place)
     assert local_path(place) is None and uri(place) == place
     assert {file.name: file.read_text() for file in copy.iterdir()} == {"one": "1", "two": "2"}
-    assert here(place) == copy and here(f"{place}/two").read_text() == "2"
-    assert [file.name for file in here(place, ["one", "three"]).iterdir()] == ["one"]
+    assert local_copy(place) == copy and local_copy(f"{place}/two").read_text() == "2"
+    assert [file.name for file in local_copy(place, ["one", "three"]).iterdir()] == ["one"]
     write(place, one="11")
-    assert {file.name: file.read_text() for file in here(place).iterdir()} == {"one": "11"}
+    assert {file.name: file.read_text() for file in local_copy(place).iterdir()} == {"one": "11"}
 
 
 def test_a_place_elsewhere_that_holds_nothing_is_an_error():
     with pytest.raises(DataError, match=r"memory://.*: nothing lies there: .* Run the job that writes it again"):
-        here(elsewhere())
+        local_copy(elsewhere())
 
 
 @pytest.mark.parametrize(("place", "why"), [("s3a://bucket/models", "Install s3fs"), ("nowhere://models", "not known: nowhere")])
@@ -117,10 +117,10 @@ def test_copies_go_with_their_process_or_lie_where_spark_removes_them_with_its_e
     local = tmp_path / "blockmgr-1"
     local.mkdir()
     source = """if True:
-        from metarec_spark.warehouse.storage import here, whole
-        with whole("memory://a/b") as draft:
+        from metarec_spark.warehouse.storage import local_copy, atomic_write
+        with atomic_write("memory://a/b") as draft:
             draft.write_text("text")
-        print(here("memory://a/b"))
+        print(local_copy("memory://a/b"))
     """
     environment = os.environ | {"TMPDIR": str(tmp_path)} | ({"SPARK_LOCAL_DIRS": f"{local},/other"} if executor else {})
     said = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=True)
@@ -135,7 +135,7 @@ def test_a_scratch_folder_goes_and_takes_with_it_what_killed_runs_left(spark, tm
         (parent / name).mkdir(parents=True)
         (parent / name / "file").write_text("left")
         os.utime(parent / name, (time.time() - 86_400 * days,) * 2)
-    with scratch(spark, file_uri(parent)) as uri:
+    with scratch_folder(spark, file_uri(parent)) as uri:
         folder = local_path(uri)
         assert folder.parent == parent and not folder.exists()
         folder.mkdir()
