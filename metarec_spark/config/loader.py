@@ -1,7 +1,7 @@
-"""The configuration: one TOML file, checked in full before any work starts.
+"""Read the configuration, one TOML file, and check it in full before any work starts.
 
-Every field has a docstring: its meaning, unit, range and default. An unknown key, a wrong type or a value out of range
-is an error that names the key, the value, what is expected and the nearest known key.
+An unknown key, a wrong type or a value out of range is an error that names the key, the value, what is expected and the
+nearest known key.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from urllib.parse import urlparse
 
 from pydantic import Field, ValidationError, field_validator
 
+from metarec_spark.config.base import nearest
+from metarec_spark.config.renamed import other_names, renamed
 from metarec_spark.config.sections import (
     Adapt,
     Cap,
     Evaluate,
     Features,
     Feedback,
+    File,
     ItemList,
     ItemSource,
     Maintain,
@@ -31,26 +34,29 @@ from metarec_spark.config.sections import (
     Split,
     Train,
     Transitions,
-    nearest,
 )
 from metarec_spark.errors import ConfigError
+
+FILES: dict[str, type[File]] = {"sources": Source, "items": ItemSource, "allow": ItemList, "block": ItemList, "cap": Cap}
+"""Keys of the top level that hold any number of files → what each entry is."""
 
 
 class Config(Section):
     """The whole configuration file."""
 
     warehouse: str
-    """Root folder of all tables and models: an absolute URI on file or hdfs, or on what else Spark writes and fsspec reads."""
+    """Root folder of all tables and models: an absolute path or URI (file, hdfs, or any file system that Spark writes and fsspec
+    reads)."""
     sources: list[Source] = Field(default_factory=list)
-    """Behaviour logs."""
+    """Behaviour logs, any number of them."""
     items: list[ItemSource] = Field(default_factory=list)
-    """Item information."""
+    """Files with titles, attributes and content vectors of items."""
     allow: list[ItemList] = Field(default_factory=list)
-    """What may be recommended in the domains that these lists name; in others, everything may."""
+    """On the platforms that these lists name, only their items are recommended. On other platforms every item may be."""
     block: list[ItemList] = Field(default_factory=list)
-    """What may not be recommended: not for sale any more, for example."""
+    """Items that are never recommended."""
     cap: list[Cap] = Field(default_factory=list)
-    """How many items of a group a list may hold."""
+    """Groups of items of which a list may hold only a few."""
     split: Split = Split()
     features: Features = Features()
     quality: Quality = Quality()
@@ -81,12 +87,12 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
     path
         A TOML file.
     overrides
-        Each ``section.key=value``; the value is read as TOML, and as plain text where it is not TOML.
+        Each ``section.key=value``; the value is read as TOML, and as plain text if it is not TOML.
 
     Raises
     ------
     ConfigError
-        Where the file cannot be read, or anything in it is not as expected.
+        If the file cannot be read, or anything in it is not as expected.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -102,14 +108,20 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
 def parse(raw: dict[str, Any], where: str = "configuration") -> Config:
     """Check a configuration given as plain tables; ``where`` names it in errors."""
     try:
-        return Config.model_validate(raw)
+        return Config.model_validate(renamed(raw, where))
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors(include_url=False)]
         raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
 
 
 def overridden(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Apply ``section.key=value`` overrides to plain tables, in place, and return them."""
+    """Apply ``section.key=value`` overrides to plain tables, in place, and return them.
+
+    Raises
+    ------
+    ConfigError
+        If an override has another form. It names the key alone, since a value may be a secret.
+    """
     for override in overrides:
         _apply(raw, override)
     return raw
@@ -119,7 +131,9 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"--set {override}: expected section.key=value")
+        raise ConfigError(f"--set {name}{equals and '=…'}: expected section.key=value")
+    if keys[:2] == ["spark", "conf"] and len(keys) > 2:  # Spark's own names have dots
+        keys[2:] = [".".join(keys[2:])]
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -128,11 +142,14 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     for key in keys[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {override}: {key} is not a section; expected section.key=value")
+            raise ConfigError(f"--set {name}=…: {key} is not a section; expected section.key=value")
+    for other in other_names(name.strip()):  # the override wins, whichever name the file uses
+        table.pop(other.rpartition(".")[2], None)
     table[keys[-1]] = value
 
 
 def _explain(problem: Any) -> str:
+    """Say what is wrong with a key in one sentence. Values of [spark.conf] may be secrets and are never repeated."""
     parts = [str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "constrained-int"))]
     if problem["loc"][-1:] == ("literal['auto']",) or problem["loc"][-1:] == ("constrained-int",):
         return f"{'.'.join(parts)} = {problem['input']!r}: expected 'auto' or a whole number from 1"
@@ -143,13 +160,14 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{key!r} is missing and has no default"
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{key} = {problem['input']!r}: expected {expected}" if problem["type"] != "value_error" else f"{key}: {expected}"
+    value = "…" if parts[:2] in (["spark"], ["spark", "conf"]) else repr(problem["input"])
+    return f"{key} = {value}: expected {expected}" if problem["type"] != "value_error" else f"{key}: {expected}"
 
 
 def _section_at(parts: list[str]) -> type[Section]:
-    lists = {"sources": Source, "items": ItemSource, "allow": ItemList, "block": ItemList, "cap": Cap}
     if not parts:
         return Config
-    if parts[0] in lists:
-        return lists[parts[0]]
-    return type(Config.model_fields[parts[0]].default)
+    if parts[0] in FILES:
+        return FILES[parts[0]]
+    section = Config.model_fields[parts[0]].default
+    return type(section) if isinstance(section, Section) else Config

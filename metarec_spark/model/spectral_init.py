@@ -12,7 +12,7 @@ LENGTH, NOISE = 0.5, 0.1
 _OVERSAMPLING, _ITERATIONS = 16, 4
 
 
-def spectral_start(catalogue: Catalogue, noise: np.ndarray, seed: int) -> np.ndarray:
+def spectral_init(catalogue: Catalogue, noise: np.ndarray, seed: int) -> np.ndarray:
     """Embeddings, [I, D] float32: items that are followed by the same items lie close.
 
     Of each domain's symmetric, degree-normalised transition matrix the strongest D eigenvectors, times the roots of their
@@ -33,10 +33,10 @@ def spectral_start(catalogue: Catalogue, noise: np.ndarray, seed: int) -> np.nda
     return start
 
 
-def token_start(catalogue: Catalogue, noise: np.ndarray, seed: int) -> np.ndarray:
+def token_init(catalogue: Catalogue, noise: np.ndarray, seed: int) -> np.ndarray:
     """Embeddings, [V, D] float32: tokens that the same items have lie close.
 
-    As :func:`spectral_start`, of the scalar products of the tokens' weights over all items, each token's scaled to length 1.
+    As :func:`spectral_init`, of the scalar products of the tokens' weights over all items, each token's scaled to length 1.
     Items count whether anybody had an event with them or not: what a new domain's items say shapes what all domains share.
 
     Parameters

@@ -24,7 +24,7 @@ from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens, read_vectors
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.stacking import Stacking
-from metarec_spark.model.spectral_init import spectral_start, token_start
+from metarec_spark.model.spectral_init import spectral_init, token_init
 from metarec_spark.model.warm_start import warm_start
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Horovod, Ranks
@@ -55,12 +55,12 @@ def train(spec_file: Location, ranks: Ranks) -> None:
     if ranks.rank == 0:  # the others get its parameters
         if spec.get("start"):
             warm_start(artifact.load(spec["start"]), model, spec["manifest"], catalogue)
-        elif settings.spectral_start:
+        elif settings.spectral_init:
             model.item.weight.data = torch.from_numpy(
-                spectral_start(catalogue, model.item.weight.detach().numpy(), settings.seed)
+                spectral_init(catalogue, model.item.weight.detach().numpy(), settings.seed)
             )
-        if settings.token_start and not spec.get("start"):
-            model.token.weight.data = torch.from_numpy(token_start(catalogue, model.token.weight.detach().numpy(), settings.seed))
+        if settings.token_init and not spec.get("start"):
+            model.token.weight.data = torch.from_numpy(token_init(catalogue, model.token.weight.detach().numpy(), settings.seed))
     validation = Shard(local_copy(f"{folder}/{c.VALIDATION}"), ranks.rank, ranks.size, settings.reader_pool)
     state = fit(
         model,

@@ -135,7 +135,7 @@ class SuccessiveHalving:
 
     def _fit(self, mode: Mode, share: float, seed: int, of: Snapshot, manifest: dict[str, Any], folder: str, **how: int) -> None:
         """Train f; ``how`` is more of the spec."""
-        epochs = int(np.clip(self.adapt.events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
+        epochs = int(np.clip(self.adapt.training_events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
         changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0, "tune": False}
         train = self.train.model_copy(update=changed)
         manifest = {**manifest, "train": train.model_dump(mode="json")}

@@ -43,7 +43,7 @@ learning_rate = 0.03
 batch_tokens = 128
 [adapt]
 modes = ["lent", "frozen"]
-events = 1000
+training_events = 1000
 seeds = 2
 [recommend]
 top_n = 5

@@ -65,7 +65,7 @@ def test_the_metrics_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["joint", "reptile", "fomaml"])
 def test_a_recurrent_model_with_a_generator_and_token_start_is_trained_and_read_back(tmp_path, method):
-    more = settings(epochs=2, token_start=True, method=method)
+    more = settings(epochs=2, token_init=True, method=method)
     train(spec(tmp_path, more, model={"state": "recurrent", "generator": 4, "id_dropout": 0.3}), SingleProcess())
     found = artifact.load(tmp_path / "model")
     losses = [epoch["loss"] for epoch in found.manifest["metrics"]["history"]]

@@ -126,7 +126,7 @@ def test_a_trained_candidate_is_judged_rehearsed_and_serves_what_it_learnt_of_al
         (tmp_path / "snapshot" / split).symlink_to("pairs")
     of = Snapshot(tmp_path / "snapshot", manifest, "films")
     base, work = tmp_path / "base", tmp_path / "work"
-    chosen = Transitions(), settings(), Adapt(events=600)
+    chosen = Transitions(), settings(), Adapt(training_events=600)
     held = SuccessiveHalving("run", "2026-01-01", base, work, lambda learns: of, *chosen, 1)
     held.plain()
     scratch = MODES["scratch"]
