@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JJavaError
 
 from metarec_spark.errors import ConfigError, first_line
-from metarec_spark.warehouse.storage import exists, hadoop_path, local_path, read_bytes, remove, atomic_write
+from metarec_spark.warehouse.storage import atomic_write, exists, hadoop_path, local_path, read_bytes, remove
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -20,8 +20,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.columns import ALL, WRITTEN_BY
-from metarec_spark.warehouse.contracts import Contract, conform, contract
 from metarec_spark.errors import ConfigError, DataError, first_line
+from metarec_spark.warehouse.contracts import Contract, conform, contract
 from metarec_spark.warehouse.storage import hadoop_path
 
 if TYPE_CHECKING:

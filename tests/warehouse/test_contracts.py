@@ -11,7 +11,6 @@ from pyspark.sql.types import ArrayType, StructField, StructType
 
 from metarec_spark.columns import ALL
 from metarec_spark.errors import DataError
-from metarec_spark.warehouse import contracts
 from metarec_spark.warehouse.contracts import conform, contract
 
 

@@ -13,18 +13,18 @@ import pytest
 
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.warehouse.storage import (
-    sibling,
+    atomic_write,
     exists,
     file_uri,
+    list_names,
     local_copy,
     local_path,
-    list_names,
     read_bytes,
     read_json,
     remove,
     scratch_folder,
+    sibling,
     uri,
-    atomic_write,
     write_json,
 )
 
