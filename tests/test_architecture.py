@@ -23,10 +23,11 @@ MAY_IMPORT: dict[str, str] = {
     "registry": "columns config errors job model warehouse",
     # Stages, in the order of the data flow. None of them stands in a circle.
     "synthetic": "columns errors",
-    "features": "columns config errors job runtime warehouse",
+    "sources": "columns config errors runtime warehouse",
+    "features": "columns config errors job runtime sources warehouse",
     "model": "config errors runtime warehouse",
     "training": "columns config errors features job model registry runtime warehouse",
-    "scoring": "columns config errors features job model registry runtime warehouse",
+    "scoring": "columns config errors features job model registry runtime sources warehouse",
     "evaluation": "columns config errors features job model registry runtime scoring warehouse",
     "transfer": "columns config errors features job model registry runtime training warehouse",
     "operations": "columns config errors evaluation features job model registry runtime scoring warehouse",

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Features
-from metarec_spark.features.sources import ARRIVAL, LONGEST, TIME_TEXT, blank
+from metarec_spark.sources import ARRIVAL, LONGEST, TIME_TEXT, blank
 
 DAY = "day"
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME)
@@ -24,7 +24,7 @@ def judge(rows: DataFrame, settings: Features, now: datetime, shares: int = 1) -
     Parameters
     ----------
     rows
-        As :func:`metarec_spark.features.sources.open_events` gives them.
+        As :func:`metarec_spark.sources.open_events` gives them.
     settings
         Limits and known event types.
     now

@@ -18,9 +18,10 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
+from metarec_spark import sources
 from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import DataError
-from metarec_spark.features import cleaning, erased, quality, sources
+from metarec_spark.features import cleaning, erased, quality
 from metarec_spark.features.as_of import erased_users, transition_settings
 from metarec_spark.features.change_feed import losing, net
 from metarec_spark.features.content import content, usable

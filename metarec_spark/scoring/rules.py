@@ -18,10 +18,10 @@ from pyspark.storagelevel import StorageLevel
 from metarec_spark import columns as c
 from metarec_spark.config.sections import ItemList
 from metarec_spark.errors import DataError
-from metarec_spark.features.sources import open_groups, open_list
 from metarec_spark.job import Job, log
 from metarec_spark.scoring.eligible import AT_MOST, CAP
 from metarec_spark.scoring.serving import ServingModel
+from metarec_spark.sources import open_groups, open_list
 from metarec_spark.warehouse.contracts import digest
 from metarec_spark.warehouse.storage import Location, scratch_folder
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark.config.sections import ItemSource, Source
 from metarec_spark.errors import DataError
-from metarec_spark.features.sources import open_events, open_items
+from metarec_spark.sources import list_files, open_events, open_items
 
 NOON = "2024-01-10 12:00:00"
 ROW = {"user_id": "u1", "item_id": "i1", "domain": "shop", "event_type": "click", "event_time": NOON, "rating": 4.5}
@@ -208,3 +208,14 @@ def test_item_information_of_a_wrong_type_is_told(spark: SparkSession, tmp_path:
     path = parquet(tmp_path / "items", {"item_id": "i", "attributes": "red, blue"})
     with pytest.raises(DataError, match=r"items\[0\] .*: column 'attributes' is string; attributes must be one of array"):
         open_items(spark, ItemSource(path=path, domain="shop"), 0)
+
+
+def test_a_row_says_which_file_it_is_from(spark: SparkSession, tmp_path: Path):
+    for name in ("a b+c%20é.json", "ds=2024-01-10/b.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        lines(tmp_path / name, json.dumps(ROW | {"user_id": name}))
+    files = [file.path for file in list_files(spark, str(tmp_path))]
+    source = Source(path=str(tmp_path), format="json")
+    found = dict(open_events(spark, source, 0, files).select("file", "user_id").collect())
+    assert found == {f"file:{tmp_path}/{name}": name for name in ("a b+c%20é.json", "ds=2024-01-10/b.json")}
+    assert [row[0] for row in open_events(spark, source, 0, files[:1]).select("file").collect()] == files[:1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
@@ -12,9 +13,11 @@ from pyspark.sql import types as T
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Cap, File, ItemList, ItemSource, Source
 from metarec_spark.errors import DataError
+from metarec_spark.sources.files import file_of_row
 
 ARRIVAL = "arrival"
 TIME_TEXT = "time_text"
+PROBLEM = "problem"
 LONGEST = 1024
 """Characters of an id, a domain or an event type. Of longer ones, one character more is read, and the row is rejected."""
 _LONGEST_LINE = 16 << 20
@@ -28,13 +31,23 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 
-def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame:
-    """Open one behaviour log as (source, user_id, item_id, domain, event_type, event_time, time_text, value, arrival).
+def open_events(spark: SparkSession, source: Source, position: int, files: Sequence[str] | None = None) -> DataFrame:
+    """Open one behaviour log: source, user_id, item_id, domain, event_type, event_time, time_text, value, arrival, file, problem.
 
     Ids, domains, event types and times that are too long are cut to one character more than may be.
 
-    ``event_time`` is null where the time cannot be read; ``time_text`` is the time as it arrived, null where it arrived as
-    ``event_time``. ``arrival`` is the day on which the row arrived, null where the source has no ``day_column``.
+    ``event_time`` is null if the time cannot be read; ``time_text`` is the time as it arrived, null if it arrived as
+    ``event_time``. ``arrival`` is the day on which the row arrived, null if the source has no ``day_column``. ``file`` is the
+    file that the row was read from, as :func:`metarec_spark.sources.files.list_files` spells it. ``problem`` is the reason why
+    what stands in the file is no row, null if it is one.
+
+    Parameters
+    ----------
+    position
+        Index of the source in the configuration.
+    files
+        Files to read, as :func:`metarec_spark.sources.files.list_files` spells them; None: all files of the source. Of a Delta
+        table, data files of its current version.
 
     Raises
     ------
@@ -42,7 +55,7 @@ def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame
         Where the source cannot be opened, a needed column is missing, or a column has a type that cannot be used.
     """
     where = f"sources[{position}] {source.path}"
-    frame = _open(spark, source, where)
+    frame = _open(spark, source, where, files)
     pick = _Picker(frame, source, where)
     user = pick.required(c.USER_ID, _ID_TYPES).cast("string")
     if source.user_namespace:
@@ -64,7 +77,9 @@ def open_events(spark: SparkSession, source: Source, position: int) -> DataFrame
         event_time.alias(c.EVENT_TIME),
         (F.when(event_time.isNull(), _cut(text)) if isinstance(time_type, T.TimestampType) else _cut(text)).alias(TIME_TEXT),
         (F.lit(None).cast("double") if value is None else value.try_cast("double")).alias(c.VALUE),
-        arrival.try_cast("date").alias(ARRIVAL),
+        arrival.cast("string").try_cast("date").alias(ARRIVAL),
+        file_of_row().alias(c.FILE),
+        F.lit(None).cast("string").alias(PROBLEM),
     )
 
 
@@ -179,13 +194,17 @@ class _Picker:
         return F.col("`" + theirs.replace("`", "``") + "`")
 
 
-def _open(spark: SparkSession, source: File, where: str) -> DataFrame:
+def _open(spark: SparkSession, source: File, where: str, files: Sequence[str] | None = None) -> DataFrame:
+    paths = [source.path] if files is None else list(files)
     try:
+        if source.format == "delta":
+            rows = spark.read.format("delta").load(source.path)
+            return rows if files is None else rows.where(file_of_row().isin(paths))
         if source.format == "json":
-            return _open_json(spark, source.path)
+            return _open_json(spark, paths)
         if source.format == "csv":
-            return _lines(spark).csv(source.path, header=True, inferSchema=False)
-        return spark.read.format(source.format).load(source.path)
+            return _lines(spark).csv(paths, header=True, inferSchema=False)
+        return spark.read.format(source.format).load(paths)
     except AnalysisException as error:
         known = {
             "PATH_NOT_FOUND": "no such file or folder",
@@ -201,7 +220,7 @@ def _lines(spark: SparkSession) -> DataFrameReader:
     return spark.read.option("mapreduce.input.linerecordreader.line.maxlength", _LONGEST_LINE)
 
 
-def _open_json(spark: SparkSession, path: str) -> DataFrame:
+def _open_json(spark: SparkSession, path: list[str]) -> DataFrame:
     """Read JSON lines with the columns of the first thousand, scalars as text, so that one odd row changes no type."""
     sample = spark.read.json(_lines(spark).text(path).limit(1000).rdd.map(lambda row: row[0]), columnNameOfCorruptRecord=_CORRUPT)
     kept = [field for field in sample.schema if field.name != _CORRUPT]
