@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 RUN := .venv/bin
 
-.PHONY: setup benchmark demo test drill lint dist clean
+.PHONY: setup benchmark demo test drill lint docs dist clean
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml deploy/setup.sh
@@ -28,6 +28,11 @@ drill: setup
 lint: setup
 	$(RUN)/ruff format metarec_spark jobs tests benchmarks
 	$(RUN)/ruff check --fix metarec_spark jobs tests benchmarks
+
+# Generated pages, then all pages as HTML in dist/site.
+docs: setup
+	$(RUN)/python docs/generate.py
+	$(RUN)/mkdocs build --strict
 
 dist: dist/metarec_spark.zip
 

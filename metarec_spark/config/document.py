@@ -109,7 +109,7 @@ def _values(annotation: object, limits: list[object] | tuple[object, ...] = ()) 
         return " or ".join(_values(part) for part in arguments if part is not type(None))
     if origin is list:
         inner = arguments[0]
-        return "a table each" if isinstance(inner, type) and issubclass(inner, Section) else f"list of {_values(inner)}"
+        return "list of tables" if isinstance(inner, type) and issubclass(inner, Section) else f"list of {_values(inner)}"
     if origin is dict:
         return f"table: {_values(arguments[0])} = {_values(arguments[1])}"
     flat = [limit for mark in limits for limit in (mark.metadata if isinstance(mark, FieldInfo) else [mark])]
