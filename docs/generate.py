@@ -30,6 +30,7 @@ ROOMS = {
     "training": (2, "snapshot, ranks, loop"),
     "features": (1, "logs to feature tables"),
     "registry": (2, "rows of the table models"),
+    "sources": (0, "files of logs, read as they are"),
     "job": (1, "lock, result, exit code"),
     "model": (2, "encoder, transitions, ensemble"),
     "runtime": (1, "Java, Spark session, logs"),
@@ -40,6 +41,8 @@ ROOMS = {
     "errors": (2, "typed errors, exit codes"),
 }
 """Room → its column on the picture of the layers, and what it is for."""
+ELSEWHERE = (3.8, "")
+"""Of a room that ROOMS does not name yet."""
 WIDTH, HEIGHT, ACROSS, DOWN, MARGIN = 196, 50, 214, 88, 16
 STYLE = """
     .room { fill: #dbeafe; stroke: #2563eb; stroke-width: 1.5 }
@@ -114,7 +117,9 @@ def layers() -> str:
         return frozenset(table[room]).union(*(below(other) for other in table[room]))
 
     top = max(map(level, table))
-    place = {room: (MARGIN + round(ACROSS * ROOMS[room][0]), MARGIN + DOWN * (top - level(room))) for room in table}
+    place = {
+        room: (MARGIN + round(ACROSS * ROOMS.get(room, ELSEWHERE)[0]), MARGIN + DOWN * (top - level(room))) for room in table
+    }
     width, height = (MARGIN + WIDTH + max(x for x, _ in place.values()), MARGIN + HEIGHT + max(y for _, y in place.values()))
     shapes = []
     for room in table:
@@ -127,7 +132,7 @@ def layers() -> str:
     for room, (x, y) in place.items():
         shapes.append(f'  <rect class="room" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>')
         shapes.append(f'  <text class="name" x="{x + WIDTH // 2}" y="{y + 22}" text-anchor="middle">{room}</text>')
-        note = escape(ROOMS[room][1])
+        note = escape(ROOMS.get(room, ELSEWHERE)[1])
         shapes.append(f'  <text class="note" x="{x + WIDTH // 2}" y="{y + 41}" text-anchor="middle">{note}</text>')
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="Helvetica, Arial, sans-serif" font-size="15" role="img">'
