@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +23,12 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from metarec_spark import __version__, config
 from metarec_spark import columns as c
-from metarec_spark import config
 from metarec_spark.config.sections import Adapt, Features, Model, Split, Train, Transitions
 from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
 from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, products, strongest
+from metarec_spark.model.manifest import Manifest
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.runtime.session import session
 from metarec_spark.training.snapshot import HALF, ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
@@ -226,22 +228,25 @@ class Cut:
             table = columns if isinstance(columns, pa.Table) else pa.table({n: _array(v) for n, v in columns.items()})
             pq.write_table(table, folder / name / "1.parquet")
         split = Split(protocol="leave_one_out") if log.days is None else Split(protocol="temporal", test_days=log.days)
-        sections = {"model": model, "transitions": log.settings, "split": split, "features": log.features, "train": train}
-        manifest = {
-            "domains": domains,
-            "event_types": log.event_types,
-            "items": len(log.domain_of),
-            "max_length": log.features.max_length,
-            "vector_widths": [],
-            "gap_buckets": GAP_BUCKETS,
-            "kind": "base" if learns == "source" else "adapted",
-            "parent": None,
-            "serves": domains if learns == "source" else [log.domains[self.target]],
-            "ds": "2014-07-23",
-            "learnt_events": len(rows),
-            "sequences": len(sequences[LENGTH]),
-            **{name: section.model_dump(mode="json") for name, section in sections.items()},
-        }
+        manifest = Manifest(
+            kind="base" if learns == "source" else "adapted",
+            serves=domains if learns == "source" else [log.domains[self.target]],
+            domains=domains,
+            event_types=log.event_types,
+            items=len(log.domain_of),
+            max_length=log.features.max_length,
+            gap_buckets=GAP_BUCKETS,
+            ds=date(2014, 7, 23),
+            code_version=__version__,
+            table_versions={},
+            sequences=len(sequences[LENGTH]),
+            training_events=len(rows),
+            model=model,
+            transitions=log.settings,
+            split=split,
+            features=log.features,
+            train=train,
+        )
         mixed = self.snapshot(folder.with_name("target"), "target", train, model, adapt) if learns == "own" else None
         return Snapshot(folder, manifest, log.domains[self.target], log.alike, mixed)
 

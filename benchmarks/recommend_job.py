@@ -27,14 +27,16 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from metarec_spark import __version__, config
 from metarec_spark import columns as c
-from metarec_spark import config
-from metarec_spark.config.sections import Model, Transitions
+from metarec_spark.config.sections import Features, Model, Split, Train, Transitions
 from metarec_spark.features.encoding import GAP_BUCKETS
 from metarec_spark.job import Job
 from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Catalogue, Successors
-from metarec_spark.model.encoder import NextItemModel, Shape
+from metarec_spark.model.encoder import NextItemModel
+from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.model.ranking import seen_places
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transitions import TransitionParams
@@ -188,21 +190,27 @@ def model(folder: Path, of: dict) -> None:
         vectors=np.zeros((items, 0), np.float32),
         successors=Successors.of(items, *np.divmod(pair, items), *signals),
     )
-    settings, params = Model(dim=of["dim"]), TransitionParams.by(Transitions()).model_dump()
-    manifest = {
-        "model_id": MODEL,
-        "domains": ["shop"],
-        "event_types": ["view"],
-        "gap_buckets": GAP_BUCKETS,
-        "max_length": LONGEST,
-        "items": items,
-    }
-    manifest |= {"vector_widths": [], "transitions": Transitions().model_dump(), "model": settings.model_dump()}
-    manifest["tuned"] = {
-        "shop": {"lending": params, "fusion": {"base": 1.0, "transfer": 1.0, "sharpness": 10.0}, "stacked": False}
-    }
+    params, fusion = TransitionParams.from_settings(Transitions()), Fusion(transitions=1.0)
+    manifest = Manifest(
+        model_id=MODEL,
+        serves=["shop"],
+        domains=["shop"],
+        event_types=["view"],
+        items=items,
+        max_length=LONGEST,
+        gap_buckets=GAP_BUCKETS,
+        ds=DAY,
+        code_version=__version__,
+        table_versions={},
+        model=Model(dim=of["dim"]),
+        transitions=Transitions(),
+        split=Split(),
+        features=Features(),
+        train=Train(),
+        tuned={"shop": DomainSettings(params=params, fusion=fusion)},
+    )
     torch.manual_seed(0)
-    network = NextItemModel(settings, Shape(1, 1, GAP_BUCKETS, LONGEST), catalogue)
+    network = NextItemModel(manifest.model, manifest.shape, catalogue)
     artifact.save(folder, manifest, network, catalogue, pa.chunked_array([[f"i{i}" for i in range(items)]]))
 
 

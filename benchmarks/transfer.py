@@ -34,15 +34,17 @@ from deltalake import DeltaTable
 from metarec_spark import columns as c
 from metarec_spark.config import load
 from metarec_spark.model import artifact
+from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.distributed import SingleProcess
+from metarec_spark.training.spec import TrainSpec
 from metarec_spark.training.tuning import FUSIONS, gains_of
 from metarec_spark.training.worker import train
 from metarec_spark.transfer.candidates import CUTOFFS, test_gains, with_context
 from metarec_spark.transfer.halving import SuccessiveHalving
 from metarec_spark.transfer.modes import MODES, Mode
 from metarec_spark.transfer.negative_transfer import standard_error
-from metarec_spark.warehouse.storage import file_uri, write_json
+from metarec_spark.warehouse.storage import file_uri
 
 DAY = "2014-07-23"
 OPPONENT, WITH_OPPONENT, SERVES = "untrained", "with_untrained", "what serves"
@@ -183,7 +185,7 @@ def halving(config: Any, cut: Cut, out: Path, modes: list[str], number: int) -> 
     settings = (config.transitions, train_settings, config.adapt)
     held = SuccessiveHalving(f"{out.name}-{number}", DAY, base, work, snapshot, *settings, torch.get_num_threads())
     if not starts:
-        held.lent = TransitionParams.by(config.transitions)
+        held.lent = TransitionParams.from_settings(config.transitions)
     held.plain()
     tried = [MODES[name] for name in modes]
     for mode in tried:
@@ -207,19 +209,17 @@ def with_opponent(held: SuccessiveHalving, mode: Mode) -> np.ndarray:
     made, params = artifact.load(folder), artifact.load(held.folder(OPPONENT)).params[0]
     rehearsed, known = artifact.load(f"{folder}-rehearsed").model, with_context(of.held(c.VALIDATION))
     by_fusion = gains_of(rehearsed, of.rehearsal, known, params, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
-    settings = {"lending": params.model_dump(), "fusion": FUSIONS[int(by_fusion.argmax())].model_dump()}
-    tuned = {"tuned": made.manifest["tuned"] | {made.domains[of.target]: settings}}
-    return test_gains(of, replace(made, manifest=made.manifest | tuned, pair_ranker=None))
+    settings = DomainSettings(params=params, fusion=FUSIONS[int(by_fusion.argmax())])
+    tuned = made.manifest.tuned | {made.domains[of.target]: settings}
+    return test_gains(of, replace(made, manifest=made.manifest.model_copy(update={"tuned": tuned}), pair_ranker=None))
 
 
-def based(snapshot: Path, manifest: dict[str, Any], folder: Path, config: Any) -> None:
+def based(snapshot: Path, manifest: Manifest, folder: Path, config: Any) -> None:
     """Train a base model on the source."""
-    spec = {"snapshot": str(snapshot), "model": str(folder), "start": None, "threads": torch.get_num_threads()}
-    settings = config.train.model_copy(update={"stacking_pairs": 0}).model_dump(mode="json")
+    settings = config.train.model_copy(update={"stacking_pairs": 0})
+    manifest = manifest.model_copy(update={"model_id": "base", "train": settings})
     place = folder.with_name(f"{folder.name}-run") / "spec.json"
-    write_json(
-        place, spec | {"trained": None, "train": settings, "manifest": {**manifest, "model_id": "base", "train": settings}}
-    )
+    TrainSpec(snapshot=str(snapshot), model=str(folder), manifest=manifest, threads=torch.get_num_threads()).write(place)
     train(place, SingleProcess())
 
 

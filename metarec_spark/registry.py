@@ -8,41 +8,67 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import date
-from typing import Any
 
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError, ModelRejected
 from metarec_spark.job import Job
+from metarec_spark.model.manifest import Manifest
 from metarec_spark.warehouse.storage import Location, uri
 
 
-def enter(job: Job, manifest: dict[str, Any], place: Location, status: str = "candidate", reason: str | None = None) -> None:
+@dataclass(frozen=True)
+class ModelRow:
+    """A row of table ``models``; schemas/models.json says what each column means."""
+
+    model_id: str
+    parent: str | None
+    kind: str
+    domains: list[str]
+    ds: date
+    table_versions: dict[str, int]
+    config: str
+    metrics: str
+    status: str
+    reason: str | None
+    path: str
+    code_version: str
+
+    @classmethod
+    def from_row(cls, row: Row) -> ModelRow:
+        """From a row as Spark gives it."""
+        return cls(**row.asDict())
+
+
+def enter(job: Job, manifest: Manifest, place: Location, status: str = "candidate", reason: str | None = None) -> None:
     """Add the model to ``models``, unless it is there: a run that is repeated takes back no decision."""
-    known = F.col("model_id") == F.lit(manifest["model_id"])
+    known = F.col("model_id") == F.lit(manifest.model_id)
     if job.warehouse.exists(c.MODELS) and not job.warehouse.read(c.MODELS).where(known).isEmpty():
         return
-    shaping = {name: manifest[name] for name in ("model", "transitions", "split", "train")}
-    row = {
-        "model_id": manifest["model_id"],
-        "parent": manifest["parent"],
-        "kind": manifest["kind"],
-        "domains": manifest["serves"],
-        "ds": date.fromisoformat(manifest["ds"]),
-        "table_versions": manifest["table_versions"],
-        "config": json.dumps(shaping, sort_keys=True),
-        "metrics": json.dumps({name: value for name, value in manifest["metrics"].items() if name != "history"}, sort_keys=True),
-        "status": status,
-        "reason": reason,
-        "path": uri(place),
-        "code_version": manifest["code_version"],
-    }
-    job.warehouse.merge_records(c.MODELS, [row], job.commit(inputs=manifest["table_versions"], model_id=manifest["model_id"]))
+    sections = ("model", "transitions", "split", "train")
+    row = ModelRow(
+        model_id=manifest.model_id,
+        parent=manifest.parent,
+        kind=manifest.kind,
+        domains=manifest.serves,
+        ds=manifest.ds,
+        table_versions=manifest.table_versions,
+        config=json.dumps({name: getattr(manifest, name).model_dump(mode="json") for name in sections}, sort_keys=True),
+        metrics=json.dumps(manifest.metrics.summary(), sort_keys=True),
+        status=status,
+        reason=reason,
+        path=uri(place),
+        code_version=manifest.code_version,
+    )
+    commit = job.commit(inputs=manifest.table_versions, model_id=manifest.model_id)
+    job.warehouse.merge_records(c.MODELS, [asdict(row)], commit)
 
 
-def chosen(job: Job, model_id: str | None) -> dict:
+def chosen(job: Job, model_id: str | None) -> ModelRow:
     """The model of that id, or the newest; of those of one day, one that is not yet judged."""
     rows = job.warehouse.read(c.MODELS).where(F.col("ds") <= F.lit(job.ds))
     rows = rows.where((F.col("kind") == "base") if model_id is None else (F.col("model_id") == F.lit(model_id)))
@@ -50,13 +76,13 @@ def chosen(job: Job, model_id: str | None) -> dict:
     if row is None:
         named = f"model {model_id}" if model_id else "model"
         raise DataError(f"no {named} on or before {job.ds} in {job.warehouse.root}; run `metarec train` first")
-    return row.asDict()
+    return ModelRow.from_row(row)
 
 
-def decide(job: Job, model: dict, status: str, reason: str) -> None:
+def decide(job: Job, model: ModelRow, status: str, reason: str) -> None:
     """Write a model's status (approved or rejected) and the reason into its row."""
-    row = {**model, "status": status, "reason": reason}
-    job.warehouse.merge_records(c.MODELS, [row], job.commit(model_id=model["model_id"]))
+    row = replace(model, status=status, reason=reason)
+    job.warehouse.merge_records(c.MODELS, [asdict(row)], job.commit(model_id=model.model_id))
 
 
 def trained_since(job: Job, first: date) -> bool:
@@ -78,18 +104,18 @@ def approved_before(job: Job) -> Iterator[tuple[str, Location]]:
         yield row["model_id"], row["path"]
 
 
-def newest_approved(job: Job) -> dict:
-    """The approved base model with the newest day not after the job's: its row of ``models``.
+def newest_approved(job: Job) -> ModelRow:
+    """The approved base model with the newest day not after the job's.
 
     Raises
     ------
     ModelRejected
         Where there is none.
     """
-    return next(row for row in _approved(job) if row["kind"] == "base")
+    return next(row for row in _approved(job) if row.kind == "base")
 
 
-def check_items(job: Job, manifest: dict) -> None:
+def check_items(job: Job, manifest: Manifest) -> None:
     """Refuse a model whose item indexes are not those of the table ``items``.
 
     Raises
@@ -97,10 +123,9 @@ def check_items(job: Job, manifest: dict) -> None:
     DataError
         Where the table was deleted and made anew since the model was trained.
     """
-    made_of = manifest.get("items_table")  # models of older versions do not say
-    if made_of is not None and made_of != job.warehouse.identity(c.ITEMS):
+    if manifest.items_table not in (None, job.warehouse.identity(c.ITEMS)):
         raise DataError(
-            f"model {manifest['model_id']} was trained on another table {c.ITEMS} than the one in {job.warehouse.root}, "
+            f"model {manifest.model_id} was trained on another table {c.ITEMS} than the one in {job.warehouse.root}, "
             "which was made anew since: its indexes mean other items. Restore that table, or train again"
         )
 
@@ -112,12 +137,12 @@ def versions_in_use(job: Job) -> dict[str, int]:
     except ModelRejected:
         rows = ()
     oldest: dict[str, int] = {}
-    for name, version in (pair for row in rows for pair in row["table_versions"].items()):
+    for name, version in (pair for row in rows for pair in row.table_versions.items()):
         oldest[name] = min(version, oldest.get(name, version))
     return oldest
 
 
-def serving_rows(job: Job) -> dict[str, dict]:
+def serving_rows(job: Job) -> dict[str, ModelRow]:
     """Domain → the row of the approved model that serves it on the job's day: the newest; of one day, an adapted one.
 
     Raises
@@ -125,19 +150,19 @@ def serving_rows(job: Job) -> dict[str, dict]:
     ModelRejected
         If no base model is approved.
     """
-    of_domain: dict[str, dict] = {}
+    of_domain: dict[str, ModelRow] = {}
     for row in _approved(job):
-        for domain in row["domains"]:
+        for domain in row.domains:
             of_domain.setdefault(domain, row)
     return of_domain
 
 
-def _approved(job: Job) -> list[dict]:
+def _approved(job: Job) -> list[ModelRow]:
     """Approved models not after the job's day, newest first: a few a week."""
     approved = job.warehouse.read(c.MODELS).where((F.col("status") == "approved") & (F.col("ds") <= F.lit(job.ds)))
     rows = approved.orderBy(F.desc("ds"), F.col("kind") == "base", F.desc("model_id")).toLocalIterator()
-    found = [row.asDict() for row in rows]
-    if not any(row["kind"] == "base" for row in found):
+    found = [ModelRow.from_row(row) for row in rows]
+    if not any(row.kind == "base" for row in found):
         raise ModelRejected(
             f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`"
         )

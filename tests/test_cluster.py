@@ -27,8 +27,8 @@ from deltalake import DeltaTable
 from faults.contents import contents, differences
 from faults.runs import LAUNCH
 from minidfs import hdfs
+from training.factories import changed, spec
 from training.factories import settings as train_settings
-from training.factories import spec
 
 from metarec_spark.model import artifact
 from metarec_spark.training.launch import launch
@@ -278,10 +278,10 @@ def test_slow_a_night_on_hdfs_ends_in_the_tables_of_one_on_files(
     report = on_hdfs.end("nightly", on_hdfs.start("nightly"))
     assert report["steps"]["train"]["rows_in"] == USERS
     model = f"{warehouse}/_models/{report['model_id']}"
-    assert [epoch["sequences"] for epoch in artifact.read_manifest(model)["metrics"]["history"]] == [USERS] * EPOCHS
+    assert [epoch.sequences for epoch in artifact.read_manifest(model).metrics.history] == [USERS] * EPOCHS
     assert differences(contents(folder / "tables"), contents(storage.local_copy(warehouse))) == []
-    assert storage.names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html"]
-    assert storage.names(f"{warehouse}/_training") == []
+    assert storage.list_names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html"]
+    assert storage.list_names(f"{warehouse}/_training") == []
 
 
 def test_slow_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs: Company) -> None:
@@ -294,16 +294,15 @@ def test_slow_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs:
     assert reports["maintain"]["tables"] and reports["forget"]["tables"]["user_sequences"]["rows"] == 1
     left = DeltaTable(storage.local_copy(f"{warehouse}/user_sequences")).to_pandas()
     assert len(left) == USERS - 1 and "u07" not in set(left["user_id"])
-    (model,) = storage.names(f"{warehouse}/_models")
-    assert b"u07" not in storage.read(f"{warehouse}/_models/{model}/report.html")
+    (model,) = storage.list_names(f"{warehouse}/_models")
+    assert b"u07" not in storage.read_bytes(f"{warehouse}/_models/{model}/report.html")
 
 
 def test_slow_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
     tmp_path: Path, name_node: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place, file = f"{name_node}/run", spec(tmp_path / "run", train_settings(processes=2, epochs=60), files=4)
-    said = json.loads(file.read_text()) | {"snapshot": f"{place}/snapshot", "model": f"{place}/model"}
-    file.write_text(json.dumps(said))
+    changed(file, snapshot=f"{place}/snapshot", model=f"{place}/model")
     with storage.atomic_write(place) as draft:
         shutil.copytree(file.parent, draft)
     launching = subprocess.Popen([sys.executable, "-c", LAUNCH, f"{place}/spec.json"])
@@ -316,8 +315,8 @@ def test_slow_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
     assert launching.wait(60) == 1 and not artifact.saved(f"{place}/model")
     launch(f"{place}/spec.json", 2, "local", None, timeout=60)
     assert "resuming after epoch" in capfd.readouterr().err
-    epochs = artifact.load(f"{place}/model").manifest["metrics"]["history"]
-    assert [epoch["sequences"] for epoch in epochs] == [30] * 60
+    epochs = artifact.load(f"{place}/model").manifest.metrics.history
+    assert [epoch.sequences for epoch in epochs] == [30] * 60
 
 
 def test_slow_nothing_is_left_when_the_cluster_stops(folder: Path, environment: dict[str, str], cluster: list[int]) -> None:

@@ -25,7 +25,7 @@ def other_names(key: str) -> list[str]:
 
 
 def renamed(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return a configuration, given as plain tables, with its old keys and values replaced by the new ones.
+    """Return a configuration, given as plain tables, with its old keys and values replaced by the new ones, and warn of them.
 
     Parameters
     ----------
@@ -39,11 +39,16 @@ def renamed(raw: dict[str, Any], where: str) -> dict[str, Any]:
     ConfigError
         If a key is given by its old name and by its new one.
     """
-    new = {name: dict(section) if isinstance(section, dict) else section for name, section in raw.items()}
-    replaced = [*_rename_keys(new, where), *_rename_values(new)]
+    new, replaced = with_new_names(raw, where)
     if replaced:
         log.warning("%s uses old names, which a later version will not read: %s", where, "; ".join(replaced))
     return new
+
+
+def with_new_names(raw: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """As :func:`renamed`, with what was replaced in place of the warning; a model's manifest is read so."""
+    new = {name: dict(section) if isinstance(section, dict) else section for name, section in raw.items()}
+    return new, [*_rename_keys(new, where), *_rename_values(new)]
 
 
 def _rename_keys(raw: dict[str, Any], where: str) -> list[str]:

@@ -11,7 +11,6 @@ from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
 from metarec_spark import registry
-from metarec_spark.config.sections import Features, Split
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation import report
 from metarec_spark.evaluation.metrics import aggregate
@@ -23,6 +22,7 @@ from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import artifact
+from metarec_spark.model.manifest import Manifest
 from metarec_spark.warehouse.storage import Location
 
 PAIRS_PER_TASK = 5_000
@@ -38,31 +38,31 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     can be measured, and the model is approved as such.
     """
     model = registry.chosen(job, model_id)
-    place = model["path"]
+    place = model.path
     found = artifact.load(place)  # which refuses files that are not those that were saved: none such is approved
     manifest = found.manifest
     registry.check_items(job, manifest)
-    split = Split.model_validate(manifest["split"])
+    split = manifest.split
     if split.protocol == "none":
-        log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model["model_id"])
-        return _decide(job, model, "approved", "not measured: split.protocol is none", Result(model_id=model["model_id"]))
-    versions = manifest["table_versions"]
-    users = users_as_of(job, model["ds"], versions, Features.model_validate(manifest["features"]))
-    rows = _inputs(pairs(held_out(users, split, model["ds"])), manifest)
+        log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model.model_id)
+        return _decide(job, model, "approved", "not measured: split.protocol is none", Result(model_id=model.model_id))
+    versions = manifest.table_versions
+    users = users_as_of(job, model.ds, versions, manifest.features)
+    rows = _inputs(pairs(held_out(users, split, model.ds)), manifest)
     cutoffs = sorted({*job.config.evaluate.cutoffs, _JUDGED_AT})
     task = Task(place, max(cutoffs), job.config.evaluate.few_events, job.config.evaluate.long_events)
     ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA).persist(StorageLevel.DISK_ONLY)
-    catalogue = {name: len(items) for name, items in zip(manifest["domains"], found.catalogue.of_domain, strict=True)}
-    metrics = aggregate(ranked, catalogue, cutoffs).withColumn("model_id", F.lit(model["model_id"])).persist()
+    catalogue = {name: len(items) for name, items in zip(manifest.domains, found.catalogue.of_domain, strict=True)}
+    metrics = aggregate(ranked, catalogue, cutoffs).withColumn("model_id", F.lit(model.model_id)).persist()
     try:
-        commit = job.commit(inputs={c.USER_SEQUENCES: versions[c.USER_SEQUENCES]}, model_id=model["model_id"])
+        commit = job.commit(inputs={c.USER_SEQUENCES: versions[c.USER_SEQUENCES]}, model_id=model.model_id)
         job.warehouse.merge(
             c.METRICS, metrics.select("model_id", *[name for name in metrics.columns if name != "model_id"]), commit
         )
         values = _headline(metrics)
         if not values:
             raise DataError(
-                f"model {model['model_id']}: no held-out pair in {len(manifest['domains'])} domain(s); "
+                f"model {model.model_id}: no held-out pair in {len(manifest.domains)} domain(s); "
                 f"the log is too short for {split.protocol}"
             )
         status, reason = judge(values)
@@ -70,36 +70,38 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     finally:
         metrics.unpersist()
         ranked.unpersist()
-    show(values, model["model_id"])
+    show(values, model.model_id)
     pair_count = sum(users for (name, scorer), (_, _, users) in values.items() if scorer == c.MODEL)
-    result = Result(rows_in=pair_count, rows_out=1, model_id=model["model_id"], details={"test": _plain(values)})
+    result = Result(rows_in=pair_count, rows_out=1, model_id=model.model_id, details={"test": _plain(values)})
     return _decide(job, model, status, reason, result)
 
 
-def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: dict, place: Location, status: str, reason: str) -> None:
+def _report(
+    job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest, place: Location, status: str, reason: str
+) -> None:
     """Write report.html beside the model."""
-    versions = manifest["table_versions"]
+    versions = manifest.table_versions
     items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))
     read = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     shown = {
-        "sequences": manifest["sequences"],
-        "items": manifest["items"],
-        "code": manifest["code_version"],
+        "sequences": manifest.sequences,
+        "items": manifest.items,
+        "code": manifest.code_version,
         "table versions": read,
     }
-    trained = {name: value for name, value in manifest["metrics"].items() if name not in ("history", "validation")}
+    trained = {name: value for name, value in manifest.metrics.summary().items() if name != "validation"}
     page = report.write(
         place,
         report.Report(
-            model_id=manifest["model_id"],
-            ds=manifest["ds"],
+            model_id=manifest.model_id,
+            ds=manifest.ds.isoformat(),
             status=status,
             reason=reason,
             facts={name.replace("_", " "): str(value) for name, value in (shown | trained).items()},
-            history=manifest["metrics"]["history"],
-            domains=manifest["domains"],
+            history=manifest.metrics.history,
+            domains=manifest.domains,
             metrics=[row.asDict() for row in metrics.where(F.col("split") == c.TEST).toLocalIterator()],
-            fusion=manifest["tuned"],
+            settings=manifest.tuned,
             histogram=histogram(ranked),
             examples=examples(ranked, items, content, _JUDGED_AT),
         ),
@@ -118,12 +120,18 @@ def judge(values: dict[tuple[str, str], tuple[float, float, int]]) -> tuple[str,
     return ("approved" if mean[c.MODEL] > mean[c.POPULARITY] else "rejected"), said
 
 
-def _inputs(rows: DataFrame, manifest: dict) -> DataFrame:
+def _inputs(rows: DataFrame, manifest: Manifest) -> DataFrame:
     """Pairs in domains that the model knows, encoded, dealt to tasks by user."""
-    shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
-    frame = encoded(rows, **shape).withColumn("target_position", position(manifest["domains"], F.col("target_domain")))
-    tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest["sequences"] / PAIRS_PER_TASK))
-    return frame.where(F.col("target_domain").isin(manifest["serves"])).repartition(tasks, c.USER_ID)
+    frame = encoded(
+        rows,
+        domains=manifest.domains,
+        event_types=manifest.event_types,
+        items=manifest.items,
+        max_length=manifest.max_length,
+    )
+    frame = frame.withColumn("target_position", position(manifest.domains, F.col("target_domain")))
+    tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest.sequences / PAIRS_PER_TASK))
+    return frame.where(F.col("target_domain").isin(manifest.serves)).repartition(tasks, c.USER_ID)
 
 
 def _headline(metrics: DataFrame) -> dict[tuple[str, str], tuple[float, float, int]]:
@@ -142,8 +150,8 @@ def _plain(values: dict[tuple[str, str], tuple[float, float, int]]) -> dict[str,
     return plain
 
 
-def _decide(job: Job, model: dict, status: str, reason: str, result: Result) -> Result:
-    log.log(30 if status == "rejected" or "below" in reason else 20, "model %s %s: %s", model["model_id"], status, reason)
+def _decide(job: Job, model: registry.ModelRow, status: str, reason: str, result: Result) -> Result:
+    log.log(30 if status == "rejected" or "below" in reason else 20, "model %s %s: %s", model.model_id, status, reason)
     registry.decide(job, model, status, reason)
     result.details |= {"status": status, "reason": reason}
     result.exit_code = _EXIT_REJECTED if status == "rejected" else 0

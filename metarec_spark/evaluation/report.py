@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metarec_spark import columns as c
 from metarec_spark.evaluation.metrics import AT_K, SEGMENTS
+from metarec_spark.model.manifest import DomainSettings, Epoch
 from metarec_spark.warehouse.storage import Location, atomic_write, local_path, read_bytes
 
 CUTOFF = 10
@@ -81,13 +82,13 @@ class Report:
     reason: str
     facts: dict[str, str]
     """Name → what is said of the model and its training: sequences, items, epochs, code version."""
-    history: list[dict]
+    history: list[Epoch]
     """Per epoch: loss and validation_ndcg@10, both also by domain with _of at the end, and seconds; None is unmeasured."""
     domains: list[str]
     metrics: list[dict]
     """Rows {split, domain, segment, scorer, metric, k, value, users}; empty where nothing was held out."""
-    fusion: dict[str, dict]
-    """Domain → {"fusion": {name: number}, "lending": {name: number}}."""
+    settings: dict[str, DomainSettings]
+    """Domain → settings of g and h."""
     histogram: dict[str, dict]
     """Domain → {"edges": n + 1 scores, "targets": n counts, "best": n counts}: of held-out items, and of top items."""
     examples: list[dict]
@@ -236,29 +237,29 @@ def _all_measures(values: Values, domain: str, scorers: list[str]) -> list[dict]
 def _parameters(report: Report) -> list[tuple[str, list[dict]]]:
     """Of h, then of g: a row for each parameter, with a cell for each domain."""
     groups = []
-    for key, title in (("fusion", "h, the fusion"), ("lending", "g, what is lent")):
-        of = [report.fusion.get(domain, {}).get(key, {}) for domain in report.domains]
-        names = dict.fromkeys(name for part in of for name in part)
-        groups.append((title, [{"name": name.replace("_", " "), "cells": [part.get(name) for part in of]} for name in names]))
-    if any(stacked := [float(report.fusion.get(domain, {}).get("stacked", False)) for domain in report.domains]):
+    settings = [report.settings.get(domain) for domain in report.domains]
+    titles = (("fusion", "h, the fusion"), ("params", "g, the item-to-item transitions"))
+    for key, title in titles:
+        values = [getattr(found, key).model_dump() if found else {} for found in settings]
+        names = dict.fromkeys(name for part in values for name in part)
+        groups.append((title, [{"name": name.replace("_", " "), "cells": [part.get(name) for part in values]} for name in names]))
+    if any(stacked := [float(found.stacked) if found else 0.0 for found in settings]):
         groups[0][1].append({"name": "stacked by a network, 1 = yes", "cells": stacked})
     return [(title, rows) for title, rows in groups if rows]
 
 
-def _best_epoch(history: list[dict]) -> tuple[int, float] | None:
+def _best_epoch(history: list[Epoch]) -> tuple[int, float] | None:
     """Number, from 1, and NDCG of the epoch that did best in validation."""
-    measured = [
-        (epoch["validation_ndcg@10"], -n) for n, epoch in enumerate(history, 1) if epoch["validation_ndcg@10"] is not None
-    ]
+    measured = [(epoch.validation_ndcg, -n) for n, epoch in enumerate(history, 1) if epoch.validation_ndcg is not None]
     return (-max(measured)[1], max(measured)[0]) if measured else None
 
 
 def _all_curves(report: Report) -> list[tuple[str, Markup]]:
-    kinds = (("loss", "Loss"), ("validation_ndcg@10", "Validation NDCG@10"))
+    kinds = (("loss", "Loss"), ("validation_ndcg", "Validation NDCG@10"))
     curves = []
     for key, title in kinds:
-        total = [epoch[key] for epoch in report.history]
-        of_domain = [[epoch[f"{key}_of"][n] for epoch in report.history] for n in range(len(report.domains))]
+        total = [getattr(epoch, key) for epoch in report.history]
+        of_domain = [[getattr(epoch, f"{key}_by_domain")[n] for epoch in report.history] for n in range(len(report.domains))]
         if any(_known(values) for values in (total, *of_domain)):
             curves.append((f"{title} by epoch", _curves(key.partition("_")[0], title, total, of_domain)))
     return curves

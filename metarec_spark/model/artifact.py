@@ -10,28 +10,29 @@ import hashlib
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from metarec_spark.config.sections import Model, Transitions
 from metarec_spark.errors import DataError
 from metarec_spark.model.catalogue import Catalogue, Successors
-from metarec_spark.model.encoder import NextItemModel, Shape
+from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.manifest import FORMAT, READABLE, Manifest
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.warehouse.storage import Location, atomic_write, exists, local_copy, read_json, write_json
 
-FORMAT, READABLE = 6, (3, 4, 5, 6)  # 3 has no weigher, 3 and 4 no stacking; before 6 a weigher read other sums
-_WEIGHER_SINCE = 6
+_PAIR_RANKER_SINCE = 6
+_Network = TypeVar("_Network", bound=nn.Module)
 _WEIGHTS, _MANIFEST, _ITEMS = _FILES = "model.safetensors", "manifest.json", "items.parquet"
 
 
@@ -39,8 +40,7 @@ _WEIGHTS, _MANIFEST, _ITEMS = _FILES = "model.safetensors", "manifest.json", "it
 class ModelArtifact:
     """A model ready to score."""
 
-    manifest: dict[str, Any]
-    """Model id, configuration, domains, event types, table versions, training metrics."""
+    manifest: Manifest
     model: NextItemModel
     catalogue: Catalogue
     item_vectors: np.ndarray
@@ -48,39 +48,39 @@ class ModelArtifact:
     folder: Path
     """Where its files are on this machine."""
     pair_ranker: PairRanker | None = None
-    """What weighs g's signals in place of ``lending``; None: nothing does."""
+    """What scores pairs of a user and an item in place of g; None: g does."""
     stacking: Stacking | None = None
     """What stacks f and g in the domains where it measured no worse than the plain fusion."""
 
     @property
     def domains(self) -> list[str]:
         """Names of the domains, in the model's order."""
-        return self.manifest["domains"]
+        return self.manifest.domains
 
     @property
     def max_length(self) -> int:
         """Events of a user that the model reads."""
-        return self.manifest["max_length"]
+        return self.manifest.max_length
 
     @property
     def untuned(self) -> TransitionParams:
-        """Parameters of the transfer model as the configuration has them."""
-        return TransitionParams.by(Transitions.model_validate(self.manifest["transitions"]))
+        """Parameters of the item transition model as configured."""
+        return TransitionParams.from_settings(self.manifest.transitions)
 
     @cached_property
     def params(self) -> list[TransitionParams]:
-        """Parameters of the transfer model, by domain."""
-        return [TransitionParams.model_validate(self.manifest["tuned"][name]["lending"]) for name in self.domains]
+        """Parameters of the item transition model, by domain."""
+        return [self.manifest.tuned[name].params for name in self.domains]
 
     @cached_property
     def fusion(self) -> list[Fusion]:
-        """How base and transfer model are fused, by domain."""
-        return [Fusion.model_validate(self.manifest["tuned"][name]["fusion"]) for name in self.domains]
+        """Weights of f and g in h, by domain."""
+        return [self.manifest.tuned[name].fusion for name in self.domains]
 
     @property
     def stacked(self) -> list[bool]:
         """Whether f and g are stacked, by domain."""
-        return [self.manifest["tuned"][name].get("stacked", False) for name in self.domains]
+        return [self.manifest.tuned[name].stacked for name in self.domains]
 
     def item_ids(self) -> pa.ChunkedArray:
         """External id of each item in the folder, [I] strings."""
@@ -88,22 +88,17 @@ class ModelArtifact:
 
     def extended(self, catalogue: Catalogue) -> ModelArtifact:
         """The same parameters over a catalogue that goes on after this one; the later items have content and no id embedding."""
-        settings, state = Model.model_validate(self.manifest["model"]), self.model.state_dict()
-        model = NextItemModel(settings, shape(self.manifest), catalogue)
+        settings, state = self.manifest.model, self.model.state_dict()
+        model = NextItemModel(settings, self.manifest.shape, catalogue)
         none = torch.zeros(catalogue.size - self.catalogue.size, settings.dim)
         model.load_state_dict(state | {"item.weight": torch.cat([state["item.weight"], none])})
         vectors = model.eval().catalogue_vectors(first=self.catalogue.size).numpy()
         return replace(self, model=model, catalogue=catalogue, item_vectors=np.concatenate([self.item_vectors, vectors]))
 
 
-def shape(manifest: dict[str, Any]) -> Shape:
-    """Sizes that a manifest implies."""
-    return Shape(len(manifest["domains"]), len(manifest["event_types"]), manifest["gap_buckets"], manifest["max_length"])
-
-
 def save(
     place: Location,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     model: NextItemModel,
     catalogue: Catalogue,
     item_ids: pa.ChunkedArray,
@@ -121,7 +116,7 @@ def save(
         "catalogue.weights": catalogue.weights,
         "catalogue.token_hashes": catalogue.token_hashes,
     } | successors
-    for part, network in (("weigher", pair_ranker), ("stacking", stacking)):
+    for part, network in (("pair_ranker", pair_ranker), ("stacking", stacking)):
         if network:
             tensors |= {f"{part}.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
     if catalogue.vectors.size:
@@ -131,7 +126,7 @@ def save(
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
         pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
         checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
-        write_json(folder / _MANIFEST, {**manifest, "format": FORMAT, "sha256": checksums})
+        write_json(folder / _MANIFEST, manifest.model_copy(update={"format": FORMAT, "sha256": checksums}).to_json())
 
 
 def saved(place: Location) -> bool:
@@ -139,24 +134,29 @@ def saved(place: Location) -> bool:
     return exists(f"{place}/{_MANIFEST}")
 
 
-def read_manifest(place: Location) -> dict[str, Any]:
+def read_manifest(place: Location) -> Manifest:
     """Read and check a model's manifest.
 
     Raises
     ------
     DataError
-        Where it is missing, or of a format that this version does not read.
+        If it is missing, of a format that this version does not read, or not what its format says.
     """
     try:
-        manifest = read_json(f"{place}/{_MANIFEST}")
+        values = read_json(f"{place}/{_MANIFEST}")
     except ValueError as error:
         raise DataError(f"model {place}: {_MANIFEST} is not JSON ({error}): restore it or train again") from None
     except FileNotFoundError:
         raise DataError(f"model {place}: no {_MANIFEST}; the folder is not a whole model: train again") from None
-    if manifest.get("format") not in READABLE:
+    if values.get("format") not in READABLE:
         known = " and ".join(map(str, READABLE))
-        raise DataError(f"model {place}: format {manifest.get('format')}, this version reads {known}: train again")
-    return manifest
+        raise DataError(f"model {place}: format {values.get('format')}, this version reads {known}: train again")
+    try:
+        return Manifest.from_json(values)
+    except (ValidationError, KeyError) as error:
+        said = error.errors()[0] if isinstance(error, ValidationError) else {"loc": error.args, "msg": "missing"}
+        where = ".".join(map(str, said["loc"]))
+        raise DataError(f"model {place}: {_MANIFEST}, {where}: {said['msg']}: restore it or train again") from None
 
 
 def token_hashes(place: Location) -> np.ndarray:
@@ -165,7 +165,7 @@ def token_hashes(place: Location) -> np.ndarray:
         return file.get_tensor("catalogue.token_hashes")[1:]
 
 
-def checked(place: Location) -> dict[str, Any]:
+def checked(place: Location) -> Manifest:
     """Read the manifest of a model whose files are those that were saved.
 
     Raises
@@ -174,7 +174,7 @@ def checked(place: Location) -> dict[str, Any]:
         Where a file is missing, or another one.
     """
     manifest, folder = read_manifest(place), local_copy(place, _FILES)
-    for name, expected in manifest["sha256"].items():
+    for name, expected in manifest.sha256.items():
         found = _sha256(folder / name) if (folder / name).exists() else "nothing"
         if found != expected:
             raise DataError(f"model {place}: {name} has sha256 {found}, the manifest says {expected}: restore it or train again")
@@ -189,16 +189,18 @@ def load(place: Location) -> ModelArtifact:
     successors = Successors(**{field.name: tensors[f"successors.{field.name}"] for field in fields(Successors)})
     vectors = tensors.get("catalogue.vectors", np.zeros((len(part["domain"]), 0), np.float32))
     catalogue = Catalogue(**part, vectors=vectors, successors=successors)
-    model = NextItemModel(Model.model_validate(manifest["model"]), shape(manifest), catalogue)
+    model = NextItemModel(manifest.model, manifest.shape, catalogue)
     model.load_state_dict(_part(tensors, "state."))
-    if _part(tensors, "weigher.") and manifest["format"] < _WEIGHER_SINCE:
-        raise DataError(f"model {place}: a weigher of format {manifest['format']}, not {FORMAT}: adapt again")
-    networks = [_network(kind(), _part(tensors, part)) for kind, part in ((PairRanker, "weigher."), (Stacking, "stacking."))]
+    ranker = _part(tensors, "pair_ranker.") or _part(tensors, "weigher.")  # its name until format 6
+    if ranker and manifest.format < _PAIR_RANKER_SINCE:
+        raise DataError(f"model {place}: a pair ranker of format {manifest.format}, which read other features: adapt again")
+    stacking = _part(tensors, "stacking.")
+    networks = _network(PairRanker(), ranker), _network(Stacking(), stacking)
     return ModelArtifact(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, *networks)
 
 
-def _network(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module | None:
-    """With these weights; None where there are none."""
+def _network(network: _Network, weights: dict[str, torch.Tensor]) -> _Network | None:
+    """Give a network its weights; None if there are none."""
     if not weights:
         return None
     network.load_state_dict(weights)

@@ -38,7 +38,7 @@ class Scorer:
     def hidden(self, contexts: PackedSequences) -> Tensor:
         """Last hidden state of each sequence, [B, D]; zeros for one without events."""
         last_BD, model = torch.zeros(len(contexts.length), self.bundle.item_vectors.shape[1]), self.bundle.model
-        for rows, padded, last in of_one_length(contexts, self.bundle.manifest["max_length"]):
+        for rows, padded, last in of_one_length(contexts, self.bundle.manifest.max_length):
             last_BD[rows] = model.hidden(padded, self._inputs[padded.item], last)[: len(rows)]
         return last_BD
 
@@ -79,7 +79,7 @@ class Scorer:
         fusion, everywhere = self.bundle.fusion[domain], self._everywhere(domain)
         if everywhere is None:
             lent = self._lent_scores(contexts, domain)
-            lent.data = fusion.of_transfer(torch.from_numpy(lent.data)).numpy()
+            lent.data = fusion.phi_part(torch.from_numpy(lent.data)).numpy()
             return lent
         if stacking := self._stacking(domain):
             users_BD, items_ID = self._theta_vectors(hidden, domain).numpy(), self.vectors[domain].numpy()
@@ -90,7 +90,7 @@ class Scorer:
             row, place, score = stacking.of_links(self._linked(domain), contexts, theta)
         else:
             row, place, score = self.bundle.pair_ranker.of_links(self.signals(domain), contexts, domain)
-            score = fusion.transfer * score
+            score = fusion.transitions * score
         added = (score - everywhere[place]).numpy()
         return sparse.csr_matrix((added, (row, place)), (len(contexts.length), len(everywhere)))
 
@@ -99,9 +99,9 @@ class Scorer:
         """h, [B, I_d], from f's scores."""
         fusion = self.bundle.fusion[domain]
         if stacking := self._stacking(domain):
-            return stacking.scores(self._linked(domain), contexts, fusion.base * base)
+            return stacking.scores(self._linked(domain), contexts, fusion.encoder * base)
         lent = self.transfer(contexts, domain)
-        return fuse(fusion.base * base, fusion.transfer * lent if self.bundle.pair_ranker else fusion.of_transfer(lent))
+        return fuse(fusion.encoder * base, fusion.transitions * lent if self.bundle.pair_ranker else fusion.phi_part(lent))
 
     def popularity(self, domain: int) -> np.ndarray:
         """Training events of the domain's items, [I_d] float32."""
@@ -121,7 +121,7 @@ class Scorer:
         """Users' vectors whose product with the items' is the θ-part."""
         model = self.bundle.model
         vectors_BD = in_fixed_blocks(partial(model.user_vectors, domain=domain), hidden, _ROWS)
-        return self.bundle.fusion[domain].base * model.scale * vectors_BD
+        return self.bundle.fusion[domain].encoder * model.scale * vectors_BD
 
     def _stacking(self, domain: int) -> Stacking | None:
         """What stacks f and g in a domain; None: the plain fusion is h there."""
@@ -133,7 +133,7 @@ class Scorer:
     def _everywhere(self, domain: int) -> Tensor | None:
         """What a network says of each item to everyone, [I_d]."""
         if pair_ranker := self.bundle.pair_ranker:
-            return self.bundle.fusion[domain].transfer * pair_ranker.of_popularity(self.signals(domain))
+            return self.bundle.fusion[domain].transitions * pair_ranker.of_popularity(self.signals(domain))
         stacking = self._stacking(domain)
         return stacking.everywhere(self._linked(domain)) if stacking else None
 

@@ -30,8 +30,8 @@ class TransitionParams(BaseModel):
     across_domains: float
 
     @classmethod
-    def by(cls, settings: Transitions) -> TransitionParams:
-        """The parameters that the configuration says."""
+    def from_settings(cls, settings: Transitions) -> TransitionParams:
+        """The parameters as configured."""
         return cls(**{name: getattr(settings, name) for name in cls.model_fields})
 
 

@@ -39,13 +39,13 @@ def collect(job: Job) -> Result:
     }
     model = registry.newest_approved(job)
     today = events.where(F.col(c.EVENT_DATE) == F.lit(job.ds))
-    share = _new_items(job, today, artifact.read_manifest(model["path"])["items"])
+    share = _new_items(job, today, artifact.read_manifest(model.path).items)
     for domain, value in share.items():
         domains.setdefault(domain, {"lists": 0, "followed": 0.0, "items": 0})["new_item_share"] = value
     retrain = sorted(domain for domain, value in share.items() if value > job.config.feedback.retrain_new_items)
     log.info("feedback %s to %s: %s; train again: %s", first, last, domains, ", ".join(retrain) or "nothing")
     rows = sum(value["items"] for value in domains.values())
-    return Result(rows_in=rows, rows_out=rows, model_id=model["model_id"], details={"domains": domains, "retrain": retrain})
+    return Result(rows_in=rows, rows_out=rows, model_id=model.model_id, details={"domains": domains, "retrain": retrain})
 
 
 def followed(lists: DataFrame, events: DataFrame, days: int) -> DataFrame:

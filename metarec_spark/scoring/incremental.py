@@ -43,7 +43,7 @@ def settings(job: Job, versions: dict[str, int], models: Sequence[ServingModel],
     """Fingerprint of all that shapes a user's lists but the user's own row, and which items are withheld."""
     shaping = [job.config.recommend.model_dump(mode="json", exclude={"mode"}), job.config.features.min_user_events]
     of_models = [
-        (of.model_id, of.manifest["sha256"], of.manifest["tuned"], of.domains, of.came and of.came.digest) for of in models
+        (of.model_id, of.manifest.sha256, of.manifest.to_json()["tuned"], of.domains, of.came and of.came.digest) for of in models
     ]
     code = [__version__, _SCORING, torch.__version__, numba.__version__]
     tables = [job.warehouse.identity(name) for name in (c.USER_SEQUENCES, c.WITHHELD) if name in versions]
@@ -75,8 +75,8 @@ def kept(job: Job, versions: dict[str, int], models: Sequence[ServingModel], sha
 def _kept(job: Job, versions: dict[str, int], models: Sequence[ServingModel], shaped: str | None) -> tuple[Kept | None, str]:
     if job.config.recommend.mode == "full":
         return None, "recommend.mode is full"
-    shapes = [of.manifest["model"] for of in models]
-    if any(width % WIDTHS for of in shapes for width in (of["dim"], of["dim"] // of["heads"], of["adapter"])):
+    shapes = [of.manifest.model for of in models]
+    if any(width % WIDTHS for of in shapes for width in (of.dim, of.dim // of.heads, of.adapter)):
         said = f"model.dim, model.dim / model.heads or model.adapter is no multiple of {WIDTHS}"
         return None, f"{said}: last bits depend on who is scored together"
     # Whatever job made lists last; the commits after it keep files in order, or erase people.

@@ -26,6 +26,7 @@ from metarec_spark.job import Job
 from metarec_spark.model import artifact
 from metarec_spark.model.artifact import ModelArtifact
 from metarec_spark.model.catalogue import Catalogue, pad_tokens, read_vectors
+from metarec_spark.model.manifest import Manifest
 from metarec_spark.warehouse.contracts import digest
 from metarec_spark.warehouse.storage import Location, local_copy, scratch_folder
 
@@ -62,8 +63,8 @@ def written(job: Job, model: Location, versions: dict[str, int]) -> Iterator[New
         yield _write(job, artifact.read_manifest(model), artifact.token_hashes(model), versions, uri)
 
 
-def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int], folder: str) -> NewItems | None:
-    later = (F.col(c.ITEM_IDX) >= manifest["items"]) & F.col(c.DOMAIN).isin(manifest["domains"])
+def _write(job: Job, manifest: Manifest, hashes: np.ndarray, versions: dict[str, int], folder: str) -> NewItems | None:
+    later = (F.col(c.ITEM_IDX) >= manifest.items) & F.col(c.DOMAIN).isin(manifest.domains)
     items, content, transitions = (
         job.warehouse.read(name, versions[name]).where(later) for name in (c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS)
     )
@@ -71,17 +72,17 @@ def _write(job: Job, manifest: dict, hashes: np.ndarray, versions: dict[str, int
         return None
     known = job.spark.createDataFrame(pa.table({"token": hashes}))
     pair = transitions.select(c.ITEM_IDX, F.explode("successors").alias("to"))
-    alike = pair.where((F.col(f"to.{SIMILARITY}") > 0) & F.col(f"to.{c.DOMAIN}").isin(manifest["domains"]))
+    alike = pair.where((F.col(f"to.{SIMILARITY}") > 0) & F.col(f"to.{c.DOMAIN}").isin(manifest.domains))
     parts = {
         TOKENS: catalogue_tokens(content).join(F.broadcast(known), "token", "left_semi"),
-        VECTORS: catalogue_vectors(content).where(F.size("vector").isin(manifest.get("vector_widths", []))),
+        VECTORS: catalogue_vectors(content).where(F.size("vector").isin(manifest.vector_widths)),
         TRANSITIONS: alike.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), f"to.{SIMILARITY}"),
     }
     for name, part in parts.items():
         part.write.mode("overwrite").parquet(f"{folder}/{name}")
     read = job.spark.read.parquet
     named = reduce(DataFrame.unionByName, [read(f"{folder}/{name}").select(c.ITEM_IDX) for name in parts])
-    domain = position(manifest["domains"], F.col(c.DOMAIN)).alias(c.DOMAIN)
+    domain = position(manifest.domains, F.col(c.DOMAIN)).alias(c.DOMAIN)
     found = items.join(named, c.ITEM_IDX, "left_semi").select(c.ITEM_IDX, c.ITEM_ID, domain)
     found.write.mode("overwrite").parquet(f"{folder}/{ITEMS}")
     found = read(f"{folder}/{ITEMS}")
@@ -132,7 +133,7 @@ def _content(own: ModelArtifact, folder: Location, size: int) -> dict[str, np.nd
     place = 1 + np.searchsorted(hashes[1:], token["token"].to_numpy())
     item, weight, width = token[c.ITEM_IDX].to_numpy() - before, token["weight"].to_numpy(), own.catalogue.tokens.shape[1]
     tokens, weights = pad_tokens(item, place, weight, size - before, width)
-    vectors = read_vectors(local_copy(f"{folder}/{VECTORS}"), range(before, size), own.manifest.get("vector_widths", []))
+    vectors = read_vectors(local_copy(f"{folder}/{VECTORS}"), range(before, size), own.manifest.vector_widths)
     return {
         "tokens": np.concatenate([own.catalogue.tokens, tokens]),
         "weights": np.concatenate([own.catalogue.weights, weights]),

@@ -16,6 +16,7 @@ from metarec_spark import columns as c
 from metarec_spark.features.as_of import has_newer, users_as_of
 from metarec_spark.features.encoding import encoded, position
 from metarec_spark.job import Job, Result, log
+from metarec_spark.model.manifest import Manifest
 from metarec_spark.scoring import incremental, new_items, rules
 from metarec_spark.scoring.batch import SCHEMA, Task, score, warm_up
 from metarec_spark.scoring.incremental import Kept
@@ -130,15 +131,19 @@ def _lists(job: Job, users: DataFrame, model: ServingModel, ruled: Rules | None,
 
 
 def inputs(
-    users: DataFrame, manifest: dict, loaded_model: list[str], came: new_items.NewItems | None, *, everywhere: bool
+    users: DataFrame, manifest: Manifest, loaded_model: list[str], came: new_items.NewItems | None, *, everywhere: bool
 ) -> DataFrame:
     """(user_id, encoded sequence, seen_items, wanted, active), as :func:`metarec_spark.scoring.batch.score` takes them."""
-    shape = {name: manifest[name] for name in ("domains", "event_types", "items", "max_length")}
     if came:
-        users = new_items.known_events(users, came.items, shape["items"])
-        shape["items"] = came.end
+        users = new_items.known_events(users, came.items, manifest.items)
     names = F.array(*[F.lit(name) for name in loaded_model])
-    place = partial(position, manifest["domains"])
+    place = partial(position, manifest.domains)
     frame = users.withColumn("active", F.transform(F.array_intersect("active_domains", names), place))
     frame = frame.withColumn("wanted", F.transform(names, place) if everywhere else F.col("active"))
-    return encoded(frame.drop("active_domains", "events"), **shape)
+    return encoded(
+        frame.drop("active_domains", "events"),
+        domains=manifest.domains,
+        event_types=manifest.event_types,
+        items=came.end if came else manifest.items,
+        max_length=manifest.max_length,
+    )

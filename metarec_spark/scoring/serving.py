@@ -11,6 +11,7 @@ from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.job import Job
 from metarec_spark.model import artifact
+from metarec_spark.model.manifest import Manifest
 from metarec_spark.scoring.new_items import NewItems
 from metarec_spark.warehouse.storage import Location
 
@@ -21,7 +22,7 @@ class ServingModel:
 
     model_id: str
     folder: Location
-    manifest: dict
+    manifest: Manifest
     domains: list[str]
     """Whose lists it makes, of those that it knows."""
     came: NewItems | None = None
@@ -30,13 +31,13 @@ class ServingModel:
     def known(self, items: DataFrame) -> DataFrame:
         """Of rows of ``items``, those that it can recommend."""
         mine = items.where(F.col(c.DOMAIN).isin(self.domains))
-        known = mine.where(F.col(c.ITEM_IDX) < self.manifest["items"])
+        known = mine.where(F.col(c.ITEM_IDX) < self.manifest.items)
         return known.unionByName(mine.join(self.came.items.select(c.ITEM_IDX), c.ITEM_IDX, "left_semi")) if self.came else known
 
     @classmethod
-    def of(cls, row: dict, domains: list[str]) -> ServingModel:
+    def of(cls, row: registry.ModelRow, domains: list[str]) -> ServingModel:
         """By its row of ``models``."""
-        return cls(row["model_id"], row["path"], artifact.checked(row["path"]), domains)
+        return cls(row.model_id, row.path, artifact.checked(row.path), domains)
 
 
 def models_of_domains(job: Job) -> list[ServingModel]:
@@ -50,9 +51,9 @@ def models_of_domains(job: Job) -> list[ServingModel]:
         Where one is not whole, or of another table ``items``.
     """
     of_domain = registry.serving_rows(job)
-    models = {row["model_id"]: row for row in of_domain.values()}
+    models = {row.model_id: row for row in of_domain.values()}
     serving = [
-        ServingModel.of(row, sorted(domain for domain, by in of_domain.items() if by["model_id"] == model_id))
+        ServingModel.of(row, sorted(domain for domain, by in of_domain.items() if by.model_id == model_id))
         for model_id, row in models.items()
     ]
     for model in serving:

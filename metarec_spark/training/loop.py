@@ -7,17 +7,15 @@ batch with weight 0, so no rank ever waits for another that has ended.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +26,7 @@ from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import DomainWeights
 from metarec_spark.model.loss import Negatives
+from metarec_spark.model.manifest import Epoch
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.training import loader
 from metarec_spark.training.distributed import Ranks
@@ -41,8 +40,7 @@ from metarec_spark.warehouse.storage import Location, atomic_write, exists, loca
 log = logging.getLogger("metarec_spark")
 
 
-@dataclass
-class State:
+class State(BaseModel):
     """How far a run has come; saved with every checkpoint."""
 
     epoch: int = 0
@@ -52,11 +50,9 @@ class State:
     0 before any. With a falling learning rate a later epoch is the better one unless it measures worse."""
     best: float = -1.0
     """Best validation NDCG@10 so far, over the pairs of all domains."""
-    of_domain: list[list[float]] = field(default_factory=list)
+    of_domain: list[tuple[float, int]] = []
     """For each domain, its best validation NDCG@10 and its own kept epoch."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """Per epoch: loss (None where nothing is to be learnt) and validation NDCG@10, both also by domain, seconds, sequences and
-    steps."""
+    history: list[Epoch] = []
 
 
 def fit(
@@ -70,8 +66,8 @@ def fit(
     checkpoint: Location,
     targets: list[int] | None = None,
     trained: tuple[str, ...] | None = None,
-    rehearsed: int | None = None,
-    last_epoch: int | None = None,
+    without_newest: int | None = None,
+    stop_after: int | None = None,
 ) -> State:
     """Train ``model`` in place and leave it at the epoch that is kept; at its last where there is no validation.
 
@@ -89,11 +85,8 @@ def fit(
         Domains whose events are learnt; None: all.
     trained
         Prefixes of the parameters that are trained; the others stay as they are. None: all.
-    rehearsed
-        Domain whose newest event in each sequence is left out, since the events that a list follows from most come after
-        training; None: all are learnt.
-    last_epoch
-        Where to end before the epochs that the learning rate is planned for.
+    without_newest, stop_after
+        See :class:`metarec_spark.training.spec.TrainSpec`.
 
     Raises
     ------
@@ -116,7 +109,7 @@ def fit(
     if state.epoch and ranks.rank == 0:
         log.info("resuming after epoch %d of %d", state.epoch, epochs)
     ranks.share(model.state_dict() | weights.state_dict() | optimizer.state())
-    while state.epoch < min(epochs, last_epoch or epochs) and not (
+    while state.epoch < min(epochs, stop_after or epochs) and not (
         settings.epochs == "auto" and _stalled(state.kept_epoch, state, settings)
     ):
         start = time.monotonic()
@@ -132,7 +125,7 @@ def fit(
         with progress:
             for step, (batch, weight) in enumerate(batches, state.epoch * steps):
                 read += weight * len(batch.length)
-                batch = batch if rehearsed is None else _rehearsed(batch, rehearsed)
+                batch = batch if without_newest is None else _without_newest(batch, without_newest)
                 losses = step_losses(model, batch, candidates, sampler, learnt, settings)
                 telling = ranks.tell({name: rows for name, rows in losses.of_tables.items() if name in tables})
                 for parameter in optimizer.network:
@@ -154,9 +147,9 @@ def fit(
             raise TrainingError(f"loss is {sums.sum()} in epoch {state.epoch + 1}: lower train.learning_rate")
         seconds = time.monotonic() - start
         found = np.array(ranks.sum(ndcg_of_base(model, catalogue, validation).ravel().tolist())).reshape(-1, 3)
-        _note(state, sums, counts, found, {"seconds": seconds, "sequences": read, "steps": steps})
+        _note(state, sums, counts, found, seconds=seconds, sequences=read, steps=steps)
         if ranks.rank == 0:
-            measured = (state.history[-1][of] for of in ("loss", "validation_ndcg@10"))
+            measured = state.history[-1].loss, state.history[-1].validation_ndcg
             loss, ndcg = ("none" if value is None else f"{value:.4f}" for value in measured)
             said = f"loss {loss}, validation NDCG@10 {ndcg}, {read:.0f} sequences in {seconds:.1f} s"
             log.info("epoch %d/%d: %s (%.0f/s)", state.epoch, epochs, said, read / seconds)
@@ -169,7 +162,7 @@ def fit(
     return state
 
 
-def _rehearsed(batch: PackedSequences, domain: int) -> PackedSequences:
+def _without_newest(batch: PackedSequences, domain: int) -> PackedSequences:
     """Without the newest event in a domain of each sequence that has another one."""
     return batch.without(batch.newest(domain).where(batch.length > 1, torch.tensor(-1)))
 
@@ -181,30 +174,34 @@ def precision(settings: Train) -> torch.dtype:
     return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
 
 
-def _note(state: State, sums: np.ndarray, counts: np.ndarray, found: np.ndarray, measured: dict[str, float]) -> None:
+def _note(
+    state: State, sums: np.ndarray, counts: np.ndarray, found: np.ndarray, *, seconds: float, sequences: float, steps: int
+) -> None:
     """Enter an epoch that has ended: its losses, and validation gains, their squares, and pairs by domain."""
     state.epoch += 1
     ndcg, noise = _mean(found.sum(0))
-    state.of_domain = state.of_domain or [[-1.0, 0] for _ in found]
+    state.of_domain = state.of_domain or [(-1.0, 0) for _ in found]
     by_domain = []
     for domain, sums_of in enumerate(found):
         value, error = _mean(sums_of)
         by_domain.append(value)
         best, kept = state.of_domain[domain]
         if value is not None:
-            state.of_domain[domain] = [max(best, value), state.epoch if value >= best - error else kept]
+            state.of_domain[domain] = max(best, value), state.epoch if value >= best - error else kept
     if ndcg is not None:
         state.kept_epoch = state.epoch if ndcg >= state.best - noise else state.kept_epoch
         state.best = max(state.best, ndcg)
     losses = [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
     state.history.append(
-        {
-            "loss": float(sums.sum() / counts.sum()) if counts.any() else None,
-            "loss_of": losses,
-            "validation_ndcg@10": ndcg,
-            "validation_ndcg@10_of": by_domain,
-            **measured,
-        }
+        Epoch(
+            loss=float(sums.sum() / counts.sum()) if counts.any() else None,
+            loss_by_domain=losses,
+            validation_ndcg=ndcg,
+            validation_ndcg_by_domain=by_domain,
+            seconds=seconds,
+            sequences=sequences,
+            steps=steps,
+        )
     )
 
 
@@ -249,7 +246,7 @@ def _save(
     parts = {"model": model.state_dict(), "best": best, "weights": weights.state_dict(), "optimizer": optimizer.state()}
     tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
     with atomic_write(place) as draft:
-        save_file(tensors, draft, metadata={"state": json.dumps(asdict(state))})
+        save_file(tensors, draft, metadata={"state": state.model_dump_json()})
 
 
 def _resume(
@@ -259,7 +256,7 @@ def _resume(
     if not exists(place):
         return State(), {name: value.clone() for name, value in model.state_dict().items()}
     with safe_open(local_copy(place), framework="pt") as file:
-        state = State(**json.loads(file.metadata()["state"]))
+        state = State.model_validate_json(file.metadata()["state"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 
     def part(of: str) -> dict[str, Tensor]:

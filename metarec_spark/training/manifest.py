@@ -1,8 +1,8 @@
-"""What is known of a model before it is trained: names, sizes, table versions and settings, from pinned tables."""
+"""The draft of a model's manifest, before training: names, sizes, table versions and settings, from pinned tables."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import pyspark
 from pyspark.sql import DataFrame
@@ -15,46 +15,62 @@ from metarec_spark.errors import DataError
 from metarec_spark.features.catalogue import catalogue_vectors
 from metarec_spark.features.encoding import GAP_BUCKETS
 from metarec_spark.job import Job
+from metarec_spark.model.manifest import Manifest
 
 PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
 """Tables whose versions a training pins."""
-_MOST_NAMES = 1000
-_MOST_WIDTHS = 8
+_MAX_NAMES = 1000
+_MAX_WIDTHS = 8
 
 
-def known_names(users: DataFrame, items: DataFrame, config: Config) -> dict[str, Any]:
-    """What a model made of these rows knows: domains, event types, number of items, length of sequences."""
-    return {
-        "domains": _few(items.select(c.DOMAIN), "domains"),
-        "event_types": _few(users.select(F.explode(c.EVENT_TYPE)), "event types"),
-        "items": items.count(),
-        "max_length": config.features.max_length,
-    }
+@dataclass(frozen=True)
+class KnownNames:
+    """What a model knows by name or index, as :func:`metarec_spark.features.encoding.encoded` takes it."""
+
+    domains: list[str]
+    event_types: list[str]
+    items: int
+    max_length: int
 
 
-def about(job: Job, model_id: str, versions: dict[str, int], known: dict[str, Any], sequences: int) -> dict[str, Any]:
-    """A model's manifest before it is trained."""
-    sections = ("model", "transitions", "split", "features", "train")
+def known_names(users: DataFrame, items: DataFrame, config: Config) -> KnownNames:
+    """Domains, event types, number of items and length of sequences of a model that is trained on these rows."""
+    return KnownNames(
+        domains=_few(items.select(c.DOMAIN), "domains"),
+        event_types=_few(users.select(F.explode(c.EVENT_TYPE)), "event types"),
+        items=items.count(),
+        max_length=config.features.max_length,
+    )
+
+
+def draft(job: Job, model_id: str, versions: dict[str, int], known: KnownNames, sequences: int) -> Manifest:
+    """The manifest of a base model before it is trained."""
     vectors = catalogue_vectors(job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT]))
-    return {
-        **known,
-        "vector_widths": _few(vectors.select(F.size("vector")), "widths of content vectors", _MOST_WIDTHS),
-        "model_id": model_id,
-        "kind": "base",
-        "parent": None,
-        "serves": known["domains"],
-        "ds": job.ds.isoformat(),
-        "code_version": __version__,
-        "table_versions": versions,
-        "items_table": job.warehouse.identity(c.ITEMS),
-        "sequences": sequences,
-        "gap_buckets": GAP_BUCKETS,
-        **{name: getattr(job.config, name).model_dump(mode="json") for name in sections},
-        "stack": {"pyspark": pyspark.__version__},
-    }
+    config = job.config
+    return Manifest(
+        model_id=model_id,
+        serves=known.domains,
+        domains=known.domains,
+        event_types=known.event_types,
+        items=known.items,
+        max_length=known.max_length,
+        gap_buckets=GAP_BUCKETS,
+        vector_widths=_few(vectors.select(F.size("vector")), "widths of content vectors", _MAX_WIDTHS),
+        ds=job.ds,
+        code_version=__version__,
+        table_versions=versions,
+        items_table=job.warehouse.identity(c.ITEMS),
+        sequences=sequences,
+        model=config.model,
+        transitions=config.transitions,
+        split=config.split,
+        features=config.features,
+        train=config.train,
+        stack={"pyspark": pyspark.__version__},
+    )
 
 
-def _few(column: DataFrame, what: str, most: int = _MOST_NAMES) -> list:
+def _few(column: DataFrame, what: str, most: int = _MAX_NAMES) -> list:
     """The distinct values of a column: few by nature, so an id column that was mapped by mistake is an error."""
     values = sorted(row[0] for row in column.distinct().limit(most + 1).toLocalIterator())
     if len(values) > most:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, Window
@@ -30,6 +29,7 @@ from metarec_spark.features.catalogue import (
     catalogue_vectors,
 )
 from metarec_spark.features.split import pairs, train_part
+from metarec_spark.training.manifest import KnownNames
 from metarec_spark.warehouse.storage import Location, uri
 
 SEQUENCES = "sequences"
@@ -42,7 +42,7 @@ def write(
     learnt: DataFrame,
     held: DataFrame,
     tables: dict[str, DataFrame],
-    known: dict[str, Any],
+    known: KnownNames,
     of: Sequence[str],
     settings: Train,
     splits: Sequence[str] = (c.VALIDATION,),
@@ -58,7 +58,7 @@ def write(
     tables
         items, item_transitions and item_content.
     known
-        domains, event_types, items and max_length, as :func:`metarec_spark.features.encoding.encoded` takes them.
+        The model's names and sizes.
     of
         Domains whose held-out events are ranked.
     splits
@@ -71,21 +71,21 @@ def write(
     DataError
         Where there are fewer sequences than ranks, or not all were written.
     """
-    rows = training_sequences(learnt, **known)
+    rows = training_sequences(learnt, known)
     if settings.method != "joint":
         rows = episodes(rows)
     expected = rows.count()
     if expected < settings.processes:
         raise DataError(
-            f"{expected} users with two or more training events in {', '.join(known['domains'])}; {settings.processes} rank(s) "
+            f"{expected} users with two or more training events in {', '.join(known.domains)}; {settings.processes} rank(s) "
             "need at least as many: extract a longer log, or lower train.processes"
         )
     files = min(expected, max(4 * settings.processes, -(-expected // ROWS_PER_FILE)))
     most = max(settings.validation_pairs, settings.stacking_pairs)
-    ranked = {split: held_pairs(held, split, most, of, **known) for split in splits}
+    ranked = {split: held_pairs(held, split, most, of, known) for split in splits}
     parts = {
         SEQUENCES: spread(rows, files),
-        ITEMS: catalogue_items(tables[c.ITEMS], learnt if counted is None else counted, known["domains"]),
+        ITEMS: catalogue_items(tables[c.ITEMS], learnt if counted is None else counted, known.domains),
         TOKENS: catalogue_tokens(tables[c.ITEM_CONTENT]),
         VECTORS: catalogue_vectors(tables[c.ITEM_CONTENT]),
         TRANSITIONS: catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
@@ -104,21 +104,23 @@ def count_rows(folder: Path) -> int:
     return sum(pq.read_metadata(file).num_rows for file in sorted(folder.glob("*.parquet")))
 
 
-def training_sequences(
-    labelled: DataFrame, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int
-) -> DataFrame:
+def training_sequences(labelled: DataFrame, known: KnownNames) -> DataFrame:
     """(item_idx, domain, event_type, gap, length) of users with at least two training events.
 
     Parameters
     ----------
     labelled
         Rows of :func:`metarec_spark.features.split.held_out`.
-    domains, event_types, items, max_length
-        As :func:`metarec_spark.features.encoding.encoded` takes them.
+    known
+        The model's names and sizes.
     """
-    known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
-    rows = encoding.encoded(train_part(labelled), **known).where(F.col(encoding.LENGTH) > 1)
-    return encoding.padded(rows, max_length)
+    return encoding.padded(_encoded(train_part(labelled), known).where(F.col(encoding.LENGTH) > 1), known.max_length)
+
+
+def _encoded(rows: DataFrame, known: KnownNames) -> DataFrame:
+    return encoding.encoded(
+        rows, domains=known.domains, event_types=known.event_types, items=known.items, max_length=known.max_length
+    )
 
 
 def episodes(sequences: DataFrame) -> DataFrame:
@@ -145,25 +147,14 @@ def episodes(sequences: DataFrame) -> DataFrame:
     return rows.where(F.col(encoding.LENGTH) > 1).drop("task")
 
 
-def held_pairs(
-    labelled: DataFrame,
-    split: str,
-    most: int,
-    of: Sequence[str],
-    *,
-    domains: Sequence[str],
-    event_types: Sequence[str],
-    items: int,
-    max_length: int,
-) -> DataFrame:
+def held_pairs(labelled: DataFrame, split: str, most: int, of: Sequence[str], known: KnownNames) -> DataFrame:
     """Contexts with ``target`` and ``target_domain``, which is one of ``of``: at most ``most`` pairs a domain, numbered from 1 as
     ``pair``. The same users have the same numbers, whatever of their context is known; it may be empty."""
-    known = {"domains": domains, "event_types": event_types, "items": items, "max_length": max_length}
     rows = pairs(labelled).where((F.col("split") == split) & F.col("target_domain").isin(list(of)))
     by_hash = Window.partitionBy("target_domain").orderBy(F.xxhash64(c.USER_ID, "target_domain"), c.USER_ID)
-    rows = encoding.encoded(rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most), **known)
-    rows = rows.withColumn("target_domain", encoding.position(domains, F.col("target_domain")))
-    return encoding.padded(rows, max_length).drop("split", "seen", "train_events")
+    rows = _encoded(rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most), known)
+    rows = rows.withColumn("target_domain", encoding.position(known.domains, F.col("target_domain")))
+    return encoding.padded(rows, known.max_length).drop("split", "seen", "train_events")
 
 
 def spread(rows: DataFrame, files: int) -> DataFrame:

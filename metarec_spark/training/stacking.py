@@ -46,7 +46,7 @@ class _Part:
         """h of some pairs, seen items hidden, and the targets' places; without a network, by the plain fusion."""
         contexts = self.held.contexts.take(rows)
         place, (row, seen) = placed(contexts, self.held.target[rows.numpy()], self.items)
-        theta_BD = self.fusion.base * self.model.scores(self.users[rows], self.vectors)
+        theta_BD = self.fusion.encoder * self.model.scores(self.users[rows], self.vectors)
         if network:
             scores = network.scores(self.linked, contexts, theta_BD)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import date
-from typing import Any
 
 from metarec_spark import __version__, registry
 from metarec_spark import columns as c
@@ -15,10 +14,11 @@ from metarec_spark.features.as_of import transitions_as_of, users_as_of
 from metarec_spark.features.split import held_out
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import artifact
+from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.training import snapshot
 from metarec_spark.training.launch import launch, threads
-from metarec_spark.training.manifest import PINNED, about, known_names
-from metarec_spark.training.tuning import settled
+from metarec_spark.training.manifest import PINNED, draft, known_names
+from metarec_spark.training.spec import TrainSpec
 from metarec_spark.warehouse.storage import exists, read_json, remove, write_json
 
 
@@ -29,32 +29,30 @@ def train(job: Job) -> Result:
     finds its checkpoint and goes on, or finds the finished model and enters it.
     """
     versions = {name: job.warehouse.version(name) for name in PINNED}
-    ancestor, inherited = _inherited(job)
-    model_id = _model_id(job.config, versions, job.ds, ancestor)
+    previous, inherited = _inherited(job)
+    model_id = _model_id(job.config, versions, job.ds, previous)
     work, model = job.warehouse.path(f"_training/{model_id}"), job.warehouse.path(f"_models/{model_id}")
     if not artifact.saved(model):
         manifest = _snapshot(job, versions, model_id, work)
-        spec = {
-            "snapshot": f"{work}/snapshot",
-            "model": model,
-            "train": job.config.train.model_dump(mode="json"),
-            "threads": threads(job),
-            "ancestor": ancestor and job.warehouse.path(f"_models/{ancestor}"),
-            "manifest": {**manifest, "inherited_from": ancestor, "inherited": inherited},
-        }
-        write_json(f"{work}/spec.json", spec)
+        spec = TrainSpec(
+            snapshot=f"{work}/snapshot",
+            model=model,
+            manifest=manifest.model_copy(update={"inherited_from": previous, "inherited": inherited}),
+            threads=threads(job),
+            previous=previous and job.warehouse.path(f"_models/{previous}"),
+        )
+        spec.write(f"{work}/spec.json")
         settings = job.config.train
         launch(f"{work}/spec.json", settings.processes, settings.launcher, job.spark, settings.timeout_seconds)
     manifest = artifact.read_manifest(model)
     registry.enter(job, manifest, model)
     with suppress(OSError):  # what is left harms nobody
         remove(work)
-    metrics = {name: value for name, value in manifest["metrics"].items() if name != "history"}
-    return Result(rows_in=manifest["sequences"], rows_out=1, model_id=model_id, details={"metrics": metrics})
+    return Result(rows_in=manifest.sequences, rows_out=1, model_id=model_id, details={"metrics": manifest.metrics.summary()})
 
 
-def _inherited(job: Job) -> tuple[str | None, dict[str, dict[str, Any]]]:
-    """The newest approved base model with settings to hand on, and these by domain.
+def _inherited(job: Job) -> tuple[str | None, dict[str, DomainSettings]]:
+    """Id of the newest approved base model whose settings can be inherited, and these settings by domain.
 
     Only of an earlier day, so that a day that is run again gives the same model. A model whose folder has gone or cannot be
     read is passed over: it is no reason to leave a night without a model.
@@ -63,35 +61,35 @@ def _inherited(job: Job) -> tuple[str | None, dict[str, dict[str, Any]]]:
         return None, {}
     for model_id, path in registry.approved_before(job):
         try:
-            found = settled(artifact.read_manifest(path))
+            settings = artifact.read_manifest(path).validated_settings
         except DataError as error:
-            log.warning("model %s hands no settings on: %s", model_id, error)
+            log.warning("no settings are inherited from model %s: %s", model_id, error)
             continue
-        if found:
-            log.info("settings of g and of the fusion are inherited from model %s in %s", model_id, ", ".join(found))
-            return model_id, found
+        if settings:
+            log.info("settings are inherited from model %s in %s", model_id, ", ".join(settings))
+            return model_id, settings
     return None, {}
 
 
-def _model_id(config: Config, versions: dict[str, int], ds: date, ancestor: str | None) -> str:
+def _model_id(config: Config, versions: dict[str, int], ds: date, previous: str | None) -> str:
     shaping = [config.split, config.features, config.transitions, config.model, config.train]
     # Not of events: every extract writes a version of it, and what is trained on is the sequences.
     versions = {name: version for name, version in versions.items() if name != c.EVENTS}
-    return f"{ds}-{fingerprint(*shaping, versions, ds.isoformat(), ancestor, __version__)}"
+    return f"{ds}-{fingerprint(*shaping, versions, ds.isoformat(), previous, __version__)}"
 
 
-def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: str) -> dict:
+def _snapshot(job: Job, versions: dict[str, int], model_id: str, work: str) -> Manifest:
     """Write the snapshot, unless it is already whole, and return the model's manifest so far."""
     config, folder, done = job.config, f"{work}/snapshot", f"{work}/snapshot.json"
     if exists(done):
-        return read_json(done)
+        return Manifest.from_json(read_json(done))
     tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT)}
     users = users_as_of(job, job.ds, versions, config.features)
     labelled = held_out(users, config.split, job.ds)
     tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, f"{work}/{c.ITEM_TRANSITIONS}")
     known = known_names(users, tables[c.ITEMS], config)
-    rows = snapshot.write(folder, labelled, labelled, tables, known, known["domains"], config.train)
-    manifest = about(job, model_id, versions, known, rows)
-    write_json(done, manifest)
-    log.info("snapshot: %d sequences, %d items, domains %s", rows, known["items"], ", ".join(known["domains"]))
+    rows = snapshot.write(folder, labelled, labelled, tables, known, known.domains, config.train)
+    manifest = draft(job, model_id, versions, known, rows)
+    write_json(done, manifest.to_json())
+    log.info("snapshot: %d sequences, %d items, domains %s", rows, known.items, ", ".join(known.domains))
     return manifest

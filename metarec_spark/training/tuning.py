@@ -8,17 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarec_spark.config.sections import Transitions
 from metarec_spark.model import transitions
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import Fusion, fuse
+from metarec_spark.model.manifest import DomainSettings, ValidationNdcg
 from metarec_spark.model.ranking import hide, ranks, sparse_ranks
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.distributed import Ranks, SingleProcess
@@ -26,6 +26,7 @@ from metarec_spark.training.loader import HeldOutEvents
 from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 
 log = logging.getLogger("metarec_spark")
+Found = TypeVar("Found")
 GRID: dict[str, list[float]] = {
     "similarity": [0.0, 0.15, 0.3, 0.5, 0.8, 1.2],
     "history_decay": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
@@ -35,45 +36,28 @@ GRID: dict[str, list[float]] = {
     "history": [1, 3, 6, 12, 25, 50],
     "across_domains": [0.0, 0.1, 0.3, 1.0],
 }
-ALONE = Fusion(transfer=0.0)
-FUSIONS = [ALONE, *(Fusion(transfer=w) for w in (0.5, 1.0, 2.0, 3.0, 4.0, 5.5, 8.0, 12.0, 20.0)), Fusion(base=0.0, transfer=1.0)]
+ENCODER_ALONE = Fusion(transitions=0.0)
+TRANSITIONS_ALONE = Fusion(encoder=0.0, transitions=1.0)
+_WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.0, 5.5, 8.0, 12.0, 20.0)
+FUSIONS = [ENCODER_ALONE, *(Fusion(transitions=weight) for weight in _WEIGHTS), TRANSITIONS_ALONE]
 SHARPNESS = (3.0, 30.0)
 _MOST_SCORES = 2**30
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found for a domain, and the validation NDCG with it; without validation, what was given."""
+    """The settings of a domain, and the validation NDCG with them; without validation, the start."""
 
     params: TransitionParams
     fusion: Fusion
-    base: float | None = None
-    """f alone."""
-    transfer: float | None = None
-    """g alone."""
-    fused: float | None = None
-    """h."""
-
-
-def settled(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Of a model's settings, those to hand on to a later model, by domain: found on validation events, or inherited."""
-    measured = {name for name, ndcg in manifest["metrics"]["validation"].items() if ndcg["fused"] is not None}
-    known = measured | manifest.get("inherited", {}).keys()
-    return {name: settings for name, settings in manifest["tuned"].items() if name in known}
-
-
-def starts(manifest: dict[str, Any]) -> list[Tuned]:
-    """What each domain starts from: what it inherits, or else what is configured."""
-    configured = {"lending": TransitionParams.by(Transitions.model_validate(manifest["transitions"])), "fusion": Fusion()}
-    of_domain = [manifest.get("inherited", {}).get(name, configured) for name in manifest["domains"]]
-    return [Tuned(TransitionParams.model_validate(of["lending"]), Fusion.model_validate(of["fusion"])) for of in of_domain]
+    ndcg: ValidationNdcg
 
 
 def tune(
     model: NextItemModel,
     catalogue: Catalogue,
     held: list[HeldOutEvents],
-    start: list[Tuned],
+    start: list[DomainSettings],
     everyone: Ranks,
     fusions: list[Fusion] | None = None,
     cutoff: int = CUTOFF,
@@ -124,7 +108,7 @@ def cross_fitted(
 
 
 def by_halves(
-    held: HeldOutEvents, settings: Callable[[HeldOutEvents], Any], gains: Callable[[HeldOutEvents, Any], np.ndarray]
+    held: HeldOutEvents, settings: Callable[[HeldOutEvents], Found], gains: Callable[[HeldOutEvents, Found], np.ndarray]
 ) -> np.ndarray:
     """The gain of each of a domain's pairs, [B], with settings found on the other half of them."""
     found = np.zeros(len(held.target))
@@ -148,20 +132,20 @@ def gains_of(
     return pairs.gains(params, fusions, held)
 
 
-def _tune(pairs: _Pairs, start: Tuned, fusions: list[Fusion] | None) -> Tuned:
+def _tune(pairs: _Pairs, start: DomainSettings, fusions: list[Fusion] | None) -> Tuned:
     if not pairs.count:
-        return start
+        return Tuned(start.params, start.fusion, ValidationNdcg())
     params = _climb(start.params, pairs.of_transfer)
     if fusions:
         fusion = fusions[int(pairs.of_fusions(params, fusions).argmax())]
     else:
         fusion = _fusion(start.fusion, lambda tried: pairs.of_fusions(params, tried))
-    base, fused = (float(value) for value in pairs.of_fusions(params, [ALONE, fusion]))
-    tuned = Tuned(params, fusion, base, pairs.of_transfer(params), fused)
+    encoder, ensemble = (float(value) for value in pairs.of_fusions(params, [ENCODER_ALONE, fusion]))
+    ndcg = ValidationNdcg(encoder=encoder, transitions=pairs.of_transfer(params), ensemble=ensemble)
     if pairs.everyone.rank == 0:
-        said = pairs.domain, pairs.cutoff, base, tuned.transfer, fused
-        log.info("domain %d, validation NDCG@%d: f %.4f, g %.4f, h %.4f", *said)
-    return tuned
+        measured = pairs.domain, pairs.cutoff, ndcg.encoder, ndcg.transitions, ndcg.ensemble
+        log.info("domain %d, validation NDCG@%d: f %.4f, g %.4f, h %.4f", *measured)
+    return Tuned(params, fusion, ndcg)
 
 
 def _climb(best: TransitionParams, measured: Callable[[TransitionParams], float]) -> TransitionParams:
@@ -191,9 +175,9 @@ def _fusion(start: Fusion, measured: Callable[[list[Fusion]], np.ndarray]) -> Fu
     tried = FUSIONS if start in FUSIONS else [*FUSIONS, start]
     of = measured(tried)
     best, value = tried[int(of.argmax())], of.max()
-    if best.transfer and best.base:
+    if best.transitions and best.encoder:
         near = [
-            best.model_copy(update={"sharpness": sharpness, "transfer": best.transfer * more})
+            best.model_copy(update={"sharpness": sharpness, "transitions": best.transitions * more})
             for sharpness in SHARPNESS
             for more in (0.7, 1.0, 1.5)
         ]
@@ -251,7 +235,7 @@ class _Pairs:
             theta = self.model.scores(user_BD, self.vectors)
             place, seen = placed(contexts, target, self.items)
             phi = torch.from_numpy(transitions.scores(contexts, self.domain, lent, params).toarray())
-            of = (fuse(fusion.base * theta, fusion.of_transfer(phi)) for fusion in fusions)
+            of = (fuse(fusion.encoder * theta, fusion.phi_part(phi)) for fusion in fusions)
             gains.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of]), self.cutoff))
         return np.concatenate(gains, 1)
 

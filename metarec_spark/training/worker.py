@@ -10,29 +10,30 @@ import logging
 import os
 import sys
 import time
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from metarec_spark import columns as c
-from metarec_spark.config.sections import Model, Train
 from metarec_spark.errors import DataError
 from metarec_spark.features import catalogue as catalogue_parts
 from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens, read_vectors
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.manifest import DomainSettings, Manifest, TrainingMetrics
 from metarec_spark.model.spectral_init import spectral_init, token_init
 from metarec_spark.model.warm_start import warm_start
 from metarec_spark.training import snapshot
 from metarec_spark.training.distributed import Horovod, Ranks
 from metarec_spark.training.loader import Shard, held_out
 from metarec_spark.training.loop import fit
+from metarec_spark.training.spec import TrainSpec
 from metarec_spark.training.stacking import stack
-from metarec_spark.training.tuning import starts, tune
-from metarec_spark.warehouse.storage import Location, local_copy, read_json, sibling, write_json
+from metarec_spark.training.tuning import tune
+from metarec_spark.warehouse.storage import Location, local_copy, sibling, write_json
 
 MOST_TOKENS = 32
 log = logging.getLogger("metarec_spark")
@@ -44,82 +45,78 @@ def train(spec_file: Location, ranks: Ranks) -> None:
     Each rank copies what the snapshot says of the items and the held-out pairs, and its share of the sequences, unless they lie
     on the machine's own file system.
     """
-    spec = read_json(spec_file)
-    folder = spec["snapshot"]
-    settings = Train.model_validate(spec["train"])
-    torch.set_num_threads(spec["threads"])
-    catalogue, item_ids = read_catalogue(folder, spec["manifest"])
+    spec = TrainSpec.read(spec_file)
+    folder, manifest, settings = spec.snapshot, spec.manifest, spec.manifest.train
+    torch.set_num_threads(spec.threads)
+    catalogue, item_ids = read_catalogue(folder, manifest)
     torch.manual_seed(settings.seed)
     start, cpu = time.monotonic(), time.process_time()
-    model = NextItemModel(Model.model_validate(spec["manifest"]["model"]), artifact.shape(spec["manifest"]), catalogue)
+    model = NextItemModel(manifest.model, manifest.shape, catalogue)
     if ranks.rank == 0:  # the others get its parameters
-        if spec.get("start"):
-            warm_start(artifact.load(spec["start"]), model, spec["manifest"], catalogue)
+        if spec.start:
+            warm_start(artifact.load(spec.start), model, manifest, catalogue)
         elif settings.spectral_init:
-            model.item.weight.data = torch.from_numpy(
-                spectral_init(catalogue, model.item.weight.detach().numpy(), settings.seed)
-            )
-        if settings.token_init and not spec.get("start"):
+            model.item.weight.data = torch.from_numpy(spectral_init(catalogue, model.item.weight.detach().numpy(), settings.seed))
+        if settings.token_init and not spec.start:
             model.token.weight.data = torch.from_numpy(token_init(catalogue, model.token.weight.detach().numpy(), settings.seed))
     validation = Shard(local_copy(f"{folder}/{c.VALIDATION}"), ranks.rank, ranks.size, settings.reader_pool)
     state = fit(
         model,
         catalogue,
         Shard.of(f"{folder}/{snapshot.SEQUENCES}", ranks.rank, ranks.size, settings.reader_pool),
-        [] if spec.get("last_epoch") else held_out(validation, settings.epoch_pairs),
-        rows=spec["manifest"]["sequences"],
+        [] if spec.stop_after else held_out(validation, settings.epoch_pairs),
+        rows=manifest.sequences,
         settings=settings,
         ranks=ranks,
         checkpoint=sibling(spec_file, "checkpoint.safetensors"),
-        targets=spec.get("targets"),
-        trained=tuple(spec["trained"]) if spec.get("trained") else None,
-        rehearsed=spec.get("rehearsed"),
-        last_epoch=spec.get("last_epoch"),
+        targets=spec.targets,
+        trained=spec.trained,
+        without_newest=spec.without_newest,
+        stop_after=spec.stop_after,
     )
     held = held_out(validation) if settings.tune else []
     few = [of.take(np.flatnonzero(of.pair <= settings.validation_pairs)) for of in held]
-    tuned = tune(model, catalogue, few, starts(spec["manifest"]), ranks)
+    tuned = tune(model, catalogue, few, manifest.initial_settings, ranks)
     stacking, stacked = stack(model, catalogue, held if settings.stacking_pairs else [], tuned, ranks, settings.seed)
-    if settings.stacking_pairs and spec.get("ancestor") and all(of.fused is None for of in tuned):
-        stacking, stacked = inherited_stacking(spec["ancestor"], spec["manifest"])
+    if settings.stacking_pairs and spec.previous and all(found.ndcg.ensemble is None for found in tuned):
+        stacking, stacked = inherited_stacking(spec.previous, manifest)
     (cpu_seconds,) = ranks.sum([time.process_time() - cpu])
     if ranks.rank == 0:
-        kept = state.history[(state.kept_epoch or state.epoch) - 1]
-        metrics = {
-            "epochs": state.epoch,
-            "kept_epoch": state.kept_epoch or state.epoch,
-            "validation_ndcg@10": kept["validation_ndcg@10"],
-            "loss": kept["loss"],
-            "seconds": round(sum(epoch["seconds"] for epoch in state.history), 1),
-            "wall_seconds": round(time.monotonic() - start, 1),
-            "cpu_seconds": round(cpu_seconds, 1),
-            "history": state.history,
+        kept_epoch = state.kept_epoch or state.epoch
+        kept = state.history[kept_epoch - 1]
+        metrics = TrainingMetrics(
+            epochs=state.epoch,
+            kept_epoch=kept_epoch,
+            validation_ndcg=kept.validation_ndcg,
+            loss=kept.loss,
+            seconds=round(sum(epoch.seconds for epoch in state.history), 1),
+            wall_seconds=round(time.monotonic() - start, 1),
+            cpu_seconds=round(cpu_seconds, 1),
+            history=state.history,
+            validation={name: found.ndcg for name, found in zip(manifest.domains, tuned, strict=True)},
+        )
+        by_domain = {
+            name: DomainSettings(params=found.params, fusion=found.fusion, stacked=used)
+            for name, found, used in zip(manifest.domains, tuned, stacked, strict=True)
         }
-        of_domain = dict(zip(spec["manifest"]["domains"], tuned, strict=True))
-        metrics["validation"] = {
-            name: {part: getattr(t, part) for part in ("base", "transfer", "fused")} for name, t in of_domain.items()
-        }
-        said = {name: {"lending": t.params.model_dump(), "fusion": t.fusion.model_dump()} for name, t in of_domain.items()}
-        for name, used in zip(said, stacked, strict=True):
-            said[name]["stacked"] = used
-        manifest = {**spec["manifest"], "tuned": said, "metrics": metrics}
-        artifact.save(spec["model"], manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
+        manifest = manifest.model_copy(update={"tuned": by_domain, "metrics": metrics})
+        artifact.save(spec.model, manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
 
 
-def inherited_stacking(ancestor: Location, manifest: dict[str, Any]) -> tuple[Stacking | None, list[bool]]:
-    """The stacking of the model whose settings a night without validation inherits, and the domains that it is used in."""
+def inherited_stacking(previous: Location, manifest: Manifest) -> tuple[Stacking | None, list[bool]]:
+    """The stacking network of the model whose settings are inherited, and whether it is used, by domain."""
     try:
-        found = artifact.load(ancestor).stacking
+        found = artifact.load(previous).stacking
     except DataError as error:
         log.warning("no stacking is inherited, f and g are fused plainly: %s", error)
         found = None
-    of_domain = [manifest["inherited"].get(name, {}) for name in manifest["domains"]]
-    return found, [found is not None and of.get("stacked", False) for of in of_domain]
+    used = {name for name, settings in manifest.inherited.items() if settings.stacked}
+    return found, [found is not None and name in used for name in manifest.domains]
 
 
-def read_catalogue(folder: Location, manifest: dict[str, Any]) -> tuple[Catalogue, Any]:
-    """Read what the snapshot says of the items; memory grows with items and their transitions."""
-    items = manifest["items"]
+def read_catalogue(folder: Location, manifest: Manifest) -> tuple[Catalogue, pa.ChunkedArray]:
+    """Read the snapshot's catalogue, and the items' external ids; memory grows with items and their transitions."""
+    items = manifest.items
     table = pq.read_table(local_copy(f"{folder}/{catalogue_parts.ITEMS}")).sort_by("item_idx")
     token = pq.read_table(local_copy(f"{folder}/{catalogue_parts.TOKENS}")).sort_by(
         [("item_idx", "ascending"), ("token", "ascending")]
@@ -137,7 +134,7 @@ def read_catalogue(folder: Location, manifest: dict[str, Any]) -> tuple[Catalogu
         tokens=tokens,
         weights=weights,
         token_hashes=hashes,
-        vectors=read_vectors(local_copy(f"{folder}/{catalogue_parts.VECTORS}"), range(items), manifest["vector_widths"]),
+        vectors=read_vectors(local_copy(f"{folder}/{catalogue_parts.VECTORS}"), range(items), manifest.vector_widths),
         successors=successors,
     )
     return catalogue, table["item_id"]

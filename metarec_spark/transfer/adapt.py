@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -22,9 +20,10 @@ from metarec_spark.features.split import held_out, train_part
 from metarec_spark.job import Job, Result, log
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity
+from metarec_spark.model.manifest import FORMAT, Manifest
 from metarec_spark.training import snapshot
 from metarec_spark.training.launch import threads
-from metarec_spark.training.manifest import PINNED, about, known_names
+from metarec_spark.training.manifest import PINNED, KnownNames, draft, known_names
 from metarec_spark.transfer import predictor, user_sampling
 from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.halving import SuccessiveHalving
@@ -39,8 +38,8 @@ _FEWEST_PAIRS, _MOST_TRIALS = 20, 10_000
 def adapt(job: Job, domain: str) -> Result:
     """Find the best model for one domain and enter it in ``models``.
 
-    Candidates compete on the domain's validation pairs; see :meth:`metarec_spark.transfer.halving.SuccessiveHalving.hold`. A
-    refused transfer is entered as rejected, and the plain candidate as approved.
+    Candidates compete on the domain's validation pairs; see :class:`metarec_spark.transfer.halving.SuccessiveHalving`. A refused
+    transfer is entered as rejected, and the plain candidate as approved.
 
     Raises
     ------
@@ -64,14 +63,14 @@ def adapt(job: Job, domain: str) -> Result:
     if verdict.refused:
         registry.enter(job, *winner, "rejected", verdict.reason)
     registry.enter(job, *used, "approved", verdict.reason)
-    of_task = {"run_id": f"{job.ds}-{task.run}", "ds": job.ds, "domain": domain, "base_model_id": task.base["model_id"]}
+    of_task = {"run_id": f"{job.ds}-{task.run}", "ds": job.ds, "domain": domain, "base_model_id": task.base.model_id}
     rows = [{**of_task, "statistics": facts, **row} for row in halving.rows(verdict)]
-    job.warehouse.merge_records(c.TRANSFER_RUNS, rows, job.commit(inputs=task.versions, model_id=task.base["model_id"]))
+    job.warehouse.merge_records(c.TRANSFER_RUNS, rows, job.commit(inputs=task.versions, model_id=task.base.model_id))
     with suppress(OSError):  # what is left harms nobody
         remove(task.work)
     details = {"used": verdict.used, "winner": verdict.winner, "gain": verdict.gain, "noise": verdict.noise}
     details |= {"reason": verdict.reason, "validation_ndcg@100": halving.summary()}
-    return Result(rows_in=task.pairs, rows_out=1, model_id=used[0]["model_id"], details=details)
+    return Result(rows_in=task.pairs, rows_out=1, model_id=used[0].model_id, details=details)
 
 
 def distinct(settings: Adapt, method: str, others: int) -> list[Mode]:
@@ -108,7 +107,7 @@ class _Task:
 
     job: Job
     domain: str
-    base: dict[str, Any]
+    base: registry.ModelRow
     versions: dict[str, int]
     run: str
     """Id of this adaptation: it follows from day, data, base model, configuration and code."""
@@ -116,7 +115,7 @@ class _Task:
     """Transfers to try."""
     users: DataFrame
     """Everybody, with what is held out."""
-    known: dict[str, Any]
+    known: KnownNames
     tables: dict[str, DataFrame]
     pairs: int
     alike: dict[str, ContentSimilarity] = field(default_factory=dict)
@@ -132,8 +131,8 @@ class _Task:
         tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT)}
         users = users_as_of(job, job.ds, versions, config.features)
         known = known_names(users, tables[c.ITEMS], config)
-        if domain not in known["domains"]:
-            raise DataError(f"domain {domain!r} has no item; known are {', '.join(known['domains'])}: extract its log first")
+        if domain not in known.domains:
+            raise DataError(f"domain {domain!r} has no item; known are {', '.join(known.domains)}: extract its log first")
         labelled = held_out(users, config.split, job.ds)
         held = F.exists("targets", lambda t: (t["domain"] == domain) & (t["split"] == c.VALIDATION))
         elsewhere = F.when(~user_sampling.of_domain(labelled, domain), F.size(c.ITEM_IDX)).otherwise(0)
@@ -146,9 +145,9 @@ class _Task:
         shaping = [config.split, config.features, config.transitions, config.model, config.train, config.adapt]
         # Not of events: every extract writes a version of it.
         learnt = {name: version for name, version in versions.items() if name != c.EVENTS}
-        about_all = [domain, base["model_id"], learnt, job.ds.isoformat(), __version__, artifact.FORMAT]
+        about_all = [domain, base.model_id, learnt, job.ds.isoformat(), __version__, FORMAT]
         run = fingerprint(*shaping, *about_all)
-        modes = distinct(config.adapt, json.loads(base["config"])["train"]["method"], others)
+        modes = distinct(config.adapt, artifact.read_manifest(base.path).train.method, others)
         task = cls(job, domain, base, versions, run, modes, labelled, known, tables, pairs)
         tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, versions, f"{task.work}/{c.ITEM_TRANSITIONS}")
         return task
@@ -161,7 +160,7 @@ class _Task:
     def halving(self) -> SuccessiveHalving:
         """The contest of its candidates."""
         job, config = self.job, self.job.config
-        base, settings = self.base["path"], (config.transitions, config.train, config.adapt)
+        base, settings = self.base.path, (config.transitions, config.train, config.adapt)
         return SuccessiveHalving(
             self.run, job.ds.isoformat(), base, self.work, cache(self.snapshot), *settings, threads(job), spark=job.spark
         )
@@ -171,10 +170,10 @@ class _Task:
         folder, done = f"{self.work}/{learns}", f"{self.work}/{learns}.json"
         mixed = self.snapshot("target") if learns == "own" else None
         if exists(done):
-            return Snapshot(folder, read_json(done), self.domain, self.alike, mixed)
+            return Snapshot(folder, Manifest.from_json(read_json(done)), self.domain, self.alike, mixed)
         adapt, job = self.job.config.adapt, self.job
         mine = self.users.where(user_sampling.of_domain(self.users, self.domain))
-        known = {**self.known, "domains": [self.domain]} if learns == "own" else self.known
+        known = replace(self.known, domains=[self.domain]) if learns == "own" else self.known
         learnt = mine
         if learns in ("uniform", "weighted"):
             others = self.users.where(~user_sampling.of_domain(self.users, self.domain))
@@ -190,10 +189,10 @@ class _Task:
         # A candidate that starts from the base knows the items of all its events.
         counted = self.users if learns == "target" else learnt
         rows = snapshot.write(folder, learnt, mine, self.tables, known, [self.domain], settings, splits, counted)
-        manifest = about(job, "", self.versions, known, rows) | {"kind": "adapted", "parent": self.base["model_id"]}
-        events = train_part(learnt).agg(F.sum(F.size(c.ITEM_IDX))).first()[0]
-        manifest |= {"serves": [self.domain], "learnt_events": int(events)}
-        write_json(done, manifest)
+        events = int(train_part(learnt).agg(F.sum(F.size(c.ITEM_IDX))).first()[0])
+        adapted = {"kind": "adapted", "parent": self.base.model_id, "serves": [self.domain], "training_events": events}
+        manifest = draft(job, "", self.versions, known, rows).model_copy(update=adapted)
+        write_json(done, manifest.to_json())
         log.info("snapshot %s: %d sequences, %d events", learns, rows, events)
         return Snapshot(folder, manifest, self.domain, self.alike, mixed)
 
@@ -207,7 +206,7 @@ def _advised(task: _Task, facts: dict[str, float]) -> list[Mode]:
     return [MODES[name] for name in advice.order]
 
 
-def _entered(task: _Task, halving: SuccessiveHalving, name: str) -> tuple[dict[str, Any], str]:
+def _entered(task: _Task, halving: SuccessiveHalving, name: str) -> tuple[Manifest, str]:
     """Manifest and place of a finalist, at the place where models stay."""
     place = task.job.warehouse.path(f"_models/{halving.model_id(name)}")
     if not artifact.saved(place):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from metarec_spark import columns as c
-from metarec_spark.config.sections import Model, Transitions
 from metarec_spark.model import artifact
 from metarec_spark.model.artifact import ModelArtifact
 from metarec_spark.model.catalogue import Catalogue
@@ -18,20 +17,30 @@ from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import Fusion, fuse
 from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, PairRanker, PairSignals, alike
 from metarec_spark.model.fixed_shapes import WIDTHS
+from metarec_spark.model.manifest import DomainSettings, Manifest, TrainingMetrics, ValidationNdcg
 from metarec_spark.model.ranking import hide, places, ranks
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.loader import HeldOutEvents, Shard, held_out
 from metarec_spark.training.snapshot import SEQUENCES
-from metarec_spark.training.tuning import ALONE, FUSIONS, Tuned, by_halves, cross_fitted, gains_of, starts, thinned, tune
+from metarec_spark.training.tuning import (
+    ENCODER_ALONE,
+    FUSIONS,
+    TRANSITIONS_ALONE,
+    Tuned,
+    by_halves,
+    cross_fitted,
+    gains_of,
+    thinned,
+    tune,
+)
 from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 from metarec_spark.training.worker import read_catalogue
 from metarec_spark.transfer.meta_train import AN_HOUR, meta_trained_ranker
 from metarec_spark.transfer.validation_twin import rehearsed
 from metarec_spark.warehouse.storage import Location, local_copy
 
-WITHOUT_BASE = Fusion(base=0.0, transfer=1.0)
-WEIGHED = [*(Fusion(transfer=weight) for weight in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)), WITHOUT_BASE]
+WEIGHED = [*(Fusion(transitions=weight) for weight in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)), TRANSITIONS_ALONE]
 """Fusions of f and a weigher. Both are log-odds, so they are of one size."""
 CUTOFFS = {c.VALIDATION: 100, c.TEST: CUTOFF}
 """Of the NDCG by which a split's pairs are measured. Settings and candidates are chosen by that of a list, which has less noise
@@ -44,7 +53,7 @@ class Snapshot:
     def __init__(
         self,
         folder: Location,
-        manifest: dict[str, Any],
+        manifest: Manifest,
         domain: str,
         alike: dict[str, ContentSimilarity] | None = None,
         mixed: Snapshot | None = None,
@@ -52,7 +61,7 @@ class Snapshot:
         """``alike`` is what other snapshots of the same items found, by domain; it is added to. ``mixed`` has the same pairs with
         the people's events of all domains, by which transitions were counted; None: this one has them."""
         self.folder, self.manifest = folder, manifest
-        self.target = manifest["domains"].index(domain)
+        self.target = manifest.domains.index(domain)
         """Position of the target among the domains."""
         self._alike = {} if alike is None else alike
         self._mixed = mixed
@@ -60,7 +69,7 @@ class Snapshot:
         self._signals: dict[str, PairSignals] = {}
 
     @cached_property
-    def items(self) -> tuple[Catalogue, Any]:
+    def items(self) -> tuple[Catalogue, pa.ChunkedArray]:
         """The catalogue, and the items' external ids."""
         return read_catalogue(self.folder, self.manifest)
 
@@ -71,7 +80,7 @@ class Snapshot:
 
     def alike(self, domain: int) -> ContentSimilarity:
         """Which items are alike; see :func:`metarec_spark.model.ensemble.pair_ranker.alike`."""
-        name = self.manifest["domains"][domain]
+        name = self.manifest.domains[domain]
         if name not in self._alike:
             self._alike[name] = alike(self.catalogue, domain)
         return self._alike[name]
@@ -81,7 +90,7 @@ class Snapshot:
         """What validation pairs are ranked by; see :mod:`metarec_spark.transfer.validation_twin`."""
         mixed = self._mixed or self
         known = with_context(mixed.held(c.VALIDATION)).contexts
-        return rehearsed(self.catalogue, known, mixed.target, Transitions.model_validate(self.manifest["transitions"]))
+        return rehearsed(self.catalogue, known, mixed.target, self.manifest.transitions)
 
     def signals(self, split: str) -> PairSignals:
         """What a weigher weighs in the target to rank the pairs of a split; made once."""
@@ -99,7 +108,7 @@ class Snapshot:
         return self._held[split]
 
 
-def without_base(of: Snapshot, folder: Location, manifest: dict[str, Any], params: TransitionParams) -> None:
+def without_base(of: Snapshot, folder: Location, manifest: Manifest, params: TransitionParams) -> None:
     """Save a model that has no f: transitions and content serve alone, weighed as validation found best.
 
     Parameters
@@ -110,11 +119,12 @@ def without_base(of: Snapshot, folder: Location, manifest: dict[str, Any], param
     manifest = _without_base(manifest)
     catalogue, item_ids = of.items
     model = _nothing(manifest, catalogue)
-    start = [Tuned(params, WITHOUT_BASE)] * len(manifest["domains"])
-    of_domain = dict(zip(manifest["domains"], _tuned(of, model, start, [WITHOUT_BASE]), strict=True))
-    said = {name: {"lending": t.params.model_dump(), "fusion": WITHOUT_BASE.model_dump()} for name, t in of_domain.items()}
-    metrics = {"epochs": 0, "history": [], "validation": {name: {"transfer": t.transfer} for name, t in of_domain.items()}}
-    artifact.save(folder, {**manifest, "tuned": said, "metrics": metrics}, model, catalogue, item_ids)
+    start = [DomainSettings(params=params, fusion=TRANSITIONS_ALONE)] * len(manifest.domains)
+    by_domain = dict(zip(manifest.domains, _tuned(of, model, start, [TRANSITIONS_ALONE]), strict=True))
+    settings = {name: DomainSettings(params=t.params, fusion=TRANSITIONS_ALONE) for name, t in by_domain.items()}
+    ndcg = {name: ValidationNdcg(transitions=t.ndcg.transitions) for name, t in by_domain.items()}
+    found = {"tuned": settings, "metrics": TrainingMetrics(validation=ndcg)}
+    artifact.save(folder, manifest.model_copy(update=found), model, catalogue, item_ids)
 
 
 def settled(of: Snapshot, trained: Location, folder: Location, pair_ranker: PairRanker | None) -> None:
@@ -126,38 +136,38 @@ def settled(of: Snapshot, trained: Location, folder: Location, pair_ranker: Pair
         What weighs g's signals; None: g is tuned.
     """
     found, (catalogue, item_ids) = artifact.load(trained), of.items
-    manifest, name, start = found.manifest, found.domains[of.target], starts(found.manifest)
+    manifest, name, start = found.manifest, found.domains[of.target], found.manifest.initial_settings
     if pair_ranker:
         tuned = _fusion_of_weigher(of, found.model, pair_ranker, start[of.target])
     else:
         tuned = _tuned(of, found.model, start, None)[of.target]
-    settings = {"lending": tuned.params.model_dump(), "fusion": tuned.fusion.model_dump(), "stacked": False}
-    measured = {part: getattr(tuned, part) for part in ("base", "transfer", "fused")}
-    metrics = {**manifest["metrics"], "validation": {**manifest["metrics"]["validation"], name: measured}}
-    manifest = {**manifest, "tuned": {**manifest["tuned"], name: settings}, "metrics": metrics}
+    settings = manifest.tuned | {name: DomainSettings(params=tuned.params, fusion=tuned.fusion)}
+    metrics = manifest.metrics.model_copy(update={"validation": manifest.metrics.validation | {name: tuned.ndcg}})
+    manifest = manifest.model_copy(update={"tuned": settings, "metrics": metrics})
     artifact.save(folder, manifest, found.model, catalogue, item_ids, pair_ranker)
 
 
 def performed(of: Snapshot, trained: Location, folder: Location, rehearsed: Location) -> None:
     """Save a trained model with the settings that were found for its rehearsal."""
     found, before, (catalogue, item_ids) = artifact.load(trained), artifact.load(rehearsed), of.items
-    metrics = {**found.manifest["metrics"], "validation": before.manifest["metrics"]["validation"]}
-    manifest = {**found.manifest, "tuned": before.manifest["tuned"], "metrics": metrics}
+    metrics = found.manifest.metrics.model_copy(update={"validation": before.manifest.metrics.validation})
+    manifest = found.manifest.model_copy(update={"tuned": before.manifest.tuned, "metrics": metrics})
     artifact.save(folder, manifest, found.model, catalogue, item_ids, before.pair_ranker)
 
 
-def _tuned(of: Snapshot, model: NextItemModel, start: list[Tuned], fusions: list[Fusion] | None) -> list[Tuned]:
+def _tuned(of: Snapshot, model: NextItemModel, start: list[DomainSettings], fusions: list[Fusion] | None) -> list[Tuned]:
     """What ranks the validation pairs best, by domain; other domains than the target keep their start."""
     return tune(
         model, of.rehearsal, [with_context(of.held(c.VALIDATION))], start, SingleProcess(), fusions, CUTOFFS[c.VALIDATION]
     )
 
 
-def _fusion_of_weigher(of: Snapshot, model: NextItemModel, pair_ranker: PairRanker, start: Tuned) -> Tuned:
+def _fusion_of_weigher(of: Snapshot, model: NextItemModel, pair_ranker: PairRanker, start: DomainSettings) -> Tuned:
     """The fusion of a model and a weigher that ranks the validation pairs best."""
     ndcg = _ndcg_of_weigher(of, model, pair_ranker, WEIGHED, with_context(of.held(c.VALIDATION)))
     best = max(ndcg, key=ndcg.__getitem__)
-    return Tuned(start.params, best, *(ndcg[fusion] for fusion in (ALONE, WITHOUT_BASE, best)))
+    measured = ValidationNdcg(encoder=ndcg[ENCODER_ALONE], transitions=ndcg[TRANSITIONS_ALONE], ensemble=ndcg[best])
+    return Tuned(start.params, best, measured)
 
 
 def with_context(held: HeldOutEvents) -> HeldOutEvents:
@@ -165,30 +175,30 @@ def with_context(held: HeldOutEvents) -> HeldOutEvents:
     return held.take(np.flatnonzero(held.contexts.length.numpy()))
 
 
-def weighed(of: Snapshot, folder: Location, manifest: dict[str, Any], params: TransitionParams, seed: int) -> None:
+def weighed(of: Snapshot, folder: Location, manifest: Manifest, params: TransitionParams, seed: int) -> None:
     """Save a model that has no f and whose g is weighed by a network, which all other domains of the snapshot taught and then
     its own events; where days are held out, by what people do after a pause. No validation pair is looked at."""
     manifest = _without_base(manifest)
     catalogue, item_ids = of.items
-    settings = Transitions.model_validate(manifest["transitions"])
-    pause = AN_HOUR if manifest["split"]["protocol"] == "temporal" else 0
+    settings = manifest.transitions
+    pause = AN_HOUR if manifest.split.protocol == "temporal" else 0
     pair_ranker = meta_trained_ranker(
         local_copy(f"{of.folder}/{SEQUENCES}"), catalogue, of.target, settings, seed, of.alike, pause
     )
-    said = {"lending": params.model_dump(), "fusion": WITHOUT_BASE.model_dump()}
-    metrics = {"epochs": 0, "history": [], "validation": {}}
-    manifest |= {"tuned": dict.fromkeys(manifest["domains"], said), "metrics": metrics}
+    tuned = dict.fromkeys(manifest.domains, DomainSettings(params=params, fusion=TRANSITIONS_ALONE))
+    manifest = manifest.model_copy(update={"tuned": tuned, "metrics": TrainingMetrics()})
     artifact.save(folder, manifest, _nothing(manifest, catalogue), catalogue, item_ids, pair_ranker)
 
 
-def _without_base(manifest: dict[str, Any]) -> dict[str, Any]:
+def _without_base(manifest: Manifest) -> Manifest:
     """f's parameters are of the smallest shape that :mod:`metarec_spark.model.fixed_shapes` is sure of: none is used."""
-    return {**manifest, "model": {**manifest["model"], "dim": WIDTHS, "heads": 1, "adapter": 0}}
+    smallest = manifest.model.model_copy(update={"dim": WIDTHS, "heads": 1, "adapter": 0})
+    return manifest.model_copy(update={"model": smallest})
 
 
-def _nothing(manifest: dict[str, Any], catalogue: Catalogue) -> NextItemModel:
+def _nothing(manifest: Manifest, catalogue: Catalogue) -> NextItemModel:
     torch.manual_seed(0)
-    return NextItemModel(Model.model_validate(manifest["model"]), artifact.shape(manifest), catalogue)
+    return NextItemModel(manifest.model, manifest.shape, catalogue)
 
 
 def gains(of: Snapshot, made: ModelArtifact, params: TransitionParams, base: bool) -> np.ndarray:
@@ -205,9 +215,9 @@ def gains(of: Snapshot, made: ModelArtifact, params: TransitionParams, base: boo
         Whether there is an f.
     """
     if made.pair_ranker:
-        fusions = WEIGHED if base else [WITHOUT_BASE]
+        fusions = WEIGHED if base else [TRANSITIONS_ALONE]
         return _gains(of, c.VALIDATION, partial(_cross_fitted, of, made.model, made.pair_ranker, fusions))
-    fusions = FUSIONS if base else [WITHOUT_BASE]
+    fusions = FUSIONS if base else [TRANSITIONS_ALONE]
     tuned = partial(cross_fitted, made.model, of.rehearsal, start=params, fusions=fusions, cutoff=CUTOFFS[c.VALIDATION])
     return _gains(of, c.VALIDATION, tuned)
 
@@ -261,6 +271,6 @@ def _gains_of_weigher(
     for contexts, target, user_BD in blocks(model, held, len(items)):
         place, seen = placed(contexts, target, items)
         theta, phi = model.scores(user_BD, vectors), pair_ranker.scores(of.signals(split), contexts, of.target)
-        of_fusions = (fuse(fusion.base * theta, fusion.transfer * phi) for fusion in fusions)
+        of_fusions = (fuse(fusion.encoder * theta, fusion.transitions * phi) for fusion in fusions)
         found.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of_fusions]), CUTOFFS[split]))
     return np.concatenate(found, 1)

@@ -19,12 +19,14 @@ from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.config.sections import Adapt, Train, Transitions
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
+from metarec_spark.model.manifest import Manifest
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.launch import launch
+from metarec_spark.training.spec import TrainSpec
 from metarec_spark.transfer import candidates, negative_transfer
 from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.modes import MODES, Mode
-from metarec_spark.warehouse.storage import Location, remove, write_json
+from metarec_spark.warehouse.storage import Location, remove
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -100,12 +102,13 @@ class SuccessiveHalving:
         if key in self.gains:
             return
         of = self.snapshot(mode.learns)
-        params = TransitionParams.by(self.transitions) if mode.plain else self.lent
+        params = TransitionParams.from_settings(self.transitions) if mode.plain else self.lent
         made = self.folder(*key)
-        manifest = {**of.manifest, "mode": mode.name, "model_id": self.model_id(*key)}
+        manifest = of.manifest.model_copy(update={"mode": mode.name, "model_id": self.model_id(*key)})
         judged = f"{made}-rehearsed" if mode.start else made
         if mode.start:
-            self._train(mode, share, seed, of, manifest | {"transitions": manifest["transitions"] | params.model_dump()})
+            transitions = manifest.transitions.model_copy(update=params.model_dump())
+            self._train(mode, share, seed, of, manifest.model_copy(update={"transitions": transitions}))
         elif not artifact.saved(made):
             if mode.meta_trained_ranker:
                 candidates.weighed(of, made, manifest, params, seed)
@@ -118,42 +121,53 @@ class SuccessiveHalving:
             "%s, %.0f %% of the training, seed %d: validation NDCG@100 %.4f", mode.name, 100 * share, seed, self.gains[key].mean()
         )
 
-    def _train(self, mode: Mode, share: float, seed: int, of: Snapshot, manifest: dict[str, Any]) -> None:
+    def _train(self, mode: Mode, share: float, seed: int, of: Snapshot, manifest: Manifest) -> None:
         """Make a candidate twice: rehearsed, without the newest event of each person, as it is judged; and, where it may come to
         serve, on all events, for as many epochs and with the settings that were found."""
         made = self.folder(mode.name, share, seed)
         rehearsed, trained = f"{made}-rehearsed", f"{made}-trained"
         if not artifact.saved(rehearsed):
-            self._fit(mode, share, seed, of, manifest, f"{rehearsed}-trained", rehearsed=of.target)
+            self._fit(mode, share, seed, of, manifest, f"{rehearsed}-trained", without_newest=of.target)
             candidates.settled(of, f"{rehearsed}-trained", rehearsed, self._pair_ranker(mode))
             remove(f"{rehearsed}-trained")
         if share == 1.0 and seed == 0 and not artifact.saved(made):
-            epochs = artifact.read_manifest(rehearsed)["metrics"]["kept_epoch"]
-            self._fit(mode, share, seed, of, manifest, trained, last_epoch=epochs)
+            epochs = artifact.read_manifest(rehearsed).metrics.kept_epoch
+            self._fit(mode, share, seed, of, manifest, trained, stop_after=epochs)
             candidates.performed(of, trained, made, rehearsed)
             remove(trained)
 
-    def _fit(self, mode: Mode, share: float, seed: int, of: Snapshot, manifest: dict[str, Any], folder: str, **how: int) -> None:
-        """Train f; ``how`` is more of the spec."""
-        epochs = int(np.clip(self.adapt.training_events * share / manifest["learnt_events"], 1, _MOST_EPOCHS))
+    def _fit(
+        self,
+        mode: Mode,
+        share: float,
+        seed: int,
+        of: Snapshot,
+        manifest: Manifest,
+        folder: str,
+        *,
+        without_newest: int | None = None,
+        stop_after: int | None = None,
+    ) -> None:
+        """Train f; for the last two, see :class:`metarec_spark.training.spec.TrainSpec`."""
+        epochs = int(np.clip(self.adapt.training_events * share / manifest.training_events, 1, _MOST_EPOCHS))
         changed = {"epochs": "auto", "max_epochs": epochs, "seed": seed, "method": "joint", "stacking_pairs": 0, "tune": False}
         train = self.train.model_copy(update=changed)
-        manifest = {**manifest, "train": train.model_dump(mode="json")}
+        manifest = manifest.model_copy(update={"train": train})
         if mode.start != "random":
-            manifest = {**manifest, "model": self._of_base["model"]}
+            manifest = manifest.model_copy(update={"model": self._of_base.model})
         file = f"{self.work}/runs/{folder.rpartition('/')[2]}/spec.json"
-        spec = {
-            "snapshot": str(of.folder),
-            "model": folder,
-            "start": None if mode.start == "random" else str(self.base),
-            "trained": mode.trained,
-            "targets": None if mode.learns in ("uniform", "weighted") else [of.target],
-            "train": manifest["train"],
-            "threads": self.threads,
-            "manifest": manifest,
-            **how,
-        }
-        write_json(file, spec)
+        spec = TrainSpec(
+            snapshot=str(of.folder),
+            model=folder,
+            manifest=manifest,
+            threads=self.threads,
+            start=None if mode.start == "random" else str(self.base),
+            trained=mode.trained,
+            targets=None if mode.learns in ("uniform", "weighted") else [of.target],
+            without_newest=without_newest,
+            stop_after=stop_after,
+        )
+        spec.write(file)
         launch(file, train.processes, train.launcher, self.spark, train.timeout_seconds)
 
     def _pair_ranker(self, mode: Mode) -> PairRanker | None:
@@ -163,13 +177,13 @@ class SuccessiveHalving:
         return artifact.load(self.folder(max(made, key=self.mean).name)).pair_ranker
 
     @cached_property
-    def _of_base(self) -> dict[str, Any]:
+    def _of_base(self) -> Manifest:
         return artifact.read_manifest(self.base)
 
     @cached_property
     def lent(self) -> TransitionParams:
         """How the base model's domains weigh what is lent to them, in the middle."""
-        of_base = [TransitionParams.model_validate(tuned["lending"]) for tuned in self._of_base["tuned"].values()]
+        of_base = [settings.params for settings in self._of_base.tuned.values()]
         return TransitionParams(
             **{
                 name: type(getattr(of_base[0], name))(median(getattr(of, name) for of in of_base))

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from metarec_spark import columns as c
+from metarec_spark.config.sections import Transitions
 from metarec_spark.evaluation.metrics import SEGMENTS
 from metarec_spark.evaluation.report import Report, forget, write
+from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.manifest import DomainSettings, Epoch
+from metarec_spark.model.transitions import TransitionParams
 
 HOSTILE = "<script>alert(1)</script>"
 VALUE = {c.MODEL: 0.0712, c.ENCODER: 0.0611, c.TRANSITIONS_TUNED: 0.0603, c.TRANSITIONS: 0.0501, c.POPULARITY: 0.0055}
@@ -29,16 +33,16 @@ def metrics(domain: str, scale: float = 1.0) -> list[dict]:
 def report(domains: tuple[str, ...] = ("books", "films"), **fields: object) -> Report:
     count = len(domains)
     history = [
-        {"loss": 9.0 - n, "loss_of": [9.0 - n] * count, "validation_ndcg@10": 0.01 * n, "validation_ndcg@10_of": [0.01 * n] * count, "seconds": 3.0}
+        Epoch(loss=9.0 - n, loss_by_domain=[9.0 - n] * count, validation_ndcg=0.01 * n, validation_ndcg_by_domain=[0.01 * n] * count, seconds=3.0, sequences=9, steps=1)
         for n in (1, 3, 2)
     ]  # fmt: skip
-    fusion = {d: {"lending": {"backward": 0.3}, "fusion": {"base": 1.0, "transfer": 4.0, "sharpness": 10.0}} for d in domains}
+    found = dict.fromkeys(domains, DomainSettings(params=TransitionParams.from_settings(Transitions()), fusion=Fusion()))
     histogram = {d: {"edges": [0.0, 1.0, 2.0, 3.0], "targets": [5, 2, 0], "best": [0, 1, 9]} for d in domains}
     example = {"domain": domains[0], "user_id": HOSTILE, "history": ["older", HOSTILE], "target": "the one", "rank": 2,
                "items": [["another", 3.5, False], ["the one", 2.25, True]]}  # fmt: skip
     made = Report(
         model_id="2024-01-10-abc", ds="2024-01-10", status="approved", reason="because", facts={"items": "42"}, history=history,
-        domains=list(domains), metrics=[row for n, d in enumerate(domains) for row in metrics(d, 1 - n / 10)], fusion=fusion,
+        domains=list(domains), metrics=[row for n, d in enumerate(domains) for row in metrics(d, 1 - n / 10)], settings=found,
         histogram=histogram, examples=[example],
     )  # fmt: skip
     return replace(made, **fields)
@@ -75,7 +79,7 @@ def text(page: str) -> str:
 def test_the_page_says_where_a_network_stacks(tmp_path):
     made = report()
     assert "stacked" not in text(page(tmp_path, made))
-    made.fusion["films"]["stacked"] = True
+    made.settings["films"] = made.settings["films"].model_copy(update={"stacked": True})
     assert "stacked by a network, 1 = yes 0 1" in text(page(tmp_path, made))
 
 
@@ -211,9 +215,17 @@ def test_any_number_of_domains(tmp_path, count):
 
 def test_a_model_with_nothing_held_out_says_so(tmp_path):
     unmeasured = [
-        {"loss": 2.0, "loss_of": [2.0, None], "validation_ndcg@10": None, "validation_ndcg@10_of": [None, None], "seconds": 1.0}
+        Epoch(
+            loss=2.0,
+            loss_by_domain=[2.0, None],
+            validation_ndcg=None,
+            validation_ndcg_by_domain=[None, None],
+            seconds=1,
+            sequences=1,
+            steps=1,
+        )
     ]
-    seen = text(page(tmp_path, report(metrics=[], history=unmeasured, histogram={}, examples=[], fusion={})))
+    seen = text(page(tmp_path, report(metrics=[], history=unmeasured, histogram={}, examples=[], settings={})))
     assert "Nothing was held out" in seen
     assert "NDCG@10 in" not in seen and "in epoch" not in seen
     assert "Without a validation split" in seen and "There are none: no held-out item was ranked" in seen

@@ -53,4 +53,4 @@ def test_ranks_end_with_the_process_that_started_them_and_the_next_ones_go_on(tm
     code, _, log = again.end()
     assert code == 0, log
     assert "resuming after epoch" in log
-    assert len(artifact.load(file.parent / "model").manifest["metrics"]["history"]) == 60
+    assert len(artifact.load(file.parent / "model").manifest.metrics.history) == 60

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from metarec_spark.config.sections import Model
+from metarec_spark.config.sections import Features, Model, Split, Train, Transitions
 from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens
 from metarec_spark.model.encoder import NextItemModel, Shape
+from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.scorer import Scorer
+from metarec_spark.model.transitions import TransitionParams
 
 DOMAINS = ["books", "films"]
 SHAPE = Shape(domains=2, event_types=2, gaps=32, max_length=6)
@@ -25,17 +29,23 @@ PLAIN = {
     "across_domains": 1.0,
 }  # fmt: skip
 SMALL = {"dim": 8, "dropout": 0.0, "adapter": 2}
-MANIFEST = {
-    "model_id": "tiny",
-    "domains": DOMAINS,
-    "event_types": ["view", "buy"],
-    "gap_buckets": SHAPE.gaps,
-    "max_length": SHAPE.max_length,
-    "items": 20,
-    "transitions": PLAIN,
-    "split": {"protocol": "leave_one_out"},
-    "model": SMALL,
-}
+MANIFEST = Manifest(
+    model_id="tiny",
+    serves=DOMAINS,
+    domains=DOMAINS,
+    event_types=["view", "buy"],
+    items=20,
+    max_length=SHAPE.max_length,
+    gap_buckets=SHAPE.gaps,
+    ds=date(2024, 1, 10),
+    code_version="0",
+    table_versions={},
+    model=Model(**SMALL),
+    transitions=Transitions(**PLAIN),
+    split=Split(protocol="leave_one_out"),
+    features=Features(),
+    train=Train(),
+)
 
 
 def catalogue(
@@ -91,7 +101,7 @@ def contexts(sequences: list[list[int]], width: int | None = None) -> PackedSequ
 def saved(
     folder: Path,
     of: Catalogue | None = None,
-    fusion: dict | None = None,
+    fusion: Fusion | None = None,
     pair_ranker: PairRanker | None = None,
     stacking: Stacking | None = None,
     **settings: object,
@@ -99,9 +109,10 @@ def saved(
     """A model folder with items i0, i1, …"""
     of = of or catalogue()
     made = model(of, **settings)
-    fusion = fusion or {"transfer": 2.0, "sharpness": 3.0}
-    tuned = {name: {"lending": PLAIN, "fusion": fusion, "stacked": stacking is not None} for name in DOMAINS}
-    manifest = {**MANIFEST, "items": of.size, "model": SMALL | settings, "tuned": tuned}
+    fusion = fusion or Fusion(transitions=2.0, sharpness=3.0)
+    found = DomainSettings(params=TransitionParams(**PLAIN), fusion=fusion, stacked=stacking is not None)
+    tuned = dict.fromkeys(DOMAINS, found)
+    manifest = MANIFEST.model_copy(update={"items": of.size, "model": Model(**SMALL | settings), "tuned": tuned})
     artifact.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), pair_ranker, stacking)
     return folder
 

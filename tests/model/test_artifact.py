@@ -12,7 +12,6 @@ from safetensors import safe_open
 
 from metarec_spark.errors import DataError
 from metarec_spark.model import artifact
-from metarec_spark.model.ensemble.pair_ranker import PairRanker
 
 
 def test_a_loaded_model_gives_the_scores_of_the_saved_one(tmp_path):
@@ -26,8 +25,8 @@ def test_a_loaded_model_gives_the_scores_of_the_saved_one(tmp_path):
     for name in ("domain", "events", "tokens", "weights", "token_hashes"):
         np.testing.assert_array_equal(getattr(loaded.catalogue, name), getattr(of, name))
     assert loaded.item_ids().to_pylist() == [f"i{i}" for i in range(20)]
-    assert (loaded.domains, loaded.max_length, loaded.untuned.history) == (MANIFEST["domains"], 6, 2)
-    assert [fusion.transfer for fusion in loaded.fusion] == [2.0, 2.0]
+    assert (loaded.domains, loaded.max_length, loaded.untuned.history) == (MANIFEST.domains, 6, 2)
+    assert [fusion.transitions for fusion in loaded.fusion] == [2.0, 2.0]
     assert not loaded.model.training
 
 
@@ -68,20 +67,6 @@ def test_another_format_is_not_read(tmp_path):
     file = saved(tmp_path) / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
     with pytest.raises(DataError, match="format 99, this version reads 3 and 4"):
-        artifact.load(tmp_path)
-
-
-def test_a_model_of_the_format_before_is_read(tmp_path):
-    file = saved(tmp_path) / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 3}))
-    assert artifact.load(tmp_path).pair_ranker is None
-
-
-def test_a_weigher_that_read_other_sums_is_not_read(tmp_path):
-    file = saved(tmp_path, pair_ranker=PairRanker()) / "manifest.json"
-    assert artifact.load(tmp_path).pair_ranker
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 5}))
-    with pytest.raises(DataError, match="a weigher of format 5, not 6: adapt again"):
         artifact.load(tmp_path)
 
 

@@ -8,6 +8,7 @@ import torch
 from model.factories import as_recommended, catalogue, contexts, saved
 
 from metarec_spark.model import artifact
+from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.ensemble.stacking import Stacking
 from metarec_spark.model.scorer import Scorer
@@ -38,13 +39,14 @@ def test_base_is_the_scaled_cosine(tmp_path):
     assert np.abs(direct).max() <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("fusion", [{"transfer": 2.0, "sharpness": 3.0}, {"base": 0.0, "transfer": 1.0}, {"transfer": 0.0}])
+@pytest.mark.parametrize(
+    "fusion", [Fusion(transitions=2.0, sharpness=3.0), Fusion(encoder=0.0, transitions=1.0), Fusion(transitions=0.0)]
+)
 def test_h_is_the_weighted_base_plus_the_weighted_logarithm_of_what_is_lent(tmp_path, fusion):
     follows = np.random.default_rng(0).random((20, 20))
     made, user = scorer(tmp_path, fusion, transitions=follows), contexts(USERS)
     base, lent = made.base(made.hidden(user), 0), made.transfer(user, 0).numpy()
-    weight = {"base": 1.0, "sharpness": 10.0} | fusion
-    expected = weight["base"] * base.numpy() + weight["transfer"] * np.log1p(weight["sharpness"] * lent)
+    expected = fusion.encoder * base.numpy() + fusion.transitions * np.log1p(fusion.sharpness * lent)
     np.testing.assert_allclose(made.fused(base, user, 0), expected, rtol=1e-5, atol=1e-5)
     # And as recommend computes it.
     np.testing.assert_allclose(as_recommended(made, user, made.hidden(user), 0), expected, rtol=1e-4, atol=1e-4)

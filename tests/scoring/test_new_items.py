@@ -35,8 +35,7 @@ def own(tmp_path_factory) -> artifact.ModelArtifact:
     tokens = [(item, 100 + item % 3, 1.0) for item in range(20)] + [(0, 101, 0.5)]
     folder = saved(tmp_path_factory.mktemp("own"), catalogue(tokens=tokens, transitions=follows, vectors=vectors))
     loaded = artifact.load(folder)
-    loaded.manifest["vector_widths"] = [2]
-    return loaded
+    return replace(loaded, manifest=loaded.manifest.model_copy(update={"vector_widths": [2]}))
 
 
 @pytest.fixture(scope="module")
@@ -184,14 +183,14 @@ def test_lists_are_the_sorted_scores_of_model_and_newcomers(at):
     manifest = artifact.read_manifest(folder)
     with new_items.written(job, folder, versions) as came:
         both, ids = new_items.joined(artifact.load(folder), came.folder)
-        users = inputs(job.warehouse.read("user_sequences"), manifest, manifest["domains"], came, everywhere=True)
+        users = inputs(job.warehouse.read("user_sequences"), manifest, manifest.domains, came, everywhere=True)
         batch = users.where("length > 0").toArrow().combine_chunks().to_batches()[0]
     scorer, context = Scorer(both), contexts_of(batch)
     hidden, lent = scorer.hidden(context), 0.0
-    for place, domain in enumerate(manifest["domains"]):
+    for place, domain in enumerate(manifest.domains):
         scores = scorer.fused(scorer.base(hidden, place), context, place).numpy()
         items = both.catalogue.of_domain[place]
-        lent += scorer.transitions(context, place)[:, items >= manifest["items"]].sum()
+        lent += scorer.transitions(context, place)[:, items >= manifest.items].sum()
         for user, row in zip(batch["user_id"].to_pylist(), scores, strict=True):
             order = np.lexsort((items, -row))
             shown = found[user, domain]["items"]

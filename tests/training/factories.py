@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model.factories import MANIFEST, SHAPE, SMALL
 
-from metarec_spark.config.sections import Train
+from metarec_spark.config.sections import Model, Train
+from metarec_spark.model.manifest import DomainSettings
 from metarec_spark.training import snapshot
 from metarec_spark.training.loader import Shard
+from metarec_spark.training.spec import TrainSpec
 
 ITEMS = 20
 
@@ -68,7 +69,7 @@ def spec(
     files: int = 4,
     model: dict | None = None,
     given: Sequence[list[float]] = (),
-    inherited: dict | None = None,
+    inherited: dict[str, DomainSettings] | None = None,
 ) -> Path:
     """A whole snapshot, and the file that ranks start from; ``given`` are the content vectors of the first items."""
     sequences = sequences or walks()
@@ -100,15 +101,23 @@ def spec(
         },
     }
     written(at / snapshot.TRANSITIONS, pa.table({name: pa.array(values) for name, values in pairs.items()}), 1)
-    manifest = {**MANIFEST, "vector_widths": sorted({len(vector) for vector in given} - {0}), "model": SMALL | (model or {})}
-    manifest |= {"inherited": inherited or {}, "sequences": len(sequences)}
-    said = {
-        "snapshot": str(at),
-        "model": str(folder / "model"),
-        "train": train.model_dump(mode="json"),
-        "threads": 2,
-        "manifest": manifest,
-    }
+    manifest = MANIFEST.model_copy(
+        update={
+            "vector_widths": sorted({len(vector) for vector in given} - {0}),
+            "model": Model(**SMALL | (model or {})),
+            "train": train,
+            "inherited": inherited or {},
+            "sequences": len(sequences),
+        }
+    )
     file = folder / "spec.json"
-    file.write_text(json.dumps(said))
+    TrainSpec(snapshot=str(at), model=str(folder / "model"), manifest=manifest, threads=2).write(file)
+    return file
+
+
+def changed(file: Path, **fields: object) -> Path:
+    """The spec file with other values of some fields; those of the manifest are given as ``manifest``, a dictionary."""
+    spec = TrainSpec.read(file)
+    manifest = spec.manifest.model_copy(update=fields.pop("manifest", {}))
+    spec.model_copy(update=fields | {"manifest": manifest}).write(file)
     return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from model.factories import contexts
 from safetensors import safe_open
-from training.factories import settings, spec, walks
+from training.factories import changed, settings, spec, walks
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.model import artifact
@@ -37,7 +36,7 @@ def assert_close(one, other):
     for domain in (0, 1):
         vectors = [made.model.user_vectors(made.model.encode(user), domain) for made in (one, other)]
         torch.testing.assert_close(*vectors, rtol=0, atol=2e-3)
-    assert one.manifest["tuned"] == other.manifest["tuned"]
+    assert one.manifest.tuned == other.manifest.tuned
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def undisturbed(tmp_path_factory):
 def test_two_ranks_take_the_steps_of_one(tmp_path, undisturbed):
     one = trained(spec(tmp_path, settings(**ONE_STEP), sequences=WALKS, files=1), 1)
     assert_close(undisturbed, one)
-    losses = [[epoch["loss"] for epoch in found.manifest["metrics"]["history"]] for found in (undisturbed, one)]
+    losses = [[epoch.loss for epoch in found.manifest.metrics.history] for found in (undisturbed, one)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -69,27 +68,24 @@ def test_two_ranks_with_the_same_episode_take_the_steps_of_one(tmp_path, method)
     both = spec(tmp_path / "two", settings(**ONE_STEP | {"batch_tokens": 1024}, method=method), sequences=WALKS, files=1)
     sequences = both.parent / "snapshot" / "sequences"
     shutil.copy(sequences / "part-0.parquet", sequences / "part-1.parquet")
-    said = json.loads(both.read_text())
-    said["manifest"]["sequences"] *= 2
-    both.write_text(json.dumps(said))
-    two = trained(both, 2)
+    two = trained(changed(both, manifest={"sequences": 2 * len(WALKS)}), 2)
     assert_close(two, one)
-    losses = [[epoch["loss"] for epoch in found.manifest["metrics"]["history"]] for found in (two, one)]
+    losses = [[epoch.loss for epoch in found.manifest.metrics.history] for found in (two, one)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_two_ranks_read_every_row_and_validate_every_pair(undisturbed):
-    history = undisturbed.manifest["metrics"]["history"]
-    assert [(epoch["sequences"], epoch["steps"]) for epoch in history] == [(30.0, 1)] * 4
-    assert history[-1]["loss"] < history[0]["loss"]
-    assert 0 < undisturbed.manifest["metrics"]["validation_ndcg@10"] <= 1
+    history = undisturbed.manifest.metrics.history
+    assert [(epoch.sequences, epoch.steps) for epoch in history] == [(30.0, 1)] * 4
+    assert history[-1].loss < history[0].loss
+    assert 0 < undisturbed.manifest.metrics.validation_ndcg <= 1
 
 
 def test_a_rank_with_fewer_batches_waits_for_none_and_counts_no_row_twice(tmp_path):
     unequal = [[0, 2]] * 10 + [[0, 2, 4, 6, 8, 10]] * 10
     train = settings(batch_tokens=16, processes=2, epochs=3)
     found = trained(spec(tmp_path, train, sequences=unequal, files=2), 2)
-    assert [(epoch["sequences"], epoch["steps"]) for epoch in found.manifest["metrics"]["history"]] == [(20.0, 10)] * 3
+    assert [(epoch.sequences, epoch.steps) for epoch in found.manifest.metrics.history] == [(20.0, 10)] * 3
 
 
 def test_two_ranks_that_train_a_part_of_a_model_without_content_take_the_steps_of_one(tmp_path):
@@ -98,8 +94,7 @@ def test_two_ranks_that_train_a_part_of_a_model_without_content_take_the_steps_o
         file = spec(tmp_path / str(processes), settings(**ONE_STEP), sequences=WALKS, files=processes)
         tokens = file.parent / "snapshot" / "tokens" / "part-0.parquet"
         pq.write_table(pq.read_table(tokens).slice(0, 0), tokens)
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"trained": ["item.", "query."]}))
-        found[processes] = trained(file, processes)
+        found[processes] = trained(changed(file, trained=("item.", "query.")), processes)
     assert_close(found[2], found[1])
     for name, value in found[2].model.state_dict().items():
         equal = torch.equal(value, found[1].model.state_dict()[name])

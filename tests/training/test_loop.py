@@ -63,10 +63,10 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_falls_and_the_validation_rises(parts, tmp_path, method):
     _, state = fit(parts, tmp_path / "checkpoint", epochs=12, method=method)
-    assert [epoch["sequences"] for epoch in state.history] == [30.0] * 12
-    assert state.history[-1]["loss"] < 0.6 * state.history[0]["loss"]
-    assert state.best > state.history[0]["validation_ndcg@10"]
-    assert state.best == max(epoch["validation_ndcg@10"] for epoch in state.history)
+    assert [epoch.sequences for epoch in state.history] == [30.0] * 12
+    assert state.history[-1].loss < 0.6 * state.history[0].loss
+    assert state.best > state.history[0].validation_ndcg
+    assert state.best == max(epoch.validation_ndcg for epoch in state.history)
     assert 0 < state.kept_epoch <= 12
 
 
@@ -104,9 +104,9 @@ def test_a_run_that_was_killed_and_resumed_equals_an_undisturbed_one(parts, tmp_
     steps.clear()
     monkeypatch.setattr(loop.Progress, "step", lambda self, *said: steps.append(said))
     resumed, state = fit(parts, tmp_path / "checkpoint", model(seed=99, dropout=0.2), epochs=4, method=method)
-    assert len(steps) == (5 - killed_in) * expected.history[0]["steps"]
+    assert len(steps) == (5 - killed_in) * expected.history[0].steps
     assert_equal(resumed, undisturbed)
-    assert [e["loss"] for e in state.history] == [e["loss"] for e in expected.history]
+    assert [e.loss for e in state.history] == [e.loss for e in expected.history]
 
 
 def test_a_domain_that_is_no_longer_learnt_may_fill_a_batch(tmp_path, monkeypatch):
@@ -131,14 +131,14 @@ def test_training_stops_when_validation_no_longer_rises_and_keeps_the_best_epoch
     made, state = fit(parts, tmp_path / "checkpoint", epochs="auto", max_epochs=12, patience=2, learning_rate=0.3)
     assert state.epoch == state.kept_epoch + 2 < 12
     gains, _, pairs = ndcg_of_base(made, catalogue(), parts[1]).sum(0)
-    assert gains / pairs == pytest.approx(state.history[state.kept_epoch - 1]["validation_ndcg@10"])
+    assert gains / pairs == pytest.approx(state.history[state.kept_epoch - 1].validation_ndcg)
 
 
 def test_without_validation_the_last_epoch_is_kept(parts, tmp_path):
     sequences, _ = parts
     _, state = fit((sequences, []), tmp_path / "checkpoint", epochs="auto", max_epochs=3, patience=1)
     assert (state.epoch, state.kept_epoch, state.best) == (3, 0, -1.0)
-    assert [epoch["validation_ndcg@10"] for epoch in state.history] == [None] * 3
+    assert [epoch.validation_ndcg for epoch in state.history] == [None] * 3
 
 
 def test_rows_that_do_not_add_up_are_an_error(parts, tmp_path):
@@ -160,7 +160,7 @@ def noted(*values: list[float | None]) -> State:
     state = State()
     for pair in values:
         found = np.array([[100 * v, 100 * (v**2 + 0.1**2), 100] if v is not None else [0, 0, 0] for v in pair])
-        loop._note(state, np.array([3.0, 2.0]), np.array([2.0, 1.0]), found, {})
+        loop._note(state, np.array([3.0, 2.0]), np.array([2.0, 1.0]), found, seconds=1.0, sequences=1.0, steps=1)
     return state
 
 
@@ -177,9 +177,9 @@ def test_the_last_epoch_within_a_standard_error_of_the_best_is_kept():
 
 def test_each_domain_stops_when_it_got_worse_for_long_enough():
     state = noted([0.1, 0.1], [0.2, 0.3], [0.1, 0.35], [0.15, 0.345])
-    assert state.of_domain == [[pytest.approx(0.2), 2], [pytest.approx(0.35), 4]]
-    assert state.history[2]["validation_ndcg@10_of"] == [pytest.approx(0.1), pytest.approx(0.35)]
-    assert (state.history[2]["loss"], state.history[2]["loss_of"]) == (pytest.approx(5 / 3), [1.5, 2.0])
+    assert state.of_domain == [(pytest.approx(0.2), 2), (pytest.approx(0.35), 4)]
+    assert state.history[2].validation_ndcg_by_domain == [pytest.approx(0.1), pytest.approx(0.35)]
+    assert (state.history[2].loss, state.history[2].loss_by_domain) == (pytest.approx(5 / 3), [1.5, 2.0])
     automatic = settings(epochs="auto", patience=2)
     assert loop._still_learnt(state, automatic, 2) == [1]
     assert loop._still_learnt(state, settings(epochs=9, patience=2), 2) == [0, 1]
@@ -198,7 +198,7 @@ def test_only_the_parameters_that_are_named_are_trained(parts, tmp_path):
 
 def test_only_the_domains_that_are_named_are_learnt(parts, tmp_path):
     _, state = fit(parts, tmp_path / "checkpoint", how={"targets": [1]})
-    assert all(of_books is None and of_films > 0 for of_books, of_films in (epoch["loss_of"] for epoch in state.history))
+    assert all(of_books is None and of_films > 0 for of_books, of_films in (epoch.loss_by_domain for epoch in state.history))
 
 
 def test_a_rehearsal_leaves_out_the_newest_event_in_a_domain(parts, tmp_path, monkeypatch):
@@ -209,23 +209,23 @@ def test_a_rehearsal_leaves_out_the_newest_event_in_a_domain(parts, tmp_path, mo
         return losses(model, batch, *more)
 
     monkeypatch.setattr(loop, "step_losses", noted)
-    _, state = fit(parts, tmp_path / "checkpoint", how={"rehearsed": 1}, epochs=1)
+    _, state = fit(parts, tmp_path / "checkpoint", how={"without_newest": 1}, epochs=1)
     expected = []
     for walk in walks(30):
         newest = max(place for place, item in enumerate(walk) if item % 2 == 1)
         expected.append((*walk[:newest], *walk[newest + 1 :]))
-    assert sorted(learnt) == sorted(expected) and state.history[0]["sequences"] == 30
+    assert sorted(learnt) == sorted(expected) and state.history[0].sequences == 30
     lonely = contexts([[1], [0, 2], [2, 1], [3, 4]])
-    assert loop._rehearsed(lonely, 1).item.tolist() == [1, 0, 2, 2, 4], "of a single event nothing is learnt anyway"
+    assert loop._without_newest(lonely, 1).item.tolist() == [1, 0, 2, 2, 4], "of a single event nothing is learnt anyway"
 
 
 def test_a_run_may_end_before_the_epochs_that_its_learning_rate_is_planned_for(parts, tmp_path):
     _, whole = fit((parts[0], []), tmp_path / "whole", epochs=5)
-    _, part = fit((parts[0], []), tmp_path / "part", how={"last_epoch": 2}, epochs=5)
-    assert [epoch["loss"] for epoch in part.history] == [epoch["loss"] for epoch in whole.history[:2]]
+    _, part = fit((parts[0], []), tmp_path / "part", how={"stop_after": 2}, epochs=5)
+    assert [epoch.loss for epoch in part.history] == [epoch.loss for epoch in whole.history[:2]]
 
 
 def test_where_a_rehearsal_has_nothing_to_learn_it_says_so(tmp_path):
     pairs = shard(written(tmp_path / "pairs", rows([[start, start + 2] for start in range(10)])))
-    _, state = fit((pairs, []), tmp_path / "checkpoint", row_count=10, how={"rehearsed": 0, "targets": [0]}, epochs=1)
-    assert state.history[0]["loss"] is None and state.epoch == 1
+    _, state = fit((pairs, []), tmp_path / "checkpoint", row_count=10, how={"without_newest": 0, "targets": [0]}, epochs=1)
+    assert state.history[0].loss is None and state.epoch == 1

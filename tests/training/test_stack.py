@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,11 +9,12 @@ import pytest
 import torch
 from model.factories import PLAIN, catalogue, contexts, model
 from safetensors.torch import load_file
-from training.factories import settings, spec, walks
+from training.factories import changed, settings, spec, walks
 
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.manifest import ValidationNdcg
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training import stacking
 from metarec_spark.training.distributed import SingleProcess
@@ -25,7 +24,7 @@ from metarec_spark.training.stacking import stack
 from metarec_spark.training.tuning import Tuned
 from metarec_spark.training.worker import train
 
-TUNED = [Tuned(TransitionParams(**PLAIN), Fusion(transfer=1.0))] * 2
+TUNED = [Tuned(TransitionParams(**PLAIN), Fusion(transitions=1.0), ValidationNdcg())] * 2
 
 
 def held(domain: int, next_of) -> HeldOutEvents:
@@ -115,14 +114,13 @@ def test_ranks_learn_the_stacking_together(tmp_path, trained):
 
 
 def test_a_night_without_validation_inherits_the_stacking(tmp_path, trained, caplog):
-    inherited = {"films": trained.manifest["tuned"]["films"]}
+    inherited = {"films": trained.manifest.tuned["films"]}
 
     def night(name: str, **how):
         file = spec(tmp_path / name, settings(epochs=1, **{"stacking_pairs": 1000} | how), inherited=inherited)
         for part in (file.parent / "snapshot" / "validation").iterdir():
             part.unlink()
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"ancestor": str(trained.folder)}))
-        train(file, SingleProcess())
+        train(changed(file, previous=str(trained.folder)), SingleProcess())
         return artifact.load(file.parent / "model")
 
     found = night("one")

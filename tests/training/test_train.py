@@ -38,9 +38,9 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
 
     folder = local_path(row["path"])
     manifest = artifact.read_manifest(folder)
-    assert (manifest["domains"], manifest["event_types"], manifest["items"]) == (["books", "films"], ["event"], 20)
-    assert manifest["sequences"] == result.rows_in == manifest["metrics"]["history"][0]["sequences"] == 31
-    assert len(manifest["metrics"]["history"]) == 4
+    assert (manifest.domains, manifest.event_types, manifest.items) == (["books", "films"], ["event"], 20)
+    assert manifest.sequences == result.rows_in == manifest.metrics.history[0].sequences == 31
+    assert len(manifest.metrics.history) == 4
     assert sorted(artifact.load(folder).item_ids().to_pylist()) == sorted(
         [f"b{i}" for i in range(10)] + [f"f{i}" for i in range(10)]
     )
@@ -56,10 +56,10 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
 def test_meta_training_reads_a_row_for_each_user_and_domain(spark, extracted):
     result = train(job_at(spark, extracted, "train", train={"method": "fomaml", "epochs": 1}))
     (row,) = models(job_at(spark, extracted, "train"))
-    history = artifact.read_manifest(local_path(row["path"]))["metrics"]["history"]
+    history = artifact.read_manifest(local_path(row["path"])).metrics.history
     # 15 of the 31 have films too; 8 of those have trained on one book alone, their first event.
-    assert result.rows_in == history[0]["sequences"] == 31 + 15 - 8
-    assert all(history[0]["loss_of"])
+    assert result.rows_in == history[0].sequences == 31 + 15 - 8
+    assert all(history[0].loss_by_domain)
 
 
 def lent(job, model_id: str) -> dict[str, list]:
@@ -107,14 +107,14 @@ def test_a_night_without_validation_inherits_what_the_newest_approved_model_of_a
         return job_at(spark, folder, "train", ds, split={"protocol": "none"}, train={"epochs": 1, **train})
 
     (measured,) = models(night(NEXT))
-    found = artifact.read_manifest(local_path(measured["path"]))["tuned"]
+    found = artifact.read_manifest(local_path(measured["path"])).tuned
     result = train(night(NEXT))
     (made,) = (row for row in models(night(NEXT)) if row["model_id"] == result.model_id)
     manifest = artifact.read_manifest(local_path(made["path"]))
-    assert manifest["inherited_from"] == measured["model_id"]
-    assert {name: manifest["tuned"][name] for name in found} == manifest["inherited"] == found
-    assert manifest["tuned"]["games"]["fusion"] == Fusion().model_dump(), "no model knows it"
-    assert any(of["fusion"] != Fusion().model_dump() for of in found.values()), "else it shows nothing"
+    assert manifest.inherited_from == measured["model_id"]
+    assert {name: manifest.tuned[name] for name in found} == manifest.inherited == found
+    assert manifest.tuned["games"].fusion == Fusion(), "no model knows it"
+    assert any(settings.fusion != Fusion() for settings in found.values()), "else it shows nothing"
 
     night(NEXT).warehouse.merge_records("models", [made | {"status": "approved"}], night(NEXT).commit())
     assert train(night(NEXT)).model_id == result.model_id, "the day again, after its own model was approved"
@@ -125,7 +125,7 @@ def test_a_night_without_validation_inherits_what_the_newest_approved_model_of_a
     shutil.rmtree(local_path(made["path"]))
     with caplog.at_level(logging.WARNING, "metarec_spark"):
         assert _inherited(night(NEXT + timedelta(days=1))) == (measured["model_id"], found)
-    assert f"model {result.model_id} hands no settings on: model " in caplog.text
+    assert f"no settings are inherited from model {result.model_id}: model " in caplog.text
     night(NEXT).warehouse.merge_records("models", [measured | {"status": "rejected"}], night(NEXT).commit())
     assert _inherited(night(NEXT + timedelta(days=1))) == (None, {})
 
@@ -141,4 +141,4 @@ def test_spark_launches_the_ranks_too(spark, extracted):
     job = job_at(spark, extracted, "train", train={"processes": 2, "launcher": "spark", "epochs": 1})
     result = train(job)
     manifest = artifact.read_manifest(local_path(models(job)[0]["path"]))
-    assert manifest["metrics"]["history"][0]["sequences"] == result.rows_in == 31
+    assert manifest.metrics.history[0].sequences == result.rows_in == 31

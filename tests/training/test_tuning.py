@@ -6,12 +6,13 @@ import numpy as np
 from model.factories import PLAIN, catalogue, contexts, model
 
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.manifest import DomainSettings
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.loader import HeldOutEvents
-from metarec_spark.training.tuning import FUSIONS, GRID, Tuned, _climb, _fusion, cross_fitted, gains_of, settled, thinned, tune
+from metarec_spark.training.tuning import FUSIONS, GRID, _climb, _fusion, cross_fitted, gains_of, thinned, tune
 
-START = [Tuned(TransitionParams(**PLAIN), Fusion(transfer=weight)) for weight in (4.0, 6.0)]
+START = [DomainSettings(params=TransitionParams(**PLAIN), fusion=Fusion(transitions=weight)) for weight in (4.0, 6.0)]
 
 
 def held(domain: int, sequences: list[list[int]]) -> HeldOutEvents:
@@ -34,9 +35,9 @@ def test_a_search_finds_the_damping_that_lends_the_right_item():
     tuned = tune(model(), catalogue(transitions=chain()), parts, START, SingleProcess())
     for found in tuned:
         assert found.params.popularity_damping >= 0.3
-        assert found.transfer > 0.8 > 1 / np.log2(3), "undamped, the popular item stands first"
-        assert found.fused >= found.base
-        assert found.fusion.transfer > 0
+        assert found.ndcg.transitions > 0.8 > 1 / np.log2(3), "undamped, the popular item stands first"
+        assert found.ndcg.ensemble >= found.ndcg.encoder
+        assert found.fusion.transitions > 0
         assert all(value in [*GRID[name], getattr(START[0].params, name)] for name, value in found.params.model_dump().items())
 
 
@@ -46,9 +47,11 @@ def test_a_transfer_that_only_harms_is_refused():
     follows[:, 18] = 1.0
     walks = [[item, 16 if item != 16 else 14] for item in range(0, 18, 2)]
     (found, other) = tune(model(), catalogue(transitions=follows), [held(0, walks)], START, SingleProcess())
-    assert found.fusion.transfer == 0.0
-    assert found.fused == found.base > found.transfer
-    assert other == START[1], "nothing was held out of the other domain"
+    assert found.fusion.transitions == 0.0
+    assert found.ndcg.ensemble == found.ndcg.encoder > found.ndcg.transitions
+    assert DomainSettings(params=other.params, fusion=other.fusion) == START[1] and other.ndcg.ensemble is None, (
+        "nothing was held out of the other domain"
+    )
 
 
 def test_the_same_pairs_give_the_same_parameters():
@@ -59,19 +62,10 @@ def test_the_same_pairs_give_the_same_parameters():
 
 
 def test_a_search_starts_from_what_it_is_given_and_keeps_it_where_nothing_is_better():
-    params, fusion = TransitionParams(**PLAIN | {"history_decay": 0.63}), Fusion(transfer=33.0, sharpness=7.0)
+    params, fusion = TransitionParams(**PLAIN | {"history_decay": 0.63}), Fusion(transitions=33.0, sharpness=7.0)
     assert fusion not in FUSIONS
     assert _climb(params, lambda tried: -abs(tried.history_decay - 0.63)) == params
     assert _fusion(fusion, lambda tried: np.array([float(one == fusion) for one in tried])) == fusion
-
-
-def test_settings_are_handed_on_where_they_were_found_on_validation_events_or_inherited():
-    tuned = {name: {"lending": name} for name in ("measured", "inherited", "both", "configured")}
-    ndcg = {name: {"fused": 0.2 if name in ("measured", "both") else None} for name in tuned}
-    manifest = {"tuned": tuned, "metrics": {"validation": ndcg}, "inherited": {"inherited": {}, "both": {}, "gone": {}}}
-    assert settled(manifest) == {name: tuned[name] for name in ("measured", "inherited", "both")}
-    del manifest["inherited"]
-    assert settled(manifest) == {name: tuned[name] for name in ("measured", "both")}, "as models before had it"
 
 
 def test_a_half_without_pairs_is_no_error():

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 
 import numpy as np
 import pytest
 from model.factories import PLAIN
-from training.factories import settings, spec
+from training.factories import changed, settings, spec
 
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.manifest import DomainSettings
+from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training import loop
 from metarec_spark.training.distributed import SingleProcess
-from metarec_spark.training.tuning import settled
 from metarec_spark.training.worker import train
 from metarec_spark.warehouse.storage import atomic_write, list_names
 
-FOUND = {
-    "lending": PLAIN | {"backward": 0.7, "history": 12},
-    "fusion": {"base": 1.0, "transfer": 8.0, "sharpness": 3.0},
-    "stacked": False,
-}
+FOUND = DomainSettings(
+    params=TransitionParams(**PLAIN | {"backward": 0.7, "history": 12}), fusion=Fusion(transitions=8.0, sharpness=3.0)
+)
 GIVEN = [[3.0, 4.0], [0.0, 2.0, 0.0], [], [1.0, 0.0]]
 
 
@@ -57,18 +55,18 @@ def test_the_metrics_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr("metarec_spark.training.worker.fit", fitted)
     train(spec(tmp_path, settings(epochs=2)), SingleProcess())
-    metrics = artifact.read_manifest(tmp_path / "model")["metrics"]
-    kept = metrics["history"][0]
-    assert (metrics["kept_epoch"], metrics["loss"]) == (1, kept["loss"])
-    assert metrics["validation_ndcg@10"] == kept["validation_ndcg@10"] < 0.99
+    metrics = artifact.read_manifest(tmp_path / "model").metrics
+    kept = metrics.history[0]
+    assert (metrics.kept_epoch, metrics.loss) == (1, kept.loss)
+    assert metrics.validation_ndcg == kept.validation_ndcg < 0.99
 
 
 @pytest.mark.parametrize("method", ["joint", "reptile", "fomaml"])
-def test_a_recurrent_model_with_a_generator_and_token_start_is_trained_and_read_back(tmp_path, method):
+def test_a_recurrent_model_with_a_generator_and_token_init_is_trained_and_read_back(tmp_path, method):
     more = settings(epochs=2, token_init=True, method=method)
     train(spec(tmp_path, more, model={"state": "recurrent", "generator": 4, "id_dropout": 0.3}), SingleProcess())
     found = artifact.load(tmp_path / "model")
-    losses = [epoch["loss"] for epoch in found.manifest["metrics"]["history"]]
+    losses = [epoch.loss for epoch in found.manifest.metrics.history]
     assert losses[1] < losses[0] and found.model.generator_out.abs().sum() > 0
     assert np.isfinite(found.item_vectors).all()
 
@@ -79,22 +77,21 @@ def test_what_a_domain_inherits_is_its_result_without_validation_and_another_tak
         part.unlink()
     train(file, SingleProcess())
     manifest = artifact.read_manifest(tmp_path / "model")
-    assert manifest["tuned"] == {"books": FOUND, "films": {"lending": PLAIN, "fusion": Fusion().model_dump(), "stacked": False}}
-    assert list(settled(manifest)) == ["books"]
+    assert manifest.tuned == {"books": FOUND, "films": DomainSettings(params=TransitionParams(**PLAIN), fusion=Fusion())}
+    assert list(manifest.validated_settings) == ["books"]
 
 
 def test_a_snapshot_elsewhere_gives_the_same_model_and_the_checkpoint_lies_there(tmp_path, caplog):
     file, place = spec(tmp_path, settings(epochs=2)), f"memory://{tmp_path}/run"
-    said = json.loads(file.read_text()) | {"snapshot": f"{place}/snapshot", "model": f"{place}/model"}
     with atomic_write(place) as draft:
         shutil.copytree(tmp_path, draft)
-        (draft / "spec.json").write_text(json.dumps(said))
+        changed(draft / "spec.json", snapshot=f"{place}/snapshot", model=f"{place}/model")
     train(file, SingleProcess())
     train(f"{place}/spec.json", SingleProcess())
     assert list_names(place) == ["checkpoint.safetensors", "model", "snapshot", "spec.json"]
     one, other = artifact.load(tmp_path / "model"), artifact.load(f"{place}/model")
-    assert one.manifest["sha256"] == other.manifest["sha256"]
-    assert [epoch["sequences"] for epoch in other.manifest["metrics"]["history"]] == [30, 30]
+    assert one.manifest.sha256 == other.manifest.sha256
+    assert [epoch.sequences for epoch in other.manifest.metrics.history] == [30, 30]
     with caplog.at_level(logging.INFO, "metarec_spark"):
         train(f"{place}/spec.json", SingleProcess())
     assert "resuming after epoch 2 of 2" in caplog.text

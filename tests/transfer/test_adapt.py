@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 import pytest
 from training.warehouses import DAY, ITEMS, NEXT, WAREHOUSE, event, job_at, rows_of, walkers, write_log
 
-from metarec_spark.config.sections import Adapt
+from metarec_spark.config.sections import Adapt, Split
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.evaluation.evaluate import evaluate
 from metarec_spark.features.extract import extract
@@ -121,5 +121,5 @@ def test_where_days_are_held_out_what_is_asked_is_the_first_event_of_a_later_day
     found = adapt(job_at(spark, folder, "adapt", NEXT, split=split, adapt=SMALL | {"modes": ["lent", "taught"]}), "songs")
     assert found.rows_in == 25, "a pair of each reader: the step of the day before the test"
     manifest = artifact.read_manifest(urlparse(models(spark, folder)[found.model_id]["path"]).path)
-    assert manifest["split"] == {"protocol": "temporal", "test_days": 3, "validation_days": 1}
+    assert manifest.split == Split(protocol="temporal", test_days=3, validation_days=1)
     assert set(found.details["validation_ndcg@100"]) == {"untrained", "scratch", "weighed", "lent", "taught"}

@@ -10,20 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from model.factories import DOMAINS, catalogue, contexts, model, padded, saved
+from model.factories import MANIFEST, catalogue, contexts, model, padded, saved
 
-from metarec_spark.config.sections import Transitions
+from metarec_spark.config.sections import Split, Transitions
 from metarec_spark.features.encoding import ARRAYS
 from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Successors
+from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import PairRanker, PairSignals, alike
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transitions import TransitionParams
+from metarec_spark.training.tuning import TRANSITIONS_ALONE
 from metarec_spark.transfer import candidates
-from metarec_spark.transfer.candidates import WITHOUT_BASE, Snapshot
+from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.meta_train import AN_HOUR, followed, meta_trained_ranker
-from metarec_spark.warehouse.storage import write_json
 
 ITEMS = 60
 PEOPLE = [[1, 3, 5], [3, 5, 7, 9], [5, 9, 11], [], [13, 1], [15, 13]]
@@ -40,7 +41,7 @@ def snapshot(tmp_path) -> Snapshot:
     for split in ("validation", "test"):
         (tmp_path / split).mkdir()
         pq.write_table(pa.table({name: pa.array(of) for name, of in columns.items()}), tmp_path / split / "1.parquet")
-    made = Snapshot(tmp_path, {"domains": ["books", "films"], "transitions": SETTINGS.model_dump()}, "films")
+    made = Snapshot(tmp_path, MANIFEST.model_copy(update={"transitions": SETTINGS}), "films")
     links = followed(contexts(PEOPLE), ITEMS, SETTINGS).toarray()
     item, successor = np.nonzero(links + links.T)
     signals = links[item, successor], links[successor, item], np.zeros(len(item))
@@ -55,7 +56,7 @@ def test_validation_pairs_are_ranked_as_deep_as_a_list_without_the_newest_events
     pair_ranker = PairRanker()
     torch.nn.init.normal_(pair_ranker.out.weight)
     made = SimpleNamespace(
-        pair_ranker=pair_ranker.eval(), model=model(snapshot.catalogue), params=[None] * 2, fusion=[WITHOUT_BASE] * 2
+        pair_ranker=pair_ranker.eval(), model=model(snapshot.catalogue), params=[None] * 2, fusion=[TRANSITIONS_ALONE] * 2
     )
     assert snapshot.catalogue.events.sum() - snapshot.rehearsal.events.sum() == 5, "the newest of each who has any"
     found = candidates.gains(snapshot, made, None, base=False), candidates.test_gains(snapshot, made)
@@ -95,13 +96,11 @@ class Towards(PairRanker):
 @pytest.mark.parametrize(("right", "kept"), [(1000.0, True), (-1000.0, False)])
 def test_a_trained_model_is_fused_with_a_weigher_as_far_as_that_helps(tmp_path, snapshot, right, kept):
     trained = saved(tmp_path / "trained", snapshot.catalogue)
-    manifest = artifact.read_manifest(trained)
-    write_json(trained / "manifest.json", manifest | {"metrics": {"validation": dict.fromkeys(DOMAINS)}})
     candidates.settled(snapshot, trained, tmp_path / "made", Towards(right))
     made = artifact.load(tmp_path / "made")
-    assert (made.fusion[1].transfer > 0) is kept and made.fusion[0] == artifact.load(trained).fusion[0]
-    measured = made.manifest["metrics"]["validation"]["films"]
-    assert measured["fused"] == max(measured.values()) and (measured["transfer"] == 1.0) is kept
+    assert (made.fusion[1].transitions > 0) is kept and made.fusion[0] == artifact.load(trained).fusion[0]
+    measured = made.manifest.metrics.validation["films"]
+    assert measured.ensemble == max(measured.model_dump().values()) and (measured.transitions == 1.0) is kept
     with_it = SimpleNamespace(pair_ranker=Towards(right), model=made.model, params=made.params, fusion=made.fusion)
     known = [pair for pair, of in enumerate(PEOPLE) if of]
     assert (candidates.gains(snapshot, with_it, None, base=True)[known] == 1).all() == kept
@@ -111,7 +110,7 @@ def test_what_is_measured_of_a_fused_model_is_what_it_serves(tmp_path, snapshot)
     torch.manual_seed(0)
     pair_ranker = PairRanker()
     torch.nn.init.normal_(pair_ranker.out.weight)
-    made = artifact.load(saved(tmp_path / "made", snapshot.catalogue, {"transfer": 0.5}, pair_ranker))
+    made = artifact.load(saved(tmp_path / "made", snapshot.catalogue, Fusion(transitions=0.5), pair_ranker))
     found, held = candidates.test_gains(snapshot, made), snapshot.held("test")
     users = held.contexts.take((held.contexts.length > 0).nonzero().squeeze(1))
     scorer = Scorer(made)
@@ -130,8 +129,9 @@ def test_where_days_are_held_out_a_weigher_is_taught_what_people_do_after_a_paus
     (tmp_path / "sequences").mkdir()
     columns = {name: list(array) for name, array in zip(ARRAYS, arrays, strict=True)} | {"length": length.astype(np.int32)}
     pq.write_table(pa.table(columns), tmp_path / "sequences" / "1.parquet")
-    manifest = artifact.read_manifest(saved(tmp_path / "any", snapshot.catalogue)) | {"split": {"protocol": protocol}}
-    candidates.weighed(snapshot, tmp_path / "made", manifest, TransitionParams.by(SETTINGS), seed=0)
+    manifest = artifact.read_manifest(saved(tmp_path / "any", snapshot.catalogue))
+    manifest = manifest.model_copy(update={"split": Split(protocol=protocol)})
+    candidates.weighed(snapshot, tmp_path / "made", manifest, TransitionParams.from_settings(SETTINGS), seed=0)
     found = artifact.load(tmp_path / "made").pair_ranker.state_dict()
     by_pause = [
         meta_trained_ranker(tmp_path / "sequences", snapshot.catalogue, 1, SETTINGS, seed=0, pause=of) for of in (0, AN_HOUR)

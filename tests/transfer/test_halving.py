@@ -14,10 +14,10 @@ from training.factories import settings, spec
 from metarec_spark.config.sections import Adapt, Train, Transitions
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
+from metarec_spark.training.spec import TrainSpec
 from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.halving import SuccessiveHalving
 from metarec_spark.transfer.modes import MODES, Mode
-from metarec_spark.warehouse.storage import read_json
 
 PLAIN = [MODES[name] for name in ("untrained", "weighed")]
 TRANSFERS = [MODES[name] for name in ("lent", "taught")]
@@ -119,8 +119,7 @@ def test_a_trained_candidate_is_fused_with_the_best_that_has_no_f_and_takes_no_m
 
 
 def test_a_trained_candidate_is_judged_rehearsed_and_serves_what_it_learnt_of_all_events(tmp_path):
-    found = read_json(spec(tmp_path, settings()))
-    manifest = found["manifest"] | {"learnt_events": 120}
+    manifest = TrainSpec.read(spec(tmp_path, settings())).manifest.model_copy(update={"training_events": 120})
     (tmp_path / "snapshot" / "validation").rename(tmp_path / "snapshot" / "pairs")
     for split in ("validation", "test"):
         (tmp_path / "snapshot" / split).symlink_to("pairs")
@@ -135,9 +134,9 @@ def test_a_trained_candidate_is_judged_rehearsed_and_serves_what_it_learnt_of_al
     made = {key: artifact.saved(held.folder("scratch", *key)) for key in ((0.5, 0), (1.0, 0), (1.0, 1))}
     assert made == {(0.5, 0): False, (1.0, 0): True, (1.0, 1): False}, "one may come to serve"
     rehearsed, serves = (artifact.load(f"{held.folder('scratch')}{end}") for end in ("-rehearsed", ""))
-    assert serves.manifest["metrics"]["epochs"] == rehearsed.manifest["metrics"]["kept_epoch"]
+    assert serves.manifest.metrics.epochs == rehearsed.manifest.metrics.kept_epoch
     assert (serves.fusion, serves.params) == (rehearsed.fusion, rehearsed.params)
-    assert serves.manifest["metrics"]["validation"] == rehearsed.manifest["metrics"]["validation"]
+    assert serves.manifest.metrics.validation == rehearsed.manifest.metrics.validation
     assert not torch.equal(serves.model.item.weight, rehearsed.model.item.weight)
     before = dict(held.gains)
     for known in (held.gains, held.test, held.seconds):

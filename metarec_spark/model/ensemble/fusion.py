@@ -18,20 +18,20 @@ Weighting = Literal["events", "domains", "uncertainty"]
 
 
 class Fusion(BaseModel):
-    """Weights of the two parts in one domain; learnt on validation events alone."""
+    """Weights of the two parts of h in one domain; found on validation events alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base: float = 1.0
-    """Weight of the θ-part, f's scale · cosine; 0 refuses f."""
-    transfer: float = 4.0
-    """Weight of the φ-part, log(1 + sharpness · g); 0 refuses what is lent. The default serves a domain never validated."""
+    encoder: float = 1.0
+    """Weight of the θ-part, f's scale · cosine; 0 leaves f out."""
+    transitions: float = 4.0
+    """Weight of the φ-part, log(1 + sharpness · g); 0 leaves g out. The default serves a domain that was never validated."""
     sharpness: float = 10.0
     """How soon the φ-part saturates. It is zero where g is, and never negative."""
 
-    def of_transfer(self, lent: Tensor) -> Tensor:
-        """The φ-part of g's scores, of any shape."""
-        return self.transfer * torch.log1p(self.sharpness * lent)
+    def phi_part(self, scores: Tensor) -> Tensor:
+        """The φ-part of h from g's scores, of any shape."""
+        return self.transitions * torch.log1p(self.sharpness * scores)
 
 
 def fuse(theta_part: Tensor, phi_part: Tensor, activation: Callable[[Tensor], Tensor] | None = None) -> Tensor:

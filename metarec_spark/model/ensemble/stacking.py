@@ -64,7 +64,7 @@ class LinkFeatures:
     def phi_part(self, sums: Tensor) -> Tensor:
         """The φ-part of the plain fusion, [n]: g is a weighted sum of these sums."""
         forward, backward, similarity = sums[:, _SIGNALS : 2 * _SIGNALS].T
-        return self.fusion.of_transfer(forward + self.params.backward * backward + self.params.similarity * similarity)
+        return self.fusion.phi_part(forward + self.params.backward * backward + self.params.similarity * similarity)
 
 
 class Stacking(Network):

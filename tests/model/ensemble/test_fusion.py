@@ -40,9 +40,9 @@ def test_the_linear_toy_case_is_the_formula_and_its_gradient():
 
 
 def test_the_transfer_part_is_zero_where_nothing_is_lent_and_never_negative():
-    part = Fusion(transfer=2.0, sharpness=3.0).of_transfer(torch.tensor([0.0, 1.0, 5.0]))
+    part = Fusion(transitions=2.0, sharpness=3.0).phi_part(torch.tensor([0.0, 1.0, 5.0]))
     assert part.tolist() == pytest.approx([0.0, 2 * np.log(4), 2 * np.log(16)])
-    assert Fusion(transfer=0.0).of_transfer(torch.tensor([5.0])).item() == 0.0
+    assert Fusion(transitions=0.0).phi_part(torch.tensor([5.0])).item() == 0.0
 
 
 LOSSES, EVENTS = torch.tensor([30.0, 8.0]), torch.tensor([10.0, 2.0])

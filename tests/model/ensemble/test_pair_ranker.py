@@ -9,6 +9,7 @@ from model.factories import as_recommended, catalogue, contexts, saved
 from scipy import sparse
 
 from metarec_spark.model import artifact
+from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import DECAYS, POPULARITIES, SIGNALS, PairRanker, PairSignals, alike, strongest
 from metarec_spark.model.scorer import Scorer
 
@@ -94,7 +95,7 @@ def test_items_that_nothing_links_get_the_score_of_their_popularity():
 @pytest.mark.parametrize("base", [0.0, 1.5])
 def test_a_saved_weigher_gives_the_same_lists_by_sparse_additions_as_by_dense_scores(tmp_path, base):
     follows = np.random.default_rng(0).random((20, 20)) * (np.random.default_rng(1).random((20, 20)) < 0.2)
-    saved(tmp_path, catalogue(transitions=follows), {"base": base, "transfer": 0.7}, pair_ranker=drawn())
+    saved(tmp_path, catalogue(transitions=follows), Fusion(encoder=base, transitions=0.7), pair_ranker=drawn())
     scorer = Scorer(artifact.load(tmp_path))
     users = contexts([[5, 3, 1, 2], [1], [4, 4, 6]])
     hidden = scorer.hidden(users)

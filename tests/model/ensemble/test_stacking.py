@@ -13,7 +13,7 @@ from metarec_spark.model.ensemble.stacking import LinkFeatures, Stacking
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transitions import TransitionParams
 
-LENDING, FUSION = TransitionParams(**PLAIN | {"history_decay": 0.5}), Fusion(transfer=2.0, sharpness=3.0)
+LENDING, FUSION = TransitionParams(**PLAIN | {"history_decay": 0.5}), Fusion(transitions=2.0, sharpness=3.0)
 USERS = [[5, 3, 1, 2], [1], [4, 4, 6], []]
 
 
@@ -52,7 +52,7 @@ def test_the_sums_give_g_and_its_part_of_the_plain_fusion():
         row, place, sums = linked.features(users)
         dense = torch.zeros(len(USERS), 10).index_put((row, place), linked.phi_part(sums))
         g = transitions.scores(users, domain, transitions.weights(of, domain, LENDING), LENDING).toarray()
-        torch.testing.assert_close(dense, FUSION.of_transfer(torch.from_numpy(g)), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(dense, FUSION.phi_part(torch.from_numpy(g)), rtol=1e-5, atol=1e-6)
 
 
 def test_a_stacking_that_learnt_nothing_is_the_plain_fusion(tmp_path):
@@ -67,7 +67,7 @@ def test_a_stacking_that_learnt_nothing_is_the_plain_fusion(tmp_path):
 @pytest.mark.parametrize("base", [0.0, 1.5])
 def test_a_saved_stacking_gives_the_same_lists_by_sparse_additions_as_by_dense_scores(tmp_path, monkeypatch, base):
     monkeypatch.setattr("metarec_spark.model.ensemble.item_links.BLOCK_LINKS", 10)
-    scorer = Scorer(artifact.load(saved(tmp_path, walked(), {"base": base, "transfer": 0.7}, stacking=drawn())))
+    scorer = Scorer(artifact.load(saved(tmp_path, walked(), Fusion(encoder=base, transitions=0.7), stacking=drawn())))
     users = contexts(USERS)
     hidden = scorer.hidden(users)
     for domain in (0, 1):

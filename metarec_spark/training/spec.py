@@ -1,0 +1,54 @@
+"""What the ranks of a training run read: one JSON file beside the snapshot's and the model's folders, on any file system."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
+
+from metarec_spark.model.manifest import Manifest
+from metarec_spark.warehouse.storage import Location, read_json, write_json
+
+
+class TrainSpec(BaseModel):
+    """One training run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    snapshot: str
+    """Folder of the training snapshot."""
+    model: str
+    """Folder of the model to write."""
+    manifest: Manifest
+    """The model's manifest so far; its sections are the run's configuration."""
+    threads: int
+    """Of one rank."""
+    start: str | None = None
+    """Folder of the model whose parameters training starts from; None: from an initialisation."""
+    previous: str | None = None
+    """Folder of the earlier model whose settings the manifest inherits."""
+    trained: tuple[str, ...] | None = None
+    """Prefixes of the parameters that are trained; the others stay as they are. None: all are trained."""
+    targets: list[int] | None = None
+    """Domains whose events are predicted; None: all."""
+    without_newest: int | None = None
+    """Domain whose newest event is left out of each sequence that has another event; see
+    :mod:`metarec_spark.transfer.validation_twin`. None: all events are learned."""
+    stop_after: int | None = None
+    """Epoch after which training stops, without validation, though the learning rate is planned for more; None: the last."""
+
+    @field_validator("manifest", mode="before")
+    @classmethod
+    def _read_manifest(cls, values: object) -> object:
+        return Manifest.from_json(values) if isinstance(values, dict) else values
+
+    @field_serializer("manifest")
+    def _write_manifest(self, manifest: Manifest) -> dict[str, object]:
+        return manifest.to_json()
+
+    @classmethod
+    def read(cls, file: Location) -> TrainSpec:
+        """Read a spec file."""
+        return cls.model_validate(read_json(file))
+
+    def write(self, file: Location) -> None:
+        """Write the spec file whole."""
+        write_json(file, self.model_dump(mode="json"))
