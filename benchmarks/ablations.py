@@ -1,4 +1,4 @@
-"""What each part of the model is worth on a log: one row a variant, mean and spread over seeds, every other setting as it is.
+"""What each part of the model is worth on a log: one row per variant, mean and spread over seeds.
 
 python benchmarks/ablations.py [--log ../shared/data/beauty] [--out warehouse/ablations] [--seeds 1]
     [--set train.threads=1 ...]
@@ -12,19 +12,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from metarec_spark.evaluation.benchmark import mean_and_spread
+from protocol import mean_and_spread
 
+from metarec_spark import columns as c
+
+PROTOCOL = Path(__file__).parent / "protocol.py"
+SCORERS = (c.ENCODER, c.TRANSITIONS_TUNED, c.MODEL)
 VARIANTS = {
     "as it is": [],
     "without attributes": ["--no-attributes"],
     "without time gaps": ["--set", "model.time_gaps=false"],
-    "without the spectral start": ["--set", "train.spectral_init=false"],
-    "scalar product instead of cosine": ["--set", "model.cosine=false"],
+    "without spectral initialisation": ["--set", "train.spectral_init=false"],
+    "dot product instead of cosine": ["--set", "model.cosine=false"],
     "full softmax": ["--set", "train.full_softmax=20000"],
-    "without the domain's adapter": ["--set", "model.adapter=0"],
+    "without the platform's adapter": ["--set", "model.adapter=0"],
     "width 64": ["--set", "model.dim=64"],
     "recurrent state": ["--set", "model.state=recurrent"],
-    "tokens start from their spectrum": ["--set", "train.token_init=true"],
+    "spectral initialisation of tokens": ["--set", "train.token_init=true"],
     "id dropout .1": ["--set", "model.id_dropout=0.1"],
     "id dropout .1, generator of 128": ["--set", "model.id_dropout=0.1", "--set", "model.generator=128"],
 }
@@ -44,13 +48,14 @@ def main() -> None:
     print("| variant | f alone | g alone | h | HR@10 of h | CPU-s |")
     print("|---|---|---|---|---|---|")
     for name in options.only:
-        command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, "--seeds", str(options.seeds)]
+        command = [sys.executable, PROTOCOL, "--log", options.log, "--out", options.out, "--seeds", str(options.seeds)]
         command += [part for setting in options.set for part in ("--set", setting)]
         ended = subprocess.run([*command, *VARIANTS[name]], stdout=subprocess.PIPE, text=True, check=True)
-        mine = json.loads(ended.stdout.splitlines()[-1])["results"]
-        of = {scorer: [row for row in mine if row["scorer"] == scorer] for scorer in ("base", "transfer", "model")}
-        cells = [mean_and_spread(rows, "ndcg@10", 4) for rows in of.values()]
-        cells += [mean_and_spread(of["model"], "hit_rate@10", 4), mean_and_spread(of["model"], "cpu_seconds", 0)]
+        results = json.loads(ended.stdout.splitlines()[-1])["results"]
+        by_scorer = {scorer: [row for row in results if row["scorer"] == scorer] for scorer in SCORERS}
+        cells = [mean_and_spread(rows, "ndcg@10", 4) for rows in by_scorer.values()]
+        model = by_scorer[c.MODEL]
+        cells += [mean_and_spread(model, "hit_rate@10", 4), mean_and_spread(model, "cpu_seconds", 0)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -46,30 +46,34 @@ def main() -> None:
         prepared(tables, vars(options) | {"out": None, "of": None})
     given = {"tables": file_uri(tables / "tables"), "rank": options.rank, "share": options.share, "n": options.top_n}
     ended = processes.run([sys.executable, __file__, "lists", out, json.dumps(given)], out / "als.log")
-    said = ended.said
-    whole = said["seconds"] / said["users"] * options.users
+    result = ended.result
+    whole = result["seconds"] / result["users"] * options.users
     print(f"| users with lists | seconds | for all {options.users:,} users | million pairs/s | training, s | peak memory, GB |")
     print("|---|---|---|---|---|---|")
-    rate = said["users"] * options.items / said["seconds"] / 1e6
-    print(f"| {said['users']:,} | {said['seconds']:.0f} | {whole:.0f} | {rate:.0f} | {said['training']:.0f} | {ended.peak:.2f} |")
+    rate = result["users"] * options.items / result["seconds"] / 1e6
+    print(
+        f"| {result['users']:,} | {result['seconds']:.0f} | {whole:.0f} | {rate:.0f} | {result['training']:.0f} | {ended.peak:.2f} |"
+    )
 
 
-def lists(out: Path, of: dict) -> dict:
+def lists(out: Path, sizes: dict) -> dict:
     """Train, then time the lists."""
     settings = {"master": "local[2]", "conf": {"spark.driver.memory": "8g"}}
-    spark = session(config.parse({"warehouse": of["tables"], "spark": settings}), "benchmark")
-    users = Warehouse(spark, of["tables"]).read(c.USER_SEQUENCES)
+    spark = session(config.parse({"warehouse": sizes["tables"], "spark": settings}), "benchmark")
+    users = Warehouse(spark, sizes["tables"]).read(c.USER_SEQUENCES)
     number = F.substring(c.USER_ID, 2, 8).cast("int").alias("user")
     events = users.select(number, F.explode(c.ITEM_IDX).alias("item")).withColumn("rating", F.lit(1.0))
     start = time.perf_counter()
     trained = ALS(
-        rank=of["rank"], maxIter=1, userCol="user", itemCol="item", implicitPrefs=True, numUserBlocks=4, numItemBlocks=4
+        rank=sizes["rank"], maxIter=1, userCol="user", itemCol="item", implicitPrefs=True, numUserBlocks=4, numItemBlocks=4
     ).fit(events)
     training = time.perf_counter() - start
-    some = users.select(number).where(F.rand(1) < of["share"])
+    some = users.select(number).where(F.rand(1) < sizes["share"])
     count, start = some.count(), time.perf_counter()
-    found = trained.recommendForUserSubset(some, of["n"]) if of["share"] < 1 else trained.recommendForAllUsers(of["n"])
-    found.write.mode("overwrite").parquet(file_uri(out / "lists"))
+    recommended = (
+        trained.recommendForUserSubset(some, sizes["n"]) if sizes["share"] < 1 else trained.recommendForAllUsers(sizes["n"])
+    )
+    recommended.write.mode("overwrite").parquet(file_uri(out / "lists"))
     return {"users": count, "seconds": time.perf_counter() - start, "training": training}
 
 

@@ -1,9 +1,9 @@
-"""People known on one platform and never seen on the other: how well is their first event there told, beside popularity and titles?
+"""Users known on one platform and new on the other: how well is their first event there predicted, against popularity and titles?
 
 python benchmarks/cold_people.py [--log ../shared/data/food-kitchen] [--target kitchen] [--folds 2] [--out warehouse/cold]
 
-In each fold a part of the people of both platforms loses its events on the target, but for the newest, which is asked; over the folds
-everybody is asked once.
+In each fold, some of the users of both platforms lose their events on the target, except the newest, which is the test event; over the
+folds every user is tested once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from metarec_spark.training.validation import gain
 from metarec_spark.warehouse.storage import local_path
 
 EVENTS = ("user_id", "item_id", "domain", "event_type", "event_time")
-SCORERS = ("model", "base", "transfer", "popularity")
+SCORERS = ("model", "encoder", "transitions_tuned", "popularity")
 
 
 def main() -> None:
@@ -49,16 +49,16 @@ def main() -> None:
     inside = events["domain"] == options.target
     both = np.intersect1d(events["user_id"][inside], events["user_id"][~inside])
     part = np.random.default_rng(0).permutation(len(both)) % options.folds
-    found = []
+    results = []
     for fold in options.only or range(options.folds):
-        found.append(asked(options, events, set(both[part == fold]), fold))
-        print(json.dumps({"fold": fold, "people": int((part == fold).sum()), **found[-1]}), flush=True)
+        results.append(evaluated(options, events, set(both[part == fold]), fold))
+        print(json.dumps({"fold": fold, "people": int((part == fold).sum()), **results[-1]}), flush=True)
     print(f"| {options.target}, people cold there | NDCG@10 |\n|---|---|")
-    for name in found[0]:
-        print(f"| {name} | {np.mean([of[name] for of in found]):.4f} |")
+    for name in results[0]:
+        print(f"| {name} | {np.mean([result[name] for result in results]):.4f} |")
 
 
-def asked(options: argparse.Namespace, events: pd.DataFrame, cold: set[str], fold: int) -> dict[str, float]:
+def evaluated(options: argparse.Namespace, events: pd.DataFrame, cold: set[str], fold: int) -> dict[str, float]:
     """NDCG@10 of each scorer over the people of one fold."""
     folder = (options.out / f"{options.target}-{fold}").absolute()
     of_cold = events["user_id"].isin(cold) & (events["domain"] == options.target)
@@ -81,27 +81,27 @@ def asked(options: argparse.Namespace, events: pd.DataFrame, cold: set[str], fol
 
 
 def titles(model: Path, events: pd.DataFrame, cold: set[str], target: str) -> float:
-    """By the mean likeness of titles to those of everything the person did elsewhere before, the newest held-out event aside."""
-    made = artifact.load(model)
-    catalogue, ids = made.catalogue, made.item_ids().to_pylist()
-    domain = made.domains.index(target)
-    items, index = catalogue.of_domain[domain], {(made.domains[catalogue.domain[n]], name): n for n, name in enumerate(ids)}
-    mine = events[events["user_id"].isin(cold)]
+    """NDCG@10 by the mean title similarity to the items of the user's earlier events elsewhere, the newest held-out event excluded."""
+    loaded = artifact.load(model)
+    catalogue, ids = loaded.catalogue, loaded.item_ids().to_pylist()
+    domain = loaded.domains.index(target)
+    items, index = catalogue.of_domain[domain], {(loaded.domains[catalogue.domain[n]], name): n for n, name in enumerate(ids)}
+    cold_events = events[events["user_id"].isin(cold)]
     history, answer = [], []
-    for _, of in mine.groupby("user_id", sort=True):
-        own = of["domain"] == target
+    for _, rows in cold_events.groupby("user_id", sort=True):
+        own = rows["domain"] == target
         test = np.flatnonzero(~own)[-1]
-        place = np.flatnonzero(own)[0]
-        before = [n for n in range(place) if n != test]
-        history.append([index[row] for row in zip(of["domain"].iloc[before], of["item_id"].iloc[before], strict=True)])
-        answer.append(index[target, of["item_id"].iloc[place]])
+        first = np.flatnonzero(own)[0]
+        before = [n for n in range(first) if n != test]
+        history.append([index[row] for row in zip(rows["domain"].iloc[before], rows["item_id"].iloc[before], strict=True)])
+        answer.append(index[target, rows["item_id"].iloc[first]])
     part = catalogue.successors
-    alike = sparse.csr_matrix((part.similarity, part.indices, part.indptr), (catalogue.size,) * 2)[:, items]
-    length = np.array([len(of) for of in history])
-    flat = np.concatenate([np.array(of, np.int64) for of in history])
-    votes = sparse.csr_matrix((np.ones(len(flat), np.float32), (np.repeat(np.arange(len(length)), length), flat)))
-    votes.resize(len(length), catalogue.size)
-    ranks = sparse_ranks((votes @ alike).tocsr(), places(items, np.array(answer)), seen_places(items, flat, length))
+    similarity = sparse.csr_matrix((part.similarity, part.indices, part.indptr), (catalogue.size,) * 2)[:, items]
+    length = np.array([len(indexes) for indexes in history])
+    flat = np.concatenate([np.array(indexes, np.int64) for indexes in history])
+    events_of = sparse.csr_matrix((np.ones(len(flat), np.float32), (np.repeat(np.arange(len(length)), length), flat)))
+    events_of.resize(len(length), catalogue.size)
+    ranks = sparse_ranks((events_of @ similarity).tocsr(), places(items, np.array(answer)), seen_places(items, flat, length))
     return float(gain(ranks)[length > 0].mean()) * float((length > 0).mean())
 
 

@@ -26,13 +26,14 @@ from scipy import sparse
 from metarec_spark import __version__, config
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Adapt, Features, Model, Split, Train, Transitions
+from metarec_spark.features.catalogue import ITEMS, SIGNALS, TOKENS, VECTORS
+from metarec_spark.features.catalogue import TRANSITIONS as SUCCESSORS
 from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
 from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, products, strongest
 from metarec_spark.model.manifest import Manifest
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.runtime.session import session
-from metarec_spark.training.snapshot import HALF, ITEMS, PAIR, SEQUENCES, SIGNALS, TOKENS, VECTORS
-from metarec_spark.training.snapshot import TRANSITIONS as SUCCESSORS
+from metarec_spark.training.snapshot import HALF, PAIR, SEQUENCES
 from metarec_spark.transfer import user_sampling
 from metarec_spark.transfer.candidates import Snapshot
 from metarec_spark.transfer.meta_train import followed

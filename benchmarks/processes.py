@@ -20,18 +20,18 @@ _PERIOD = 1.0
 class Ended:
     """A command that ended well."""
 
-    said: dict[str, Any]
+    result: dict[str, Any]
     """The last line on its standard output."""
     seconds: float
-    """On the wall."""
+    """Wall time."""
     peak: float
-    """GB that it and all it started held at a time, at most: proportional set size, sampled every second."""
+    """Peak memory of its process tree in GB: proportional set size, sampled every second."""
 
 
 def run(command: list[object], log: Path, **environment: str) -> Ended:
     """Run a command whose last line on standard output is a JSON object; its standard error goes to ``log``.
 
-    The program ends where the command fails.
+    The program ends if the command fails.
     """
     start, peak = time.monotonic(), 0.0
     with log.open("w") as errors:
@@ -39,7 +39,7 @@ def run(command: list[object], log: Path, **environment: str) -> Ended:
             list(map(str, command)), env=os.environ | environment, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         while running.poll() is None:
-            peak = max(peak, held(running.pid))
+            peak = max(peak, memory(running.pid))
             time.sleep(_PERIOD)
     seconds, lines = time.monotonic() - start, running.stdout.read().splitlines()
     if running.returncode or not lines:
@@ -47,14 +47,14 @@ def run(command: list[object], log: Path, **environment: str) -> Ended:
     return Ended(json.loads(lines[-1]), seconds, peak)
 
 
-def held(root: int) -> float:
-    """GB that a process and all it started hold."""
+def memory(root: int) -> float:
+    """Memory of a process tree in GB."""
     total = 0
     try:
-        mine = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
+        tree = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
     except psutil.NoSuchProcess:
         return 0.0
-    for process in mine:
+    for process in tree:
         try:
             total += process.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):

@@ -1,10 +1,10 @@
 """Leave-one-out with full ranking on given logs, over several seeds, beside what is published.
 
 python benchmarks/protocol.py --log DIR [DIR …] [--out warehouse/benchmark] [--seeds 1] [--joint] [--no-attributes]
-    [--set section.key=value …]
+    [--set section.key=value] …
 
-Every log has its own warehouse under the output folder. ``benchmark.csv`` is both result and memory: a run that is in it with
-the same settings is not made again, so a benchmark that was killed goes on where it was.
+Every log has its own warehouse under the output folder. ``benchmark.csv`` holds the results: a run that is in it with the
+same settings is not repeated, so a benchmark that was killed continues.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ def benchmark(options: Options) -> int:
     Raises
     ------
     ConfigError
-        Where a log is missing.
+        If a log is missing.
     """
     start = time.monotonic()
     settings = {name: _configuration(name, logs, options) for name, logs in options.runs.items()}
-    fingerprints = {name: _fingerprint(made, options.runs[name]) for name, made in settings.items()}
+    fingerprints = {name: _fingerprint(run_config, options.runs[name]) for name, run_config in settings.items()}
     rows = list(_read(options.out))
-    for name, made in settings.items():
+    for name, run_config in settings.items():
         day = max(_last_day(path) for path in options.runs[name])
         extracted = False
         for seed in range(options.seeds):
-            seeded = made.model_copy(update={"train": made.train.model_copy(update={"seed": seed})})
+            seeded = run_config.model_copy(update={"train": run_config.train.model_copy(update={"seed": seed})})
             key = {"run": name, "seed": str(seed), "settings": fingerprints[name]}
             if any(all(row[part] == key[part] for part in _KEY) for row in rows):
                 continue
-            if not extracted and (code := _stage("extract", name, made, day, extract)[0]):
+            if not extracted and (code := _stage("extract", name, run_config, day, extract)[0]):
                 return code
             extracted = True
             code, trained = _stage("train", name, seeded, day, train)
@@ -100,9 +100,9 @@ def benchmark(options: Options) -> int:
             _write(rows, options.out)
     Console(stderr=True).print((options.out / "benchmark.md").read_text())
     seconds = round(time.monotonic() - start, 1)
-    mine = set(fingerprints.items())
-    asked = [row for row in rows if (row["run"], row["settings"]) in mine]
-    job.report("benchmark", None, Result(rows_out=len(asked), details={"results": asked}), seconds, {}, {})
+    current = set(fingerprints.items())
+    results = [row for row in rows if (row["run"], row["settings"]) in current]
+    job.report("benchmark", None, Result(rows_out=len(results), details={"results": results}), seconds, {}, {})
     return 0
 
 
@@ -122,12 +122,12 @@ def _configuration(name: str, logs: list[Path], options: Options) -> Config:
     return config.parse(config.overridden(raw, list(options.overrides)), where=f"benchmark of {name}")
 
 
-def _fingerprint(made: Config, logs: list[Path]) -> str:
+def _fingerprint(run_config: Config, logs: list[Path]) -> str:
     """Of all settings but the seed, of the logs, and of the code's version."""
     files = [file for log in logs for file in (log / "events.parquet", log / "items.parquet") if file.exists()]
     of_logs = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     left_out = {"warehouse": True, "sources": True, "items": True, "spark": True, "train": {"seed"}}
-    return fingerprint(made.model_dump(mode="json", exclude=left_out), of_logs, __version__)
+    return fingerprint(run_config.model_dump(mode="json", exclude=left_out), of_logs, __version__)
 
 
 def _last_day(path: Path) -> date:
@@ -137,16 +137,16 @@ def _last_day(path: Path) -> date:
     return max(time.date() for time in times if time is not None)
 
 
-def _stage(stage: str, name: str, made: Config, day: date, work) -> tuple[int, Result]:
-    found: list[Result] = []
+def _stage(stage: str, name: str, run_config: Config, day: date, work) -> tuple[int, Result]:
+    results: list[Result] = []
 
-    def kept(running: Job) -> Result:
-        found.append(work(running))
-        return found[0]
+    def recorded(running: Job) -> Result:
+        results.append(work(running))
+        return results[0]
 
     start_logging(f"{stage} {name}", day)
-    code = job.run(stage, made, day, kept)
-    return code, found[0] if found else Result()
+    code = job.run(stage, run_config, day, recorded)
+    return code, results[0] if results else Result()
 
 
 def _rows(key: dict[str, str], trained: Result, evaluated: Result) -> Iterator[dict[str, Any]]:
@@ -177,13 +177,15 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         groups.setdefault((row["domain"], row["run"], row["settings"], row["scorer"]), []).append(row)
     lines = ["| log | run | scorer | NDCG@10 | HR@10 | CPU-s to train and tune |", "|---|---|---|---|---|---|"]
-    made = {run: list(dict.fromkeys(row["settings"] for row in rows if row["run"] == run)) for run in {r["run"] for r in rows}}
+    settings_of = {
+        run: list(dict.fromkeys(row["settings"] for row in rows if row["run"] == run)) for run in {r["run"] for r in rows}
+    }
     for domain in dict.fromkeys(row["domain"] for row in rows):
-        for (of, run, settings, scorer), found in groups.items():
-            if of == domain:
-                run = run if len(made[run]) == 1 else f"{run} ({settings})"
-                cost = mean_and_spread(found, "cpu_seconds", 0) if scorer == c.MODEL else ""
-                values = f"{mean_and_spread(found, 'ndcg@10', 4)} | {mean_and_spread(found, 'hit_rate@10', 4)}"
+        for (log, run, settings, scorer), scorer_rows in groups.items():
+            if log == domain:
+                run = run if len(settings_of[run]) == 1 else f"{run} ({settings})"
+                cost = mean_and_spread(scorer_rows, "cpu_seconds", 0) if scorer == c.MODEL else ""
+                values = f"{mean_and_spread(scorer_rows, 'ndcg@10', 4)} | {mean_and_spread(scorer_rows, 'hit_rate@10', 4)}"
                 lines.append(f"| {domain} | {run} | {scorer} | {values} | {cost} |")
         for known in PUBLISHED:
             if known.log == domain:
@@ -209,7 +211,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--joint", action="store_true", help="one model over all logs, not one for each")
     parser.add_argument("--no-attributes", action="store_true", help="models do not see items.parquet")
-    parser.add_argument("--set", nargs="*", default=[], metavar="section.key=value")
+    parser.add_argument("--set", action="append", default=[], metavar="section.key=value", help="any number of times")
     given = parser.parse_args()
     logs = [path.absolute() for path in given.log]
     options = Options(logs, given.out.absolute(), given.seeds, given.joint, not given.no_attributes, tuple(given.set))

@@ -69,15 +69,17 @@ def main() -> None:
 
     def night(name: str, ds: date, pairs: int | None, *more: str) -> None:
         ended = submitted(out, name, ds, *more)
-        said = ended.said
-        rate = f"{pairs / said['seconds'] / 1e6:.0f} | {pairs / said['seconds'] / kernel:.0%}" if pairs else " | "
-        cells = f"{name} | {said['scored_users']:,} | {said['seconds']} | {said['list_seconds']} | {ended.peak:.2f} | {rate}"
-        print(f"| {cells} | {said['processor_seconds']}", flush=True)
+        result = ended.result
+        rate = f"{pairs / result['seconds'] / 1e6:.0f} | {pairs / result['seconds'] / kernel:.0%}" if pairs else " | "
+        cells = (
+            f"{name} | {result['scored_users']:,} | {result['seconds']} | {result['list_seconds']} | {ended.peak:.2f} | {rate}"
+        )
+        print(f"| {cells} | {result['processor_seconds']}", flush=True)
 
     night("full", DAY, pairs)
     step(out, "changed", given)
     night("few changed", DAY + timedelta(days=1), None)
-    step(out, "kept", given)
+    step(out, "saved", given)
     night("full, the same day", DAY + timedelta(days=1), pairs, "--set", "recommend.mode=full")
     differ = step(out, "compared", given)["rows"]
     print(f"\nrows of the incremental run that the full run has not, and the reverse: {differ}")
@@ -102,7 +104,7 @@ def prepared(out: Path, given: dict) -> None:
         '[spark]\nmaster = "local[2]"\nconf = { "spark.driver.memory" = "4g" }\n',
         encoding="utf-8",
     )
-    step(out, "made", given)
+    step(out, "tables_and_model", given)
 
 
 def step(out: Path, name: str, given: dict) -> dict:
@@ -119,17 +121,17 @@ def submitted(out: Path, name: str, ds: date, *more: str, **environment: str) ->
 
 
 def opened(out: Path) -> Job:
-    made = config.load(out / "metarec.toml", [])
-    spark = session(made, "benchmark")
-    return Job("benchmark", made, DAY, spark, Warehouse(spark, made.warehouse))
+    settings = config.load(out / "metarec.toml", [])
+    spark = session(settings, "benchmark")
+    return Job("benchmark", settings, DAY, spark, Warehouse(spark, settings.warehouse))
 
 
-def made(job: Job, out: Path, of: dict) -> dict:
+def tables_and_model(job: Job, out: Path, given: dict) -> dict:
     """Tables and a model."""
     for name in (c.EVENTS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS):
         job.warehouse.ensure(name)
     day = F.lit(DAY - timedelta(days=1))
-    items = job.spark.range(of["items"]).select(
+    items = job.spark.range(given["items"]).select(
         *[
             F.col("id").cast("int").alias(c.ITEM_IDX),
             F.lit("shop").alias(c.DOMAIN),
@@ -138,15 +140,15 @@ def made(job: Job, out: Path, of: dict) -> dict:
         *[F.lit(1).cast("long").alias("events"), day.alias("first_day"), day.alias("last_day")],
     )
     job.warehouse.replace_all(c.ITEMS, items, job.commit())
-    length = F.lit(3) + (F.rand(1) * (of["longest"] - 2)).cast("int")
-    users = job.spark.range(of["users"]).select(F.format_string("u%08d", "id").alias(c.USER_ID), length.alias("n"), "id")
-    if of["heavy"]:
-        one = job.spark.range(of["users"], of["users"] + 1)
-        users = users.unionByName(one.select(F.lit("u-heavy").alias(c.USER_ID), F.lit(of["heavy"]).alias("n"), "id"))
-    item = F.transform(F.sequence(F.lit(1), "n"), lambda k: F.pmod(F.xxhash64("id", k), F.lit(of["items"])).cast("int"))
+    length = F.lit(3) + (F.rand(1) * (given["longest"] - 2)).cast("int")
+    users = job.spark.range(given["users"]).select(F.format_string("u%08d", "id").alias(c.USER_ID), length.alias("n"), "id")
+    if given["heavy"]:
+        one = job.spark.range(given["users"], given["users"] + 1)
+        users = users.unionByName(one.select(F.lit("u-heavy").alias(c.USER_ID), F.lit(given["heavy"]).alias("n"), "id"))
+    item = F.transform(F.sequence(F.lit(1), "n"), lambda k: F.pmod(F.xxhash64("id", k), F.lit(given["items"])).cast("int"))
     job.warehouse.replace_all(c.USER_SEQUENCES, rows(users.withColumn(c.ITEM_IDX, item)), job.commit())
     folder = out / "tables" / "_models" / MODEL
-    model(folder, of)
+    model(folder, given)
     record = {
         "model_id": MODEL,
         "parent": None,
@@ -169,16 +171,16 @@ def rows(users: DataFrame) -> DataFrame:
     )
     users = users.withColumn(c.ITEM_IDX, F.slice(c.ITEM_IDX, F.greatest(F.lit(1), F.size(c.ITEM_IDX) - LONGEST + 1), LONGEST))
     time = F.transform(c.ITEM_IDX, lambda _, k: F.timestamp_seconds(F.lit(1_704_000_000) + 3600 * k))
-    alike = {
+    constant = {
         name: F.array_repeat(F.lit(value), F.size(c.ITEM_IDX)) for name, value in ((c.DOMAIN, "shop"), (c.EVENT_TYPE, "view"))
     }
-    found = users.withColumns({**alike, c.EVENT_TIME: time, "active_domains": F.array(F.lit("shop"))})
-    return found.select(c.USER_ID, c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME, "seen_items", "active_domains", "events")
+    sequences = users.withColumns({**constant, c.EVENT_TIME: time, "active_domains": F.array(F.lit("shop"))})
+    return sequences.select(c.USER_ID, c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME, "seen_items", "active_domains", "events")
 
 
-def model(folder: Path, of: dict) -> None:
-    random, items = np.random.default_rng(0), of["items"]
-    row = np.repeat(np.arange(items), of["successors"])
+def model(folder: Path, given: dict) -> None:
+    random, items = np.random.default_rng(0), given["items"]
+    row = np.repeat(np.arange(items), given["successors"])
     pair = np.unique(row * items + random.integers(0, items, len(row)))
     signals = random.random((3, len(pair)))
     catalogue = Catalogue(
@@ -202,7 +204,7 @@ def model(folder: Path, of: dict) -> None:
         ds=DAY,
         code_version=__version__,
         table_versions={},
-        model=Model(dim=of["dim"]),
+        model=Model(dim=given["dim"]),
         transitions=Transitions(),
         split=Split(),
         features=Features(),
@@ -214,49 +216,49 @@ def model(folder: Path, of: dict) -> None:
     artifact.save(folder, manifest, network, catalogue, pa.chunked_array([[f"i{i}" for i in range(items)]]))
 
 
-def changed(job: Job, out: Path, of: dict) -> dict:
+def changed(job: Job, out: Path, given: dict) -> dict:
     """Some users have one more event."""
-    users = job.warehouse.read(c.USER_SEQUENCES).where(F.rand(2) < of["changed"]).select(c.USER_ID, c.ITEM_IDX)
-    more = F.concat(c.ITEM_IDX, F.array((F.rand(3) * of["items"]).cast("int")))
+    users = job.warehouse.read(c.USER_SEQUENCES).where(F.rand(2) < given["changed"]).select(c.USER_ID, c.ITEM_IDX)
+    more = F.concat(c.ITEM_IDX, F.array((F.rand(3) * given["items"]).cast("int")))
     job.warehouse.merge(c.USER_SEQUENCES, rows(users.withColumn(c.ITEM_IDX, more)).persist(), job.commit())
     return {}
 
 
-def kernel(job: Job, out: Path, of: dict) -> dict:
+def kernel(job: Job, out: Path, given: dict) -> dict:
     """Seconds that the search of some of the users takes."""
     torch.set_num_threads(1)
-    held = artifact.load(out / "tables" / "_models" / MODEL)
-    scorer = Scorer(held)
-    users = inputs(job.warehouse.read(c.USER_SEQUENCES), held.manifest, ["shop"], None, everywhere=False).limit(ASKED)
+    loaded = artifact.load(out / "tables" / "_models" / MODEL)
+    scorer = Scorer(loaded)
+    users = inputs(job.warehouse.read(c.USER_SEQUENCES), loaded.manifest, ["shop"], None, everywhere=False).limit(ASKED)
     (batch,) = users.toArrow().combine_chunks().to_batches()
     contexts = contexts_of(batch)
     hidden = scorer.hidden(contexts)
     vectors, index = scorer.user_vectors(hidden, 0).numpy(), ExactIndex(scorer.item_vectors(0).numpy())
     additions = scorer.additions(contexts, hidden, 0)
     lists = batch["seen_items"]
-    row, place = seen_places(scorer.catalogue.of_domain[0], lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
-    seen = sparse.csr_matrix((np.ones(len(row), np.float32), (row, place)), additions.shape)
-    index.search(vectors[:256], of["top_n"], seen[:256], additions[:256])
+    row, local = seen_places(scorer.catalogue.of_domain[0], lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
+    seen = sparse.csr_matrix((np.ones(len(row), np.float32), (row, local)), additions.shape)
+    index.search(vectors[:256], given["top_n"], seen[:256], additions[:256])
     taken = []
     for _ in range(3):
         start = time.perf_counter()
-        index.search(vectors, of["top_n"], seen, additions, threads=2)
+        index.search(vectors, given["top_n"], seen, additions, threads=2)
         taken.append(time.perf_counter() - start)
     return {"seconds_a_user": sorted(taken)[1] / len(vectors)}
 
 
-def kept(job: Job, out: Path, of: dict) -> dict:
+def saved(job: Job, out: Path, given: dict) -> dict:
     job.warehouse.read(c.RECOMMENDATIONS).write.mode("overwrite").parquet(file_uri(out / "incremental"))
     return {}
 
 
-def compared(job: Job, out: Path, of: dict) -> dict:
+def compared(job: Job, out: Path, given: dict) -> dict:
     one, other = job.spark.read.parquet(file_uri(out / "incremental")), job.warehouse.read(c.RECOMMENDATIONS)
     other = other.select(*one.columns)
     return {"rows": [one.exceptAll(other).count(), other.exceptAll(one).count()]}
 
 
-STEPS = {of.__name__: of for of in (made, changed, kernel, kept, compared)}
+STEPS = {step.__name__: step for step in (tables_and_model, changed, kernel, saved, compared)}
 
 if __name__ == "__main__":
     if len(sys.argv) == 4 and sys.argv[1] in STEPS:

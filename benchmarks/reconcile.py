@@ -48,20 +48,20 @@ def main() -> None:
     log, broken = generated(out, options.events), out / f"broken-{options.events}-{options.share}"
     if not (broken / "done").exists():
         shutil.rmtree(broken, ignore_errors=True)
-        for place, source in enumerate(SOURCES):
-            part = spark.read.parquet(file_uri(log / "events")).where(F.abs(F.xxhash64(c.USER_ID, c.DOMAIN)) % 2 == place)
+        for number, source in enumerate(SOURCES):
+            part = spark.read.parquet(file_uri(log / "events")).where(F.abs(F.xxhash64(c.USER_ID, c.DOMAIN)) % 2 == number)
             damaged(part, options.share).write.partitionBy("ds").parquet(file_uri(broken / source))
         (broken / "done").touch()
     shutil.rmtree(out / "run", ignore_errors=True)
     (out / "run").mkdir()
-    sources = "".join(f'[[sources]]\npath = {json.dumps(file_uri(broken / of))}\nday_column = "ds"\n' for of in SOURCES)
+    sources = "".join(f'[[sources]]\npath = {json.dumps(file_uri(broken / source))}\nday_column = "ds"\n' for source in SOURCES)
     config = out / "run" / "metarec.toml"
     config.write_text(
         f'warehouse = {json.dumps(file_uri(out / "run" / "tables"))}\n{sources}[spark]\nmaster = "local[2]"\n', encoding="utf-8"
     )
     spark.stop()
     ended = processes.run(["metarec", "extract", "--config", config, "--ds", LAST_DAY], out / "run" / "log")
-    print(f"{ended.said['rows_in']} rows read, {ended.said['rows_out']} kept, {ended.seconds:.0f} s\n")
+    print(f"{ended.result['rows_in']} rows read, {ended.result['rows_out']} kept, {ended.seconds:.0f} s\n")
     sys.exit(0 if reconciled(opened(out), broken, out / "run" / "tables", options.share) else 1)
 
 
@@ -71,29 +71,31 @@ def damaged(rows: DataFrame, share: float) -> DataFrame:
     way = F.when(drawn < share, F.floor(drawn / share * len(BROKEN)))
     rows = rows.withColumn("broken", F.coalesce(*[F.when(way == number, kind) for number, kind in enumerate(BROKEN)]))
     for kind, (name, value) in BROKEN.items():
-        broken, kept = F.lit(value).cast(rows.schema[name].dataType), F.col(name)
-        rows = rows.withColumn(name, F.when(F.col("broken") == kind, broken).otherwise(kept))
+        broken, intact = F.lit(value).cast(rows.schema[name].dataType), F.col(name)
+        rows = rows.withColumn(name, F.when(F.col("broken") == kind, broken).otherwise(intact))
     return rows
 
 
 def reconciled(spark: SparkSession, broken: Path, tables: Path, share: float) -> bool:
     """Print what each source's files hold, and what became of it; whether both are the same."""
     warehouse, whole = Warehouse(spark, file_uri(tables)), True
-    rows = {(of.source, of.outcome): of.n for of in counts(warehouse.read(c.QUALITY), "outcome", F.sum("rows"))}
+    rows = {(row.source, row.outcome): row.n for row in counts(warehouse.read(c.QUALITY), "outcome", F.sum("rows"))}
     stored = {
-        (of.source, "kept"): of.n for of in counts(warehouse.read(c.EVENTS).withColumn("kept", F.lit(0)), "kept", F.count("*"))
+        (row.source, "kept"): row.n for row in counts(warehouse.read(c.EVENTS).withColumn("kept", F.lit(0)), "kept", F.count("*"))
     }
-    stored |= {(of.source, of.reason): of.n for of in counts(warehouse.read(c.REJECTED_EVENTS), c.REASON, F.count("*"))}
+    stored |= {(row.source, row.reason): row.n for row in counts(warehouse.read(c.REJECTED_EVENTS), c.REASON, F.count("*"))}
     print(
         "| source | in the files | broken on purpose | kept | rejected | kept + rejected - in the files |\n|---|---|---|---|---|---|"
     )
-    for place, source in enumerate(SOURCES):
+    for number, source in enumerate(SOURCES):
         files = spark.read.parquet(file_uri(broken / source))
-        read, made = files.count(), files.where(F.col("broken").isNotNull()).count()
-        of_source = {outcome: n for (name, outcome), n in rows.items() if name == f"{place}:parquet"}
-        kept, rejected = of_source.pop("kept"), sum(of_source.values())
-        print(f"| {source} | {read:,} | {made:,} ({made / read:.2%}) | {kept:,} | {rejected:,} | {kept + rejected - read} |")
-        whole &= kept + rejected == read and rejected >= made > 0.9 * share * read
+        read, damaged_rows = files.count(), files.where(F.col("broken").isNotNull()).count()
+        of_source = {outcome: n for (name, outcome), n in rows.items() if name == f"{number}:parquet"}
+        events, rejected = of_source.pop("kept"), sum(of_source.values())
+        print(
+            f"| {source} | {read:,} | {damaged_rows:,} ({damaged_rows / read:.2%}) | {events:,} | {rejected:,} | {events + rejected - read} |"
+        )
+        whole &= events + rejected == read and rejected >= damaged_rows > 0.9 * share * read
     print(f"\nrejected: {dict(sorted(((key[1], n) for key, n in stored.items() if key[1] != 'kept'), key=str))}")
     same = rows == stored
     print(f"the tables events and rejected_events {'hold these rows' if same else f'hold others: {stored}'}")

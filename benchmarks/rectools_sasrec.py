@@ -1,10 +1,10 @@
-"""Training speed and quality of the base model f against RecTools' SASRec: same log, threads, width, blocks, negatives, length.
+"""Training speed and quality of the sequence encoder (f) against RecTools' SASRec: same log, threads, width, blocks, negatives, length.
 
 python benchmarks/rectools_sasrec.py --rectools PYTHON [--log ../shared/data/beauty] [--out warehouse/rectools] [--epochs 10]
     [--our-epochs 30] [--seeds 3]
 
 PYTHON is an interpreter that has ``rectools[torch]`` and ``pyarrow<20``; this project does not depend on them. RecTools trains as
-often as f, without a seed of its own; each result is kept in OUT/rectools-EPOCHS-THREADS-RUN.json. Mean and spread over the runs.
+often as f, without a seed of its own; each result is stored in OUT/rectools-EPOCHS-THREADS-RUN.json. Mean and spread over the runs.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("--their-side", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.their_side:
-        print(json.dumps(theirs(options.log, options.epochs, options.threads)))
+        print(json.dumps(rectools(options.log, options.epochs, options.threads)))
         return
-    from metarec_spark.evaluation.benchmark import mean_and_spread  # not there on RecTools' side
+    from protocol import mean_and_spread  # its imports are missing in the interpreter of RecTools
 
     if not (options.log / "events.parquet").exists():
         sys.exit(f"this benchmark needs the log {options.log}; it is not there")
@@ -58,18 +58,18 @@ def main() -> None:
 
 
 def their_run(options: argparse.Namespace, run: int) -> dict:
-    """RecTools' result of a run, as kept or made now."""
-    kept = options.out / f"rectools-{options.epochs}-{options.threads}-{run}.json"
-    if not kept.exists():
+    """RecTools' result of a run: read if it was stored, else computed."""
+    file = options.out / f"rectools-{options.epochs}-{options.threads}-{run}.json"
+    if not file.exists():
         command = [options.rectools, __file__, "--their-side", "--rectools", "-", "--log", options.log]
         command += ["--epochs", str(options.epochs), "--threads", str(options.threads)]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        kept.write_text(ended.stdout.splitlines()[-1])
-    return json.loads(kept.read_text())
+        file.write_text(ended.stdout.splitlines()[-1])
+    return json.loads(file.read_text())
 
 
 def ours(options: argparse.Namespace, attributes: bool) -> list[dict]:
-    """Train and evaluate f through ``metarec benchmark``, a run a seed."""
+    """Train and evaluate f by protocol.py, one run per seed."""
     settings = {
         "model.dim": SAME["dim"],
         "model.blocks": SAME["blocks"],
@@ -79,13 +79,22 @@ def ours(options: argparse.Namespace, attributes: bool) -> list[dict]:
         "train.threads": options.threads,
         "train.max_epochs": options.our_epochs,
     }
-    command = ["metarec", "benchmark", "--log", options.log, "--out", options.out, "--seeds", str(options.seeds)]
+    command = [
+        sys.executable,
+        Path(__file__).parent / "protocol.py",
+        "--log",
+        options.log,
+        "--out",
+        options.out,
+        "--seeds",
+        str(options.seeds),
+    ]
     command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     command += [] if attributes else ["--no-attributes"]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(ended.stdout.splitlines()[-1])["results"]
-    mine = [row for row in result if row["scorer"] == "base" and ("without" not in row["run"]) == attributes]
-    return [of_model(options.out / row["run"].replace(" ", "-") / "_models" / row["model_id"], row) for row in mine]
+    rows = [row for row in result if row["scorer"] == "encoder" and ("without" not in row["run"]) == attributes]
+    return [of_model(options.out / row["run"].replace(" ", "-") / "_models" / row["model_id"], row) for row in rows]
 
 
 def of_model(folder: Path, row: dict) -> dict:
@@ -102,7 +111,7 @@ def of_model(folder: Path, row: dict) -> dict:
     }
 
 
-def theirs(log: Path, epochs: int, threads: int) -> dict:
+def rectools(log: Path, epochs: int, threads: int) -> dict:
     """Train and evaluate RecTools' SASRec, leave-one-out, full ranking without seen items."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import numpy as np
@@ -139,10 +148,10 @@ def theirs(log: Path, epochs: int, threads: int) -> dict:
 
     def ranked(known, target) -> tuple[float, float]:
         users = target[Columns.User].unique()
-        found = model.recommend(
+        recommended = model.recommend(
             users, Dataset.construct(known[columns]), k=10, filter_viewed=True, on_unsupported_targets="ignore"
         )
-        hits = found.merge(target[[Columns.User, Columns.Item]], on=[Columns.User, Columns.Item])
+        hits = recommended.merge(target[[Columns.User, Columns.Item]], on=[Columns.User, Columns.Item])
         return float((1 / np.log2(hits[Columns.Rank] + 1)).sum() / len(users)), len(hits) / len(users)
 
     validation, _ = ranked(train, events[events["back"] == 1])

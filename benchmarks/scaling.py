@@ -42,9 +42,9 @@ def main() -> None:
     seconds, processor = {}, {}
 
     def taken(name: str, folder: Path, **environment: str) -> None:
-        said = submitted(folder, "run", DAY, "--set", "recommend.mode=full", **environment).said
-        seconds.setdefault(name, []).append(said["list_seconds"])
-        processor.setdefault(name, []).append(sum(said["processor_seconds"].values()))
+        result = submitted(folder, "run", DAY, "--set", "recommend.mode=full", **environment).result
+        seconds.setdefault(name, []).append(result["list_seconds"])
+        processor.setdefault(name, []).append(sum(result["processor_seconds"].values()))
 
     with_master = {"SPARK_MASTER": f"spark://127.0.0.1:{MASTER_PORT}", "SPARK_LOCAL_IP": "127.0.0.1"}
     settings = "--conf spark.executor.memory=1g --conf spark.executor.cores=1 --conf spark.cores.max="
@@ -66,10 +66,11 @@ def main() -> None:
     )
     for name in seconds:
         first = "executors: 1" if name.startswith("executors") else "as it is"
-        ratio, of_processor = (statistics.median(of[name]) / statistics.median(of[first]) for of in (seconds, processor))
+        ratio, of_processor = (statistics.median(times[name]) / statistics.median(times[first]) for times in (seconds, processor))
         exponent = f"{math.log2(ratio):.2f}" if name != first and "history" not in name else ""
         shown = " | ".join(
-            f"{statistics.median(of[name]):.1f} ({min(of[name]):.1f} to {max(of[name]):.1f})" for of in (seconds, processor)
+            f"{statistics.median(times[name]):.1f} ({min(times[name]):.1f} to {max(times[name]):.1f})"
+            for times in (seconds, processor)
         )
         print(f"| {name} | {shown} | {ratio:.3f} | {of_processor:.3f} | {exponent} |")
 

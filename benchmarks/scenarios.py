@@ -51,8 +51,8 @@ def main() -> None:
         log = generated(options, taste)
         for target in options.target:
             for share, of_share in zip(options.share, cuts, strict=False):
-                found = scenario(options, log, taste, target, share, of_share)
-                gains.setdefault((target, share), []).append((taste, *found))
+                measured = scenario(options, log, taste, target, share, of_share)
+                gains.setdefault((target, share), []).append((taste, *measured))
     draw(gains, options.out / f"dose{f'-{options.days}d' if options.days else ''}.png")
 
 

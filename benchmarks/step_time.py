@@ -50,10 +50,10 @@ def main() -> None:
     )
     print("| items | method | ms a step | quartiles | ratio to the first | peak memory so far, GB |")
     print("|---|---|---|---|---|---|")
-    for case, found in times.items():
-        low, middle, high = (1e3 * value for value in statistics.quantiles(found, n=4))
-        said = f"{middle:.1f} | {low:.1f}–{high:.1f} | {middle / first / 1e3:.2f} | {memory[case]:.2f}"
-        print(f"| {case[0]:,} | {case[1]} | {said} |")
+    for case, seconds in times.items():
+        low, middle, high = (1e3 * value for value in statistics.quantiles(seconds, n=4))
+        cells = f"{middle:.1f} | {low:.1f}–{high:.1f} | {middle / first / 1e3:.2f} | {memory[case]:.2f}"
+        print(f"| {case[0]:,} | {case[1]} | {cells} |")
 
 
 def run(items: int, method: str):

@@ -1,11 +1,11 @@
 """The exact top-N beside faiss, implicit and PyTorch: seconds for one search of the same vectors on the same threads, and ratios.
 
-metarec benchmark --log ../shared/data/beauty --set model.dim=64 --set train.stacking_pairs=0 --out OUT
+python benchmarks/protocol.py --log ../shared/data/beauty --set model.dim=64 --set train.stacking_pairs=0 --out OUT
 python benchmarks/topn.py --trained OUT/beauty
 
-Needs faiss and implicit beside the project: pip install --no-deps --target DIR faiss-cpu implicit tqdm; PYTHONPATH=DIR. They leave no
-seen items out, so they are asked for n more than the longest history is long, and what remains to be done on their lists is not
-counted. Rounds of all are taken in turns. Before it is timed, each search is compared with a full sort in float64.
+Needs faiss and implicit beside the project: pip install --no-deps --target DIR faiss-cpu implicit tqdm; PYTHONPATH=DIR. They
+cannot exclude seen items, so as many more items are requested as the longest history has; what remains to be done on their lists is not
+counted. Rounds alternate. Before it is timed, each search is compared with a full sort in float64.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def redealt(seen: sparse.csr_matrix, users: int, items: int, random: np.random.G
     """Histories as long as those, of items drawn at random."""
     length = np.resize(np.diff(seen.indptr), users)
     row = np.repeat(np.arange(users), length)
-    found = sparse.csr_matrix((np.ones(len(row), np.float32), (row, random.integers(0, items, len(row)))), (users, items))
-    found.sum_duplicates()
-    return found
+    histories = sparse.csr_matrix((np.ones(len(row), np.float32), (row, random.integers(0, items, len(row)))), (users, items))
+    histories.sum_duplicates()
+    return histories
 
 
 def row(name: str, users: np.ndarray, items: np.ndarray, seen: sparse.csr_matrix, n: int, options: argparse.Namespace) -> str:
@@ -92,19 +92,19 @@ def row(name: str, users: np.ndarray, items: np.ndarray, seen: sparse.csr_matrix
         "implicit": implicit(users, items, longer, options.threads),
         "torch": with_torch(users, items, longer),
     }
-    seconds = {of: [] for of in searches}
+    seconds = {timed: [] for timed in searches}
     torch.set_num_threads(options.threads)
     for _ in range(options.rounds):
-        for of, search in searches.items():
-            torch.set_num_threads(1 if of == "this" else options.threads)
+        for timed, search in searches.items():
+            torch.set_num_threads(1 if timed == "this" else options.threads)
             start = time.perf_counter()
             search()
-            seconds[of].append(time.perf_counter() - start)
+            seconds[timed].append(time.perf_counter() - start)
     pairs = len(users) * len(items)
-    of = {who: np.array(taken) / pairs * 1e9 for who, taken in seconds.items()}
-    best = np.min([of[who] for who in ("faiss", "implicit", "torch")], axis=0)
-    shown = " | ".join(f"{np.median(taken):.2f}" for taken in of.values())
-    ratios = f"{spread(best / of['this'])} | {spread(of['this'] / of['gemm'])}"
+    timed = {who: np.array(taken) / pairs * 1e9 for who, taken in seconds.items()}
+    best = np.min([timed[who] for who in ("faiss", "implicit", "torch")], axis=0)
+    shown = " | ".join(f"{np.median(taken):.2f}" for taken in timed.values())
+    ratios = f"{spread(best / timed['this'])} | {spread(timed['this'] / timed['gemm'])}"
     return f"| {name} | {len(users):,} × {len(items):,} | {n} | {shown} | {ratios} |"
 
 
@@ -118,18 +118,18 @@ def checked(index: ExactIndex, users: np.ndarray, items: np.ndarray, seen: spars
     scores = users[some].astype(np.float64) @ items.T.astype(np.float64)
     scores[seen[some].nonzero()] = -np.inf
     expected = np.take_along_axis(scores, np.argsort(-scores, axis=1)[:, :n], 1)
-    found, score = index.search(users[some], n, seen[some])
-    np.testing.assert_allclose(np.take_along_axis(scores, found, 1), expected, rtol=1e-12)
+    best, score = index.search(users[some], n, seen[some])
+    np.testing.assert_allclose(np.take_along_axis(scores, best, 1), expected, rtol=1e-12)
     np.testing.assert_allclose(score, expected, rtol=1e-6)
 
 
 def gemm(users: np.ndarray, items: np.ndarray) -> Callable[[], None]:
     """float32 products alone, in blocks of 256 users and 4,096 items."""
-    ours, theirs, room = torch.from_numpy(users), torch.from_numpy(items), torch.empty(256 * 4096)
+    queries, catalogue, room = torch.from_numpy(users), torch.from_numpy(items), torch.empty(256 * 4096)
 
     def search() -> None:
-        for block in ours.split(256):
-            for tile in theirs.split(4096):
+        for block in queries.split(256):
+            for tile in catalogue.split(4096):
                 torch.mm(block, tile.T, out=room[: len(block) * len(tile)].view(len(block), -1))
 
     return search
@@ -152,11 +152,11 @@ def implicit(users: np.ndarray, items: np.ndarray, n: int, threads: int) -> Call
 
 def with_torch(users: np.ndarray, items: np.ndarray, n: int) -> Callable[[], None]:
     """A product and a selection, in blocks of 256 users."""
-    ours, theirs = torch.from_numpy(users), torch.from_numpy(items)
+    queries, catalogue = torch.from_numpy(users), torch.from_numpy(items)
 
     def search() -> None:
-        for block in ours.split(256):
-            (block @ theirs.T).topk(n, dim=1)
+        for block in queries.split(256):
+            (block @ catalogue.T).topk(n, dim=1)
 
     return search
 

@@ -30,7 +30,7 @@ ROOMS = {
     "training": (2, "snapshot, ranks, loop"),
     "features": (1, "logs to feature tables"),
     "registry": (2, "rows of the table models"),
-    "sources": (0, "files of logs, read as they are"),
+    "sources": (3, "files of logs, read as they are"),
     "job": (1, "lock, result, exit code"),
     "model": (2, "encoder, transitions, ensemble"),
     "runtime": (1, "Java, Spark session, logs"),
