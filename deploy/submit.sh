@@ -5,7 +5,7 @@
 #   SPARK_MASTER       local[*] by default; spark://HOST:PORT, yarn, k8s://...
 #   SPARK_SUBMIT_ARGS  more options of spark-submit, such as "--conf spark.executor.memory=8g"
 #   SPARK_HOME         a Spark 4.0 of the cluster; by default the one in .venv
-#   PYSPARK_PYTHON     Python of driver and executors; by default the one in .venv. On each machine at the same path.
+#   PYSPARK_PYTHON     Python of driver and executors, at the same path on each machine; by default the one in .venv
 #   DRY_RUN            if set, print the command and do not run it
 set -euo pipefail
 

@@ -1,4 +1,4 @@
-"""Write the package as a zip for spark-submit's --py-files: deploy/zip.py FILE. The tables' contracts go inside, as in the wheel."""
+"""Write the package, with the tables' contracts, as a zip for spark-submit's --py-files: deploy/zip.py FILE."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 
 def write(file: Path, root: Path) -> None:
+    """Write the zip of the package under ``root``."""
     package, schemas = root / "metarec_spark", root / "schemas"
     members = {path: path.relative_to(root) for path in package.rglob("*") if path.suffix in (".py", ".j2")}
     members |= {path: Path("metarec_spark/schemas") / path.name for path in schemas.glob("*.json")}

@@ -1,6 +1,6 @@
 """metarec recommend: SPARK_MASTER=spark://HOST:7077 deploy/submit.sh recommend_batch --config FILE.toml --ds YYYY-MM-DD
 
-submit.sh gives spark-submit the settings, Delta's jars and this package as a zip; it prints the line with DRY_RUN=1.
+deploy/submit.sh passes settings, Delta's jars and this package as a zip to spark-submit; with DRY_RUN=1 it prints the command.
 """
 
 import sys
