@@ -22,10 +22,11 @@ from metarec_spark.warehouse.tables import Warehouse
 
 
 def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features) -> DataFrame:
-    """Rows of ``user_sequences`` at pinned versions, as of the end of ``ds``, of users with enough events, but the forgotten.
+    """Rows of ``user_sequences`` at pinned versions, as of the end of ``ds``: users with at least ``min_user_events`` events,
+    except erased users.
 
-    The table holds what is newest. Where it has events after ``ds`` (an older day is run again, or filled in), those users'
-    sequences are made again from ``events``.
+    The table holds each user's newest events. If it has events after ``ds`` (an older day is run again, or back-filled), the
+    sequences of the users who have them are computed again from ``events``.
     """
     rows = job.warehouse.read(c.USER_SEQUENCES, versions[c.USER_SEQUENCES])
     if has_newer(job.warehouse, versions[c.USER_SEQUENCES], ds):
@@ -33,46 +34,47 @@ def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features
         events, items = job.warehouse.read(c.EVENTS, versions[c.EVENTS]), job.warehouse.read(c.ITEMS, versions[c.ITEMS])
         rows = as_of(rows, newer, events, items, ds, features.max_length)
     rows = rows.where(F.col("events") >= features.min_user_events)
-    gone = erased_users(job)  # a version that a model was made from may hold them still
-    return rows if gone is None else erased.without(rows, gone)
+    erased_ids = erased_users(job)  # a pinned version may be older than the erasure
+    return rows if erased_ids is None else erased.without(rows, erased_ids)
 
 
 @lru_cache(maxsize=1)
 def has_newer(warehouse: Warehouse, version: int, ds: date) -> bool:
-    """Whether a version of ``user_sequences`` holds an event after ``ds``; several steps ask, and it is looked up once."""
+    """Whether a version of ``user_sequences`` has an event after ``ds``; cached, since several steps need it."""
     return not newer_than(warehouse.read(c.USER_SEQUENCES, version), ds).isEmpty()
 
 
 def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], folder: str) -> DataFrame:
-    """Rows of ``item_transitions`` that count nothing but what may be trained on.
+    """Rows of ``item_transitions`` that count training events only.
 
-    Those of the table, at its pinned version, where it was made from the pinned sequences by this split and day; otherwise,
-    as when an older day is run again or the split was changed after the extract, they are counted anew.
+    Read from the table at its pinned version, if it was computed from the pinned sequences with this split and day. Otherwise
+    (an older day is run again, or the split was changed after the extract) they are computed again.
 
     Parameters
     ----------
     labelled
-        Rows of :func:`metarec_spark.features.split.held_out` over those of :func:`users_as_of`.
+        :func:`metarec_spark.features.split.held_out` of :func:`users_as_of`.
     folder
-        URI for what is written on the way; it must last until the rows are.
+        URI of a scratch folder; it must last until the rows are written.
     """
     inputs = {name: versions[name] for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
-    said = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
-    stored = said and (said["inputs"], said["settings"]) == (inputs, transition_settings(job))
+    commit = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
+    stored = commit and (commit["inputs"], commit["settings"]) == (inputs, transition_settings(job))
     if stored and not has_newer(job.warehouse, versions[c.USER_SEQUENCES], job.ds):
         return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
-    log.info("item_transitions is of another split, day or version: transitions are counted anew for this model")
+    log.info("item_transitions was computed with another split, day or version: computing transitions for this model again")
     tokens = job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT])
     rows = transitions(train_part(labelled), tokens, job.config.transitions, folder)
     return conform(rows, c.ITEM_TRANSITIONS).persist(StorageLevel.DISK_ONLY)  # several snapshots may be written from it
 
 
 def erased_users(job: Job) -> DataFrame | None:
+    """The table ``forgotten``, if anybody was ever erased."""
     return job.warehouse.read(c.FORGOTTEN) if job.warehouse.exists(c.FORGOTTEN) else None
 
 
 def transition_settings(job: Job) -> str:
+    """Fingerprint of the settings that ``item_transitions`` depends on."""
     config = job.config
-    # A temporal split moves with the day; the others do not.
-    moving = job.ds.isoformat() if config.split.protocol == "temporal" else None
-    return fingerprint(config.transitions, config.split, config.features.min_user_events, moving)
+    split_day = job.ds.isoformat() if config.split.protocol == "temporal" else None  # only a temporal split moves with the day
+    return fingerprint(config.transitions, config.split, config.features.min_user_events, split_day)

@@ -1,6 +1,6 @@
-"""The catalogue as a model reads it: items, content tokens, given vectors and transitions, one DataFrame each.
+"""The item catalogue of a model: items, content tokens, content vectors and transitions, one DataFrame each.
 
-Training writes all items beside a snapshot; scoring writes the items that are newer than a model.
+Training writes all items beside a snapshot; scoring writes the items that are newer than the model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
 
 
 def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str]) -> DataFrame:
-    """(item_idx, item_id, domain position, training events) of every item of the vocabulary."""
+    """(item_idx, item_id, domain, train_events) of every item; ``domain`` is its position in ``domains``."""
     trained = (
         train_part(labelled)
         .select(F.explode(c.ITEM_IDX).alias(c.ITEM_IDX))
@@ -33,7 +33,7 @@ def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str
 
 
 def catalogue_tokens(content: DataFrame) -> DataFrame:
-    """(item_idx, token hash, weight), a row a token."""
+    """(item_idx, token, weight), a row for each token of an item; ``token`` is its hash."""
     token = F.explode(F.arrays_zip("tokens", "weights")).alias("token")
     return content.select(c.ITEM_IDX, token).select(
         c.ITEM_IDX, F.xxhash64("token.tokens").alias("token"), F.col("token.weights").alias("weight")
@@ -41,11 +41,11 @@ def catalogue_tokens(content: DataFrame) -> DataFrame:
 
 
 def catalogue_vectors(content: DataFrame) -> DataFrame:
-    """(item_idx, vector) of the items with a given vector."""
+    """(item_idx, vector) of the items that have a content vector."""
     return content.where(F.size("vector") > 0).select(c.ITEM_IDX, "vector")
 
 
 def catalogue_transitions(transitions: DataFrame) -> DataFrame:
-    """(item_idx, successor, forward, backward, similarity), a row a pair."""
+    """(item_idx, successor, forward, backward, similarity), a row for each pair of items."""
     row = transitions.select(c.ITEM_IDX, F.explode("successors").alias("to"))
     return row.select(c.ITEM_IDX, F.col(f"to.{c.ITEM_IDX}").alias("successor"), *[f"to.{signal}" for signal in SIGNALS])

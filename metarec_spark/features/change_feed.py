@@ -1,4 +1,4 @@
-"""What changed in ``events`` between two versions: events that came and events that went, each counted once."""
+"""Net changes of ``events`` between two versions: events that were added or removed, each counted once."""
 
 from __future__ import annotations
 
@@ -6,23 +6,59 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.warehouse.tables import Warehouse
 
 NET = "net"
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.EVENT_DATE)
 
 
 def net(changes: DataFrame) -> DataFrame:
-    """The events that were added (``net`` 1) or removed (-1) altogether: a day that was replaced by equal rows holds none.
+    """Events that were added (``net`` 1) or removed (-1) in total: a day that was replaced by equal rows has none.
 
     Parameters
     ----------
     changes
-        As :meth:`metarec_spark.warehouse.tables.Warehouse.changes` gives them.
+        Rows of :meth:`metarec_spark.warehouse.tables.Warehouse.changes`.
     """
     sign = F.when(F.col("_change_type") == "insert", 1).otherwise(-1)
     return changes.groupBy(*_KEY).agg(F.sum(sign).alias(NET)).where("net <> 0")
 
 
-def losing(events: DataFrame, *key: str) -> DataFrame:
-    """The users, or items, of whom an event was removed."""
-    return events.where("net < 0").select(*key).distinct()
+def losing(changes: DataFrame, *key: str) -> DataFrame:
+    """The users (or items) that lost an event, from rows of :func:`net`."""
+    return changes.where("net < 0").select(*key).distinct()
+
+
+class EventChanges:
+    """Net changes of ``events`` up to one version, computed once for all tables that were last made from the same version.
+
+    A context manager: the changes stay cached until its end.
+    """
+
+    def __init__(self, warehouse: Warehouse, version: int) -> None:
+        self.version = version
+        self._warehouse = warehouse
+        self._since: dict[int, DataFrame | None] = {}
+
+    def __enter__(self) -> EventChanges:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for changes in self._since.values():
+            if changes is not None:
+                changes.unpersist()
+
+    def for_table(self, name: str, settings: str | None = None) -> DataFrame | None:
+        """Rows of :func:`net` since the table was last made from ``events``, by whatever job.
+
+        None if the table must be computed from all events: it is new, it was made with other settings, or the change feed does
+        not reach back to its version of ``events``.
+        """
+        commit = next((commit for _, commit in self._warehouse.commits(name) if c.EVENTS in commit.get("inputs", {})), None)
+        if commit is None or commit.get("settings") != settings:
+            return None
+        since = commit["inputs"][c.EVENTS]
+        if since not in self._since:
+            changes = self._warehouse.changes(c.EVENTS, since, self.version)
+            self._since[since] = changes if changes is None else net(changes).persist()
+        return self._since[since]

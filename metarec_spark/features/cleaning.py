@@ -1,4 +1,4 @@
-"""Judge every row of a log: an event, or rejected with a reason. No row is lost, none is counted twice."""
+"""Cleaning: every row of a log becomes an event or is rejected with one reason. No row is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -9,33 +9,54 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Features
+from metarec_spark.features import erased
 from metarec_spark.sources import ARRIVAL, LONGEST, TIME_TEXT, blank
 
 DAY = "day"
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME)
 
 
-def judge(rows: DataFrame, settings: Features, now: datetime, shares: int = 1) -> DataFrame:
-    """Add ``reason`` (null for an event) and ``day`` (the day that a row counts for) to the rows of all sources.
+def clean(
+    rows: DataFrame,
+    first: date,
+    last: date,
+    settings: Features,
+    now: datetime,
+    *,
+    forgotten: DataFrame | None = None,
+    tasks_per_day: int = 1,
+) -> DataFrame:
+    """Clean the rows of the days ``first`` to ``last``: add ``reason`` (null for an event) and ``day`` (of which the row counts).
 
-    A row counts for the UTC day of its event; where that is unusable, for the day on which it arrived; where that is
-    unknown too, for no day. Every judgement looks at rows of the same day only, so that a day can be judged alone.
+    A row counts for the UTC day of its event; if that is unusable, for the day on which it arrived; if that is unknown too, for
+    no day (null). Every reason follows from rows of the same day only, so that any days can be cleaned alone.
 
     Parameters
     ----------
     rows
-        As :func:`metarec_spark.sources.open_events` gives them.
+        Rows of :func:`metarec_spark.sources.open_events`, of all sources.
+    first, last
+        Days whose rows are returned, beside the rows without a day.
     settings
         Limits and known event types.
     now
-        Times after it are in the future, where a source has no arrival day; with its time zone.
-    shares
-        Tasks among which the rows of a day are divided, at most; a task has them in the order of their days.
+        Time zone aware; later times are in the future, in a source without arrival days.
+    forgotten
+        Table of erased users: their rows get the reason ``forgotten``.
+    tasks_per_day
+        Most tasks that clean the rows of one day; a task has its rows in the order of their days.
 
     Notes
     -----
-    Executor memory does not grow: a task sorts, and looks at a user's hour, on disk where memory is short.
+    Executor memory does not grow with the rows: a task sorts, and buffers a user's hour, on disk if memory is short.
     """
+    judged = judge(_within_reach(rows, first, last, settings, now), settings, now, tasks_per_day)
+    judged = judged.where(F.col(DAY).between(F.lit(first), F.lit(last)) | F.col(DAY).isNull())
+    return judged if forgotten is None else erased.marked(judged, forgotten)
+
+
+def judge(rows: DataFrame, settings: Features, now: datetime, tasks_per_day: int = 1) -> DataFrame:
+    """Add ``reason`` and ``day`` to all rows, as :func:`clean` says."""
     late = F.date_sub(F.col(ARRIVAL), settings.late_days)
     event_day = F.to_date(c.EVENT_TIME)
     in_future = F.when(F.col(ARRIVAL).isNull(), F.col(c.EVENT_TIME) > F.lit(now)).otherwise(event_day > F.col(ARRIVAL))
@@ -52,32 +73,27 @@ def judge(rows: DataFrame, settings: Features, now: datetime, shares: int = 1) -
     misplaced = F.coalesce(in_future, F.lit(True)) | F.coalesce(event_day < late, F.lit(False))
     day = F.when(misplaced, F.col(ARRIVAL)).otherwise(event_day)
     judged = rows.withColumn(c.REASON, first_reason).withColumn(DAY, day)
-    # Rejected rows are set apart by their own contents, so that no task receives all null keys.
-    of_contents = F.xxhash64(c.ITEM_ID, c.EVENT_TIME, TIME_TEXT, c.USER_ID)
-    bucket = F.when(F.col(c.REASON).isNull(), F.xxhash64(c.USER_ID)).otherwise(of_contents)
+    # Rejected rows are distributed by their contents, so that no task receives all rows with a null key.
+    contents = F.xxhash64(c.ITEM_ID, c.EVENT_TIME, TIME_TEXT, c.USER_ID)
+    bucket = F.when(F.col(c.REASON).isNull(), F.xxhash64(c.USER_ID)).otherwise(contents)
     judged = judged.withColumn("bucket", bucket).withColumn("hour", F.date_trunc("hour", c.EVENT_TIME))
-    judged = judged.withColumn("share", F.pmod("bucket", F.lit(shares)))
+    judged = judged.withColumn("share", F.pmod("bucket", F.lit(tasks_per_day)))
     # One shuffle and one sort for both windows, and for the tables that are written by day.
     judged = judged.repartition(DAY, "share")
-    together = [DAY, "share", "bucket", "hour", c.USER_ID]
-    same = Window.partitionBy(*together, c.REASON, *_KEY[1:]).orderBy(c.SOURCE, c.VALUE, TIME_TEXT)
+    user_hour = [DAY, "share", "bucket", "hour", c.USER_ID]
+    same = Window.partitionBy(*user_hour, c.REASON, *_KEY[1:]).orderBy(c.SOURCE, c.VALUE, TIME_TEXT)
     judged = judged.withColumn("copy", F.row_number().over(same))
     judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("copy") > 1, "duplicate")))
-    hourly = Window.partitionBy(*together)
+    hourly = Window.partitionBy(*user_hour)
     busy = F.count(F.when(F.col(c.REASON).isNull(), 1)).over(hourly) > settings.max_events_per_hour
     judged = judged.withColumn("busy", busy)
     judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("busy"), "bot")))
     return judged.drop("bucket", "hour", "share", "copy", "busy")
 
 
-def of_days(judged: DataFrame, first: date, last: date) -> DataFrame:
-    """Keep the rows that count for the days ``first`` to ``last``, or for no day."""
-    return judged.where(F.col(DAY).between(F.lit(first), F.lit(last)) | F.col(DAY).isNull())
-
-
-def within_reach(rows: DataFrame, first: date, last: date, settings: Features, now: datetime) -> DataFrame:
-    """Keep the rows that can count for ``first`` to ``last``, by conditions that a file format can skip data with."""
-    # With their zone: Spark reads a datetime without one in the zone of the driver's machine.
+def _within_reach(rows: DataFrame, first: date, last: date, settings: Features, now: datetime) -> DataFrame:
+    """Rows that can count for ``first`` to ``last``, by conditions that are pushed down to the files."""
+    # With a time zone: Spark reads a naive datetime in the zone of the driver's machine.
     start = datetime.combine(first, datetime.min.time(), UTC)
     end = datetime.combine(last, datetime.min.time(), UTC) + timedelta(days=1)
     time = F.col(c.EVENT_TIME)
@@ -87,14 +103,14 @@ def within_reach(rows: DataFrame, first: date, last: date, settings: Features, n
 
 
 def accepted(judged: DataFrame) -> DataFrame:
-    """The rows that are events, as the table ``events`` has them."""
+    """Rows of the table ``events``: cleaned rows without a reason."""
     return judged.where(F.col(c.REASON).isNull()).select(
         *[c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE, c.SOURCE], F.col(DAY).alias(c.EVENT_DATE)
     )
 
 
 def rejected(judged: DataFrame) -> DataFrame:
-    """The rows that are not, as the table ``rejected_events`` has them; none of the forgotten."""
+    """Rows of the table ``rejected_events``: cleaned rows with a reason, except erased users' rows."""
     time = F.coalesce(TIME_TEXT, F.col(c.EVENT_TIME).cast("string")).alias(c.EVENT_TIME)
     return judged.where(F.col(c.REASON) != c.FORGOTTEN).select(
         *[c.SOURCE, DAY, c.REASON, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE], time, c.VALUE

@@ -1,4 +1,4 @@
-"""Item content: attributes and title words as one sparse vector, beside the vector that was given."""
+"""Item content: attributes and title words as a sparse TF-IDF vector, and the content vector of the item source."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from metarec_spark import columns as c
 def content(items: DataFrame, information: DataFrame) -> DataFrame:
     """Rows of ``item_content``.
 
-    Tokens are attributes, kept apart by domain because platforms use their own words for them, and lower-cased title words,
-    which mean the same everywhere. A token's weight is log(1 + items / items with it), both counted in the item's domain, which
-    is thus described alike whatever other domains there are; scaled so that the squares of an item's weights sum to 1: the
-    scalar product of two items is then their cosine. A given vector that is not :func:`usable` is left out.
+    Tokens are attributes, prefixed with the domain because each platform has its own words for them, and lower-cased title
+    words, shared by all domains. A token's weight is its inverse document frequency log(1 + items / items with the token), both
+    counted in the item's domain, so that a domain's weights do not depend on the other domains. An item's weights are scaled to
+    unit length: the scalar product of two items is their cosine. A content vector that is not :func:`usable` is left out.
 
     Parameters
     ----------
     items
         Table ``items``.
     information
-        (domain, item_id, title, attributes, content), at most one row an item.
+        (domain, item_id, title, attributes, content), at most one row per item.
     """
     known = items.join(information, [c.DOMAIN, c.ITEM_ID])
     attribute = F.transform(F.coalesce(c.ATTRIBUTES, F.array()), lambda a: F.concat(F.lit("a:"), F.col(c.DOMAIN), F.lit(":"), a))
@@ -51,6 +51,6 @@ def content(items: DataFrame, information: DataFrame) -> DataFrame:
 
 
 def usable(vector: Column) -> Column:
-    """Whether a given vector holds finite numbers and nothing else."""
-    # Spark takes NaN for larger than infinity.
+    """Whether all numbers of a content vector are finite."""
+    # Spark orders NaN above infinity.
     return F.forall(vector, lambda number: F.coalesce(F.abs(number) < F.lit(float("inf")), F.lit(False)))

@@ -1,4 +1,4 @@
-"""Sequences as numbers: the arrays that a model reads, oldest event first."""
+"""Encoding of sequences: the integer arrays that a model reads, oldest event first."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ GAP_BUCKETS = 32
 def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int) -> DataFrame:
     """Replace the four sequence arrays by array<int> of at most ``max_length``, and add ``gap`` and ``length``.
 
-    The newest ``max_length`` events with a known item are kept. ``domain`` holds positions in ``domains``; ``event_type``
-    positions in ``event_types`` from 1, and 0 for a type that is not among them. ``gap`` is 0 for the first event, else
-    1 + floor(log2(1 + seconds since the event before)), at most 31. Other columns stay as they are.
+    The newest ``max_length`` events with a known item are encoded. ``domain`` is a position in ``domains``; ``event_type`` is a
+    position in ``event_types`` from 1, and 0 for any other type. ``gap`` is 0 for the first event, else 1 + floor(log2(1 +
+    seconds since the event before)), at most 31. Other columns are unchanged.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[s
     domains, event_types
         Known names, in the model's order.
     items
-        Items that the model knows: those with an index below it.
+        Number of items that the model knows: their indexes are below it.
     max_length
-        Events that a model reads.
+        Longest sequence that the model reads, in events.
     """
     event = F.arrays_zip(c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
     known = F.filter(event, lambda e: (e[c.ITEM_IDX] < items) & (e[c.DOMAIN].isin(list(domains))))
@@ -50,7 +50,7 @@ def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[s
 
 
 def padded(frame: DataFrame, max_length: int) -> DataFrame:
-    """The same arrays, all of ``max_length``: filled with 0 at the end."""
+    """Pad the arrays with 0 at the end, to ``max_length``."""
     fill = F.array_repeat(F.lit(0), F.lit(max_length) - F.col(LENGTH))
     return frame.withColumns({name: F.concat(name, fill) for name in ARRAYS})
 
@@ -60,5 +60,5 @@ def _bucket(seconds: Column) -> Column:
 
 
 def position(names: Sequence[str], name: Column) -> Column:
-    """Place of a name in a list, from 0; -1 where it is not in it."""
+    """Position of a name in a list, from 0; -1 if the list does not have it."""
     return (F.array_position(F.array(*[F.lit(known) for known in names]).cast("array<string>"), name) - 1).cast("int")

@@ -1,4 +1,4 @@
-"""People who asked to be forgotten: the table ``forgotten`` has the hash of their id alone, and by it their rows are known."""
+"""Erased users: the table ``forgotten`` has only the hash of their id, by which their rows are recognised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HASH = "user_hash"
 
 
 def hash_of(user: str) -> str:
-    """SHA-256 of a user id as the tables hold it, blanks and case included, as hexadecimal digits."""
+    """SHA-256 of a user id, as stored in the tables (white space and case matter), in hexadecimal digits."""
     return hashlib.sha256(user.encode()).hexdigest()
 
 
@@ -23,12 +23,12 @@ def hashed() -> Column:
 
 
 def without(rows: DataFrame, forgotten: DataFrame) -> DataFrame:
-    """Rows but those of the forgotten."""
+    """Remove the rows of erased users."""
     return rows.join(forgotten.select(HASH), hashed() == F.col(HASH), "left_anti")
 
 
 def marked(judged: DataFrame, forgotten: DataFrame) -> DataFrame:
-    """Judged rows; those of the forgotten get that reason, whatever else is wrong with them."""
-    asked = forgotten.select(HASH, F.lit(c.FORGOTTEN).alias("asked"))
-    rows = judged.join(asked, hashed() == F.col(HASH), "left")
-    return rows.withColumn(c.REASON, F.coalesce("asked", c.REASON)).drop(HASH, "asked")
+    """Set the reason of erased users' rows to ``forgotten``, whatever it was."""
+    erased_ids = forgotten.select(HASH, F.lit(c.FORGOTTEN).alias("erased"))
+    rows = judged.join(erased_ids, hashed() == F.col(HASH), "left")
+    return rows.withColumn(c.REASON, F.coalesce("erased", c.REASON)).drop(HASH, "erased")

@@ -1,4 +1,4 @@
-"""Items: a dense int for every (domain, item id), given once and never changed."""
+"""Items: a dense int index for every (domain, item id), assigned once and never changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def counted(events: DataFrame) -> DataFrame:
 
 
 def recounted(items: DataFrame, added: DataFrame) -> DataFrame:
-    """As :func:`counted` would give them, the items of ``added``: events that are new, of items that have lost none."""
+    """:func:`counted` of all events of the items in ``added``, from their stored counts and their new events.
+
+    Valid for items that lost no event.
+    """
     new = counted(added)
     before = items.join(new, _KEY, "left_semi").select(*new.columns)
     days = F.min("first_day").alias("first_day"), F.max("last_day").alias("last_day")
@@ -25,22 +28,22 @@ def recounted(items: DataFrame, added: DataFrame) -> DataFrame:
 
 
 def updated(items: DataFrame, known: DataFrame, first_free: int) -> DataFrame:
-    """Rows to merge into ``items``: new counts for items that have an index, new indexes for those that have none.
+    """Rows to merge into ``items``: new counts of items that have an index, and new items with an index.
 
     Parameters
     ----------
     items
-        The table as it stands.
+        The table before.
     known
-        (domain, item_id, events, first_day, last_day) of all items that may have changed; an item without events has 0 and
-        nulls.
+        (domain, item_id, events, first_day, last_day) of all items that may have changed; 0 and nulls for an item without
+        events.
     first_free
-        The smallest index not yet given.
+        The smallest index that no item has.
 
     Notes
     -----
-    New indexes follow (first_day, domain, item_id), items without events last. The new items of a run, and only those, are
-    sorted in one task, which spills to disk.
+    New indexes follow (first_day, domain, item_id), items without events last. The new items are sorted in one task, which spills
+    to disk.
     """
     both = known.join(items.select(*_KEY, c.ITEM_IDX), _KEY, "left")
     columns = [c.ITEM_IDX, *_KEY, "events", "first_day", "last_day"]

@@ -1,4 +1,4 @@
-"""User sequences: the newest events of a user over all domains, in time order, one row a user."""
+"""User sequences: each user's newest events over all domains, in time order, one row per user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame
     items
         Table ``items``; an event's item must be in it.
     max_length
-        Newest events kept.
+        Longest sequence, in events; the newest ones.
 
     Notes
     -----
@@ -35,21 +35,23 @@ def sequences(events: DataFrame, items: DataFrame, max_length: int) -> DataFrame
     history = indexed.groupBy(c.USER_ID).agg(F.sort_array(F.collect_list(event)).alias("history"))
     history = history.withColumn("events", F.size("history").cast("long"))
     distinct = {SEEN: c.ITEM_IDX, ACTIVE_DOMAINS: c.DOMAIN}
-    history = history.withColumns({name: F.sort_array(F.array_distinct(f"history.{of}")) for name, of in distinct.items()})
+    history = history.withColumns({name: F.sort_array(F.array_distinct(f"history.{key}")) for name, key in distinct.items()})
     return _newest(history, max_length)
 
 
 def extended(rows: DataFrame, added: DataFrame, items: DataFrame, max_length: int) -> DataFrame:
-    """Rows of ``user_sequences`` for the users of ``added``, as :func:`sequences` would give them for all their events.
+    """:func:`sequences` of all events of the users in ``added``, from their stored rows and their new events.
+
+    Valid for users who lost no event.
 
     Parameters
     ----------
     rows
-        Table ``user_sequences`` before these events.
+        Table ``user_sequences`` before these events, of the same ``max_length``.
     added
-        Events that are new; these users have lost none.
+        New events.
     items, max_length
-        As for :func:`sequences`; ``rows`` are of the same length.
+        As for :func:`sequences`.
     """
     new = sequences(added, items, max_length)
     both = rows.join(new.select(c.USER_ID), c.USER_ID, "left_semi").unionByName(new)
@@ -70,11 +72,11 @@ def _newest(history: DataFrame, max_length: int) -> DataFrame:
 
 
 def newer_than(rows: DataFrame, ds: date) -> DataFrame:
-    """(user_id) of the ``user_sequences`` rows that hold an event after the day ``ds``."""
+    """(user_id) of the users whose ``user_sequences`` row has an event after the day ``ds``."""
     return rows.where(F.to_date(F.element_at(c.EVENT_TIME, -1)) > F.lit(ds)).select(c.USER_ID)
 
 
 def as_of(rows: DataFrame, newer: DataFrame, events: DataFrame, items: DataFrame, ds: date, max_length: int) -> DataFrame:
-    """Rows of ``user_sequences`` as of the end of ``ds``: those of the ``newer`` users are made again from ``events``."""
+    """Rows of ``user_sequences`` as of the end of ``ds``: rows of the ``newer`` users are computed again from ``events``."""
     then = events.where(F.col(c.EVENT_DATE) <= F.lit(ds)).join(newer, c.USER_ID, "left_semi")
     return rows.join(newer, c.USER_ID, "left_anti").unionByName(sequences(then, items, max_length))

@@ -1,8 +1,9 @@
-"""Which positions of a user's sequence are held out: neither in training nor in its context.
+"""Train / validation / test split: which positions of a user's sequence are held out.
 
-One target per (user, domain) and split. leave_one_out: the newest event in the domain is the test, the one before it the
-validation. temporal: the first event in the domain on the test days is the test, the first on the validation days the
-validation, and nothing from those days on is trained on.
+There is one target per (user, domain) and split.
+leave_one_out: the newest event in the domain is the test target, the one before it the validation target.
+temporal: the first event in the domain on the test days is the test target, the first on the validation days the validation
+target; no event of these days is a training event.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ _SEQUENCE = (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
 def held_out(sequences: DataFrame, split: Split, ds: date) -> DataFrame:
     """Add ``targets``, ``train_positions`` and ``test_context``; positions count from 0.
 
-    ``targets`` is array<struct<domain, split, position>>; the other two are array<int>: what may be trained on, and what may
-    precede a test target.
+    ``targets`` is array<struct<domain, split, position>>; the other two are array<int>: positions of the training events, and
+    of the events that may precede a test target.
 
     Parameters
     ----------
     sequences
         Table ``user_sequences``.
     split
-        The protocol.
+        Protocol and lengths of the split.
     ds
-        The logical day; the last one of a temporal test.
+        The logical day: the last test day of a temporal split.
     """
     frame = sequences.withColumn("n", F.size(c.ITEM_IDX)).withColumn("domains", F.array_distinct(c.DOMAIN))
     if split.protocol == "none":
@@ -75,8 +76,8 @@ def _temporal(frame: DataFrame, split: Split, ds: date) -> DataFrame:
     n, earlier, before_test = F.col("n"), F.col("earlier"), F.col("before_test")
 
     def first_in(domain: Column, start: Column, end: Column) -> Column:
-        found = F.array_position(F.slice(domains, start + 1, end - start), domain).cast("int")
-        return F.when(found > 0, start + found - 1).otherwise(-1)
+        first = F.array_position(F.slice(domains, start + 1, end - start), domain).cast("int")
+        return F.when(first > 0, start + first - 1).otherwise(-1)
 
     def both(domain: Column) -> Column:
         return F.array(
@@ -90,34 +91,34 @@ def _temporal(frame: DataFrame, split: Split, ds: date) -> DataFrame:
 
 
 def train_part(sequences: DataFrame) -> DataFrame:
-    """Cut the arrays of :func:`held_out` rows down to the training positions; users with none left are dropped."""
-    kept = [_at(name, F.col(TRAIN_POSITIONS)).alias(name) for name in _SEQUENCE]
-    return sequences.where(F.size(TRAIN_POSITIONS) > 0).select(c.USER_ID, *kept)
+    """Training events of :func:`held_out` rows; users without any are dropped."""
+    training = [_at(name, F.col(TRAIN_POSITIONS)).alias(name) for name in _SEQUENCE]
+    return sequences.where(F.size(TRAIN_POSITIONS) > 0).select(c.USER_ID, *training)
 
 
 def pairs(sequences: DataFrame) -> DataFrame:
-    """One row per (user, domain, split) of :func:`held_out` rows: the target and the context that may predict it.
+    """Evaluation cases of :func:`held_out` rows: per (user, domain, split), the target and its context.
 
     Returns (user_id, target_domain, split, target, four context arrays, seen, train_events). The context of a validation
-    target is the training events before it; that of a test target may hold validation events too. Never in a context: test
-    events, and events after the target. ``seen`` lists the items of the user's history less those of the hidden events; the
-    target is never in it. ``train_events`` counts the user's training events in the target's domain.
+    target has the training events before it; the context of a test target may have validation events too. No context has test
+    events, or events after the target. ``seen``: items of the user's history, without those of hidden events and without the
+    target. ``train_events``: number of the user's training events in the target's domain.
     """
     frame = sequences.withColumn("target_row", F.explode(TARGETS))
-    of_split, position = F.col("target_row.split"), F.col("target_row.position")
-    frame = frame.withColumn("allowed", F.when(of_split == c.TEST, F.col(TEST_CONTEXT)).otherwise(F.col(TRAIN_POSITIONS)))
+    split, position = F.col("target_row.split"), F.col("target_row.position")
+    frame = frame.withColumn("allowed", F.when(split == c.TEST, F.col(TEST_CONTEXT)).otherwise(F.col(TRAIN_POSITIONS)))
     frame = frame.withColumn("context", F.filter("allowed", lambda p: p < position))
     hidden = F.array_except(_positions(F.size(c.ITEM_IDX)), F.col("allowed"))
     known_items, hidden_items = _at(c.ITEM_IDX, F.col("allowed")), _at(c.ITEM_IDX, hidden)
     target = F.get(F.col(c.ITEM_IDX), position)
     seen = F.array_except("seen_items", F.array_union(F.array_except(hidden_items, known_items), F.array(target)))
     trained_in = F.filter(_at(c.DOMAIN, F.col(TRAIN_POSITIONS)), lambda domain: domain == F.col("target_row.domain"))
-    # Before the select: there, a lambda would read the context arrays in place of the columns that they are named after.
+    # Before the select: inside it, a lambda would read the new context arrays instead of the columns of the same names.
     frame = frame.withColumn("seen", seen).withColumn("train_events", F.size(trained_in))
     return frame.select(
         c.USER_ID,
         F.col("target_row.domain").alias("target_domain"),
-        of_split.alias("split"),
+        split.alias("split"),
         target.alias("target"),
         *[_at(name, F.col("context")).alias(name) for name in _SEQUENCE],
         "seen",
@@ -135,5 +136,5 @@ def _target(domain: Column, split: str, position: Column) -> Column:
 
 
 def _positions(n: Column) -> Column:
-    """0 … n - 1, as array<int>; empty where n is 0."""
+    """0 … n - 1, as array<int>; empty if n is 0."""
     return F.when(n > 0, F.sequence(F.lit(0), n - 1)).otherwise(F.array().cast("array<int>"))

@@ -1,8 +1,8 @@
-"""Item transitions: which items follow, precede or resemble which, within and across domains, as sparse successors per item."""
+"""Item-to-item transitions: which items follow, precede or resemble which, within and across domains; top-k per item."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 
@@ -14,23 +14,23 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Transitions
 from metarec_spark.features.neighbours import EVENTS, TOKENS, WEIGHTS, items
-from metarec_spark.features.windows import NEAR, windows
+from metarec_spark.features.windows import WINDOWS, windows
 from metarec_spark.warehouse.contracts import contract
 
 
 def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions, folder: str) -> DataFrame:
     """Rows of ``item_transitions`` from training sequences and item content.
 
-    Of an item and a successor, three signals are kept as they are, so that they can be weighed anew later:
+    Each pair (item, successor) has three signals, stored separately so that a model can weigh them again:
 
-    - ``forward``: the sum of distance ** -gap_decay, rounded to 2 ** -24, over the pairs of events, at a distance of at most
-      max_gap, in which the successor comes later;
-    - ``backward``: the same where it comes earlier;
-    - ``similarity``: the scalar product of their content tokens' weights, over tokens of at most ``common_items`` items.
+    - ``forward``: sum of distance ** -gap_decay, rounded to 2 ** -24, over the pairs of events at a distance of at most max_gap
+      in which the successor comes later;
+    - ``backward``: the same sum, over the pairs in which the successor comes earlier;
+    - ``similarity``: scalar product of the weights of their content tokens, over tokens of at most ``common_items`` items.
 
-    ``weight`` joins them: (forward + backward setting · backward) / events(successor) ** popularity_damping / events(item) **
-    source_damping + similarity setting · similarity. The ``successors`` heaviest per item and domain of the successor are kept;
-    ties go to the smaller index.
+    ``weight`` = (forward + backward setting · backward) / events(successor) ** popularity_damping / events(item) **
+    source_damping + similarity setting · similarity. The table has the top ``successors`` of each item and domain of the
+    successor; ties go to the smaller index.
 
     Parameters
     ----------
@@ -39,40 +39,43 @@ def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions,
     content
         (item_idx, domain, tokens, weights): table ``item_content``.
     folder
-        Where what is known of the items is written for the executors; it must last until the rows are written.
+        URI of a folder for the item file that executors read; it must last until the rows are written.
 
     Notes
     -----
-    Shuffled bytes grow with events × max_gap, 4 for each pair and each way; time also with content tokens × common_items. Every
-    executor process holds what is known of all items: 100 bytes each, and 16 for each of their tokens. What stands near an item
-    is summed as it comes, so memory does not grow with an item's events: beside the items there are an Arrow batch
+    Shuffled bytes grow with events × max_gap: 4 for each pair and direction. Time also grows with content tokens × common_items.
+    Every executor process holds all items: 100 bytes each, and 16 for each of their tokens. Windows are summed as they arrive, so
+    memory does not grow with an item's events: beside the items there are an Arrow batch
     (``spark.sql.execution.arrow.maxBytesPerBatch``) and 16 MB of windows.
     """
     event = F.arrays_zip(F.col(c.ITEM_IDX).alias("i"), F.col(c.DOMAIN).alias("d"))
     counts = sequences.select(F.explode(event).alias("e")).groupBy("e.i", "e.d").agg(F.count("*").alias(EVENTS))
-    known, file = _sent(_known(counts, content), folder)
-    near = sequences.select(c.ITEM_IDX).mapInArrow(partial(_near, max_gap=settings.max_gap), f"{c.ITEM_IDX} int, {NEAR} binary")
-    # A row for each known item, since some resemble others and stand near none.
-    asked = near.unionByName(known.select(c.ITEM_IDX, F.lit("").cast("binary").alias(NEAR)))
-    ordered = asked.repartition(c.ITEM_IDX).sortWithinPartitions(c.ITEM_IDX)
-    return ordered.mapInArrow(partial(_successors, file=file, settings=settings), contract(c.ITEM_TRANSITIONS).schema)
+    known, file = _sent_to_executors(_known_items(counts, content), folder)
+    schema = f"{c.ITEM_IDX} int, {WINDOWS} binary"
+    around_events = sequences.select(c.ITEM_IDX).mapInArrow(partial(_windows, max_gap=settings.max_gap), schema)
+    # One empty row for each known item: an item without windows may still have similar items.
+    all_items = around_events.unionByName(known.select(c.ITEM_IDX, F.lit("").cast("binary").alias(WINDOWS)))
+    ordered = all_items.repartition(c.ITEM_IDX).sortWithinPartitions(c.ITEM_IDX)
+    return ordered.mapInArrow(partial(_neighbours, file=file, settings=settings), contract(c.ITEM_TRANSITIONS).schema)
 
 
-def _known(counts: DataFrame, content: DataFrame) -> DataFrame:
+def _known_items(counts: DataFrame, content: DataFrame) -> DataFrame:
     """(item_idx, domain, events, tokens, weights), a row for each item with an event or with content; tokens are hashes."""
     hashes = F.transform("tokens", lambda token: F.xxhash64(token)).alias(TOKENS)
-    content = content.select(c.ITEM_IDX, F.col(c.DOMAIN).alias("named"), hashes, F.col("weights").alias(WEIGHTS))
-    rows = counts.withColumnsRenamed({"i": c.ITEM_IDX, "d": "seen"}).join(content, c.ITEM_IDX, "full")
+    content = content.select(c.ITEM_IDX, F.col(c.DOMAIN).alias("content_domain"), hashes, F.col("weights").alias(WEIGHTS))
+    rows = counts.withColumnsRenamed({"i": c.ITEM_IDX, "d": "event_domain"}).join(content, c.ITEM_IDX, "full")
     none = F.array()
     return rows.select(
-        *[c.ITEM_IDX, F.coalesce("seen", "named").alias(c.DOMAIN), EVENTS],
+        c.ITEM_IDX,
+        F.coalesce("event_domain", "content_domain").alias(c.DOMAIN),
+        EVENTS,
         F.coalesce(TOKENS, none.cast("array<bigint>")).alias(TOKENS),
         F.coalesce(WEIGHTS, none.cast("array<float>")).alias(WEIGHTS),
     )
 
 
-def _sent(rows: DataFrame, folder: str) -> tuple[DataFrame, str]:
-    """Write rows as one file, and have Spark send it to every executor: the rows, and the name that the file has there."""
+def _sent_to_executors(rows: DataFrame, folder: str) -> tuple[DataFrame, str]:
+    """Write rows as one file and send it to every executor; returns the rows, and the file's name for ``SparkFiles``."""
     spark = rows.sparkSession
     rows.coalesce(1).write.mode("overwrite").parquet(folder)
     written = spark.read.parquet(folder)
@@ -81,12 +84,12 @@ def _sent(rows: DataFrame, folder: str) -> tuple[DataFrame, str]:
     return written, file.rpartition("/")[2]
 
 
-def _near(batches: Iterator[pa.RecordBatch], max_gap: int) -> Iterator[pa.RecordBatch]:
+def _windows(batches: Iterable[pa.RecordBatch], max_gap: int) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         yield from windows(batch[c.ITEM_IDX], max_gap)
 
 
-def _successors(batches: Iterator[pa.RecordBatch], file: str, settings: Transitions) -> Iterator[pa.RecordBatch]:
-    some = (batch for batch in batches if batch.num_rows)
-    for first in some:
-        yield from items(SparkFiles.get(file), settings.common_items).successors(chain([first], some), settings)
+def _neighbours(batches: Iterable[pa.RecordBatch], file: str, settings: Transitions) -> Iterator[pa.RecordBatch]:
+    with_rows = (batch for batch in batches if batch.num_rows)
+    for first in with_rows:
+        yield from items(SparkFiles.get(file), settings.common_items).neighbours(chain([first], with_rows), settings)

@@ -1,7 +1,7 @@
-"""What stands near the events of an item: windows cut out of sequences. Arrays, no Spark.
+"""Context windows: the items before and after each event of a sequence. Arrays, no Spark.
 
-A window is int32: how many items stand before the event and how many after it, then these items in time order. A distance is thus
-a position, and an item in a window costs four bytes.
+A window is a run of int32: the number of items before the event, the number of items after it, then these items in time order.
+An item's distance to the event is its position in the window, so an item in a window costs four bytes.
 """
 
 from __future__ import annotations
@@ -15,40 +15,47 @@ import pyarrow.compute as pc
 from metarec_spark import columns as c
 from metarec_spark.runtime.numba_cache import compiled
 
-NEAR = "near"
-_LARGEST = 1 << 22
-"""Numbers in a batch of windows."""
+WINDOWS = "windows"
+_MAX_NUMBERS = 1 << 22
+"""Largest batch of windows, in int32 numbers."""
 
 
 def windows(sequences: pa.ListArray, max_gap: int) -> Iterator[pa.RecordBatch]:
-    """(item_idx, near): of each item in the sequences, the windows around its events, one after another, as bytes.
-
-    An event that nothing stands near has no window. An item is once in a batch; a batch has at most 16 MB, however long the
-    sequences are, and one window at least.
+    """Cut the context windows around all events, and group them by item.
 
     Parameters
     ----------
     sequences
-        Lists of item indexes, in time order.
+        Item indexes (int32) of each sequence, in time order.
     max_gap
-        Longest distance of an item in a window, in events.
+        Longest distance between an event and an item in its window, in events.
+
+    Yields
+    ------
+    RecordBatch
+        (item_idx int32, windows binary): the windows around the item's events, one after another. A batch has one row an item
+        and at most 16 MB (at least one window), however long the sequences are. An event that is alone in its sequence has no
+        window.
     """
     length = pc.list_value_length(sequences).to_numpy()
     starts, item = np.append(0, np.cumsum(length, dtype=np.int64)), sequences.flatten().to_numpy()
     max_gap = min(max_gap, int(length.max(initial=0)))
-    events = max(1, _LARGEST // (2 + 2 * max_gap))
+    events = max(1, _MAX_NUMBERS // (2 + 2 * max_gap))
     for first in range(0, len(item), events):
-        ends, near = _windows(starts, item, first, min(first + events, len(item)), max_gap)
-        found = np.flatnonzero(np.diff(ends))
-        offsets = (np.append(ends[found], len(near)) * near.itemsize).astype(np.int32)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(near)]
-        arrays = [pa.array(found, pa.int32()), pa.Array.from_buffers(pa.binary(), len(found), buffers)]
-        yield pa.RecordBatch.from_arrays(arrays, [c.ITEM_IDX, NEAR])
+        ends, numbers = _windows(starts, item, first, min(first + events, len(item)), max_gap)
+        with_windows = np.flatnonzero(np.diff(ends))
+        offsets = (np.append(ends[with_windows], len(numbers)) * numbers.itemsize).astype(np.int32)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(numbers)]
+        arrays = [pa.array(with_windows, pa.int32()), pa.Array.from_buffers(pa.binary(), len(with_windows), buffers)]
+        yield pa.RecordBatch.from_arrays(arrays, [c.ITEM_IDX, WINDOWS])
 
 
 @compiled
-def _windows(starts, item, first, last, max_gap):
-    """The windows of the events ``first`` to ``last - 1``, by item, and where those of each item begin; the end comes last."""
+def _windows(starts: np.ndarray, item: np.ndarray, first: int, last: int, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of the events ``first`` to ``last - 1``, sorted by item.
+
+    Returns (offsets [largest item + 2], numbers): the windows of item i are ``numbers[offsets[i]:offsets[i + 1]]``.
+    """
     before, after = np.empty(last - first, np.int32), np.empty(last - first, np.int32)
     ends = np.zeros(item[first:last].max() + 2, np.int64)
     row = np.searchsorted(starts, first, side="right") - 1
@@ -60,17 +67,17 @@ def _windows(starts, item, first, last, max_gap):
         others = before[event - first] + after[event - first]
         ends[item[event] + 1] += others + 2 if others else 0
     ends = np.cumsum(ends)
-    near, place = np.empty(ends[-1], np.int32), ends.copy()
+    numbers, free = np.empty(ends[-1], np.int32), ends.copy()
     for event in range(first, last):
         earlier, later = before[event - first], after[event - first]
         if earlier + later == 0:
             continue
-        at = place[item[event]]
-        near[at], near[at + 1] = earlier, later
+        at = free[item[event]]
+        numbers[at], numbers[at + 1] = earlier, later
         at += 2
         for other in range(event - earlier, event + later + 1):
             if other != event:
-                near[at] = item[other]
+                numbers[at] = item[other]
                 at += 1
-        place[item[event]] = at
-    return ends, near
+        free[item[event]] = at
+    return ends, numbers

@@ -153,8 +153,7 @@ def test_days_are_judged_from_the_rows_within_their_reach_as_from_all(spark: Spa
         (date(2024, 1, 8), date(2024, 1, 9)),
         (date(1999, 1, 1), date(2024, 1, 12)),
     ]:
-        reached = cleaning.within_reach(rows(spark), first, last, SETTINGS, NOW)
-        found = verdicts(cleaning.of_days(cleaning.judge(reached, SETTINGS, NOW), first, last))
+        found = verdicts(cleaning.clean(rows(spark), first, last, SETTINGS, NOW))
         wanted = {
             label: verdict for label, verdict in expected().items() if verdict[1] is None or str(first) <= verdict[1] <= str(last)
         }
@@ -172,4 +171,4 @@ def test_rows_of_other_days_are_out_of_reach(spark: SparkSession):
         {"arrival": None, "time_text": "2024-01-08 23:59:59.999999"},
         {"arrival": None, "time_text": "2024-01-10 00:00:00"},
     )
-    assert cleaning.within_reach(given, day, day, SETTINGS, NOW).count() == 0
+    assert cleaning._within_reach(given, day, day, SETTINGS, NOW).count() == 0

@@ -33,7 +33,7 @@ def read(batches: list[pa.RecordBatch]) -> dict[int, list[tuple[list[int], list[
     for batch in batches:
         items = batch["item_idx"].to_pylist()
         assert items == sorted(set(items)), "an item is once in a batch"
-        for item, data in zip(items, batch[windows.NEAR].to_pylist(), strict=True):
+        for item, data in zip(items, batch[windows.WINDOWS].to_pylist(), strict=True):
             numbers = np.frombuffer(data, np.int32).tolist()
             while numbers:
                 before, after, *numbers = numbers
@@ -55,7 +55,7 @@ def by_hand(sequences: list[list[int]], max_gap: int) -> dict[int, list[tuple[li
 @pytest.mark.parametrize("max_gap", [1, MAX_GAP, 10**9])
 @pytest.mark.parametrize("largest", [1, 50, 1 << 22], ids=lambda size: f"at most {size} numbers")
 def test_each_event_has_the_window_around_it(monkeypatch: pytest.MonkeyPatch, largest: int, max_gap: int):
-    monkeypatch.setattr(windows, "_LARGEST", largest)
+    monkeypatch.setattr(windows, "_MAX_NUMBERS", largest)
     for seed in range(3):
         batches = cut(drawn(seed), max_gap)
         assert read(batches) == by_hand(drawn(seed), max_gap)
@@ -85,7 +85,7 @@ def known() -> Items:
 
 def summed(batches: list[pa.RecordBatch]) -> dict[tuple[int, int], tuple[float, float]]:
     settings = Transitions(max_gap=MAX_GAP, gap_decay=DECAY, backward=1.0, popularity_damping=0, source_damping=0)
-    found = [row for batch in known().successors(batches, settings) for row in batch.to_pylist()]
+    found = [row for batch in known().neighbours(batches, settings) for row in batch.to_pylist()]
     assert len(found) == len({row["item_idx"] for row in found}), "an item has one row"
     assert all(row["domain"] == "ab"[row["item_idx"] % 2] for row in found)
     return {(row["item_idx"], s["item_idx"]): (s["forward"], s["backward"]) for row in found for s in row["successors"]}
@@ -99,9 +99,9 @@ def test_successors_are_summed_over_rows_and_batches(monkeypatch: pytest.MonkeyP
         for first, later in ((i, j) for j in range(len(walk)) for i in range(max(0, j - MAX_GAP), j) if walk[i] != walk[j]):
             expected[walk[first], walk[later]][0] += weight[later - first]
             expected[walk[later], walk[first]][1] += weight[later - first]
-    monkeypatch.setattr(windows, "_LARGEST", 100)
+    monkeypatch.setattr(windows, "_MAX_NUMBERS", 100)
     table = pa.Table.from_batches(cut(sequences)).sort_by("item_idx").combine_chunks()
-    asked = pa.table({"item_idx": pa.array(range(ITEMS), pa.int32()), windows.NEAR: pa.array([b""] * ITEMS)})
+    asked = pa.table({"item_idx": pa.array(range(ITEMS), pa.int32()), windows.WINDOWS: pa.array([b""] * ITEMS)})
     ordered = pa.concat_tables([asked, table]).sort_by("item_idx").combine_chunks()
     assert len(ordered) > 2 * ITEMS, "an item has several rows"
     found = summed(ordered.to_batches(max_chunksize=rows))
@@ -109,5 +109,5 @@ def test_successors_are_summed_over_rows_and_batches(monkeypatch: pytest.MonkeyP
 
 
 def test_an_item_without_neighbours_has_no_row():
-    asked = pa.record_batch([pa.array([3, 4], pa.int32()), pa.array([b"", b""])], ["item_idx", windows.NEAR])
+    asked = pa.record_batch([pa.array([3, 4], pa.int32()), pa.array([b"", b""])], ["item_idx", windows.WINDOWS])
     assert summed([asked]) == {}
