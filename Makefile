@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 RUN := .venv/bin
 
-.PHONY: setup benchmark demo test drill lint docs dist clean
+.PHONY: setup benchmark demo test check types drill lint docs dist clean
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml deploy/setup.sh
@@ -16,9 +16,18 @@ benchmark: setup
 demo: setup
 	$(RUN)/metarec demo
 
-test: setup dist
+# Everything: each file's tests in one worker, the longest files first (tests/conftest.py).
+PYTEST := $(RUN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup dist types
+	$(PYTEST)
+
+# After an edit: what needs neither whole jobs nor processes nor a cluster.
+check: setup types
+	$(PYTEST) -m "unit or spark"
+
+types: setup
 	$(RUN)/ruff check metarec_spark jobs tests benchmarks
-	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(RUN)/mypy
 
 # Every job is killed, again and again, and run to its end: make drill KILLS=100
 KILLS := 100

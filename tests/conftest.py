@@ -1,11 +1,20 @@
-"""One Spark session for all tests, and factories of tiny logs and configurations."""
+"""One Spark session for all tests, factories of tiny logs and configurations, and the tiers of the suite.
+
+Tiers are markers: ``unit`` needs no Spark; ``spark`` runs transforms in the session; ``jobs`` runs whole jobs in it; ``process``
+starts processes of its own; ``cluster`` starts a Spark cluster and HDFS. ``make check`` runs the first two.
+"""
 
 from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores; read once, when PyTorch is imported
 
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pyspark.sql import SparkSession
 
@@ -26,6 +35,46 @@ FAST = {
     "spark.shuffle.compress": "false",
 }
 DAY = date(2024, 1, 10)
+
+# No test fails because the machine is slow. ``HYPOTHESIS_PROFILE=drill`` searches longer.
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("drill", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+# The longest first, so that no worker ends with one of them while the other has nothing to do. Their tier, and their files.
+TIERS = {
+    "cluster": ["test_cluster.py"],
+    "process": ["faults/", "test_ports.py", "training/test_distributed.py", "training/test_stack.py", "test_readme.py"],
+    "jobs": [
+        "transfer/test_adapt.py",
+        "scoring/test_incremental.py",
+        "scoring/test_rules.py",
+        "test_nightly.py",
+        "test_bad_input.py",
+        "operations/",
+        "training/test_train.py",
+        "scoring/test_recommend.py",
+        "scoring/test_new_items.py",
+        "features/test_extract.py",
+        "features/test_day_orders.py",
+        "evaluation/test_evaluate.py",
+    ],
+}
+_ORDER = {path: (number, tier) for number, (tier, path) in enumerate((t, p) for t, paths in TIERS.items() for p in paths)}
+_ROOT = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its tier, and put the longest files first."""
+
+    def place(item: pytest.Item) -> tuple[int, str]:
+        path = item.path.relative_to(_ROOT).as_posix()
+        rest = (len(_ORDER), "spark" if "spark" in item.fixturenames else "unit")
+        return next((of for start, of in _ORDER.items() if path.startswith(start)), rest)
+
+    for item in items:
+        item.add_marker(place(item)[1])
+    items.sort(key=lambda item: place(item)[0])
 
 
 @pytest.fixture(scope="session")

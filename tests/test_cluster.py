@@ -1,5 +1,5 @@
-"""Jobs through deploy/*.sh on a standalone cluster of two workers, with the warehouse in a folder and on HDFS: slow, and real
-from end to end."""
+"""A night through deploy/nightly.sh on a standalone cluster of two workers, from the zip, with log and warehouse on HDFS, and an
+executor killed in each step of Spark's own: it ends in the tables of an undisturbed night in this process, on files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,9 +26,12 @@ from deltalake import DeltaTable
 from faults.contents import contents, differences
 from faults.runs import LAUNCH
 from minidfs import hdfs
+from pyspark.sql import SparkSession
+from standalone import free_ports, kill_an_executor, processes_of
 from training.factories import changed, spec
 from training.factories import settings as train_settings
 
+from metarec_spark.cli import main
 from metarec_spark.model import artifact
 from metarec_spark.training.launch import launch
 from metarec_spark.warehouse import storage
@@ -147,7 +149,6 @@ class Company:
     folder: Path
     config: Path
     environment: dict[str, str]
-    reports: dict[str, dict] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path, warehouse: str, log: str, environment: dict[str, str]) -> Company:
@@ -162,6 +163,10 @@ class Company:
                 command, env=self.environment | environment, cwd=self.folder, stdout=out, stderr=log, start_new_session=True
             )
 
+    def said(self, job: str) -> str:
+        """What the job wrote so far: results and its own log; Spark's is in another file."""
+        return (self.folder / f"{job}.out").read_text()
+
     def end(self, job: str, running: subprocess.Popen) -> dict:
         """Wait for a job's end; what it reports."""
         try:
@@ -169,11 +174,17 @@ class Company:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
-        out, log = (self.folder / f"{job}.out").read_text(), (self.folder / f"{job}.log").read_text()
+        out, log = self.said(job), (self.folder / f"{job}.log").read_text()
         assert code == 0, f"{job} ended with {code}:\n{out[-2000:]}\n{log[-6000:]}"
         report = json.loads(out.splitlines()[-1])
         assert (report["job"], report["ds"], report["exit_code"]) == (job, DS, 0)
         return report
+
+    def here(self, job: str) -> None:
+        """Do a job in this process."""
+        with pytest.raises(SystemExit) as ended:
+            main([job, "--config", str(self.config), "--ds", DS])
+        assert not ended.value.code
 
 
 @pytest.fixture(scope="module")
@@ -200,50 +211,24 @@ def on_hdfs(folder: Path, name_node: str, log: Path, environment: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def on_files(folder: Path, on_hdfs: Company, log: Path, environment: dict[str, str], cluster: list[int]) -> Company:
-    """The four jobs in turn, while the minute passes. Of those that Spark alone does, an executor is killed."""
-    made = Company.of(folder / "on_files", (folder / "tables").as_uri(), log.as_uri(), environment)
-    for job in ("extract", "train", "evaluate", "recommend"):
-        running = made.start(job)
-        if job != "train":
-            kill_an_executor(cluster, running)
-        made.reports[job] = made.end(job, running)
-    return made
+def on_files(spark: SparkSession, folder: Path, on_hdfs: Company, log: Path, environment: dict[str, str]) -> Path:
+    """The warehouse of an undisturbed night in this process, which passes while the minute does."""
+    warehouse = folder / "tables"
+    Company.of(folder / "on_files", warehouse.as_uri(), log.as_uri(), environment).here("nightly")
+    return warehouse
 
 
-def kill_an_executor(cluster: list[int], running: subprocess.Popen) -> None:
-    """One that a job has given work for Python to."""
-    while True:
-        assert running.poll() is None, "it ended before"
-        for worker in map(psutil.Process, cluster):
-            for executor in worker.children():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    if executor.children():
-                        executor.kill()
-                        return
-        time.sleep(0.05)
-
-
-def free_ports() -> tuple[int, int, int]:
-    """Three ports of the loopback address that nothing listens on; the one after the last is free as well."""
-    while True:
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            found = []
-            for _ in range(3):
-                found.append(stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1])
-            stack.enter_context(socket.create_server(("127.0.0.1", found[-1] + 1)))
-            return found[0], found[1], found[2]
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of all processes that name ``folder`` or work in it."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            said = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(folder) in said or str(folder) in os.readlink(process / "cwd"):
-                found.append(said)
-    return found
+@pytest.fixture(scope="module")
+def report(cluster: list[int], on_hdfs: Company, on_files: Path) -> dict:
+    """Of the night on the cluster, in which an executor dies in each step but the training."""
+    running = on_hdfs.start("nightly")
+    kill_an_executor(cluster, running)
+    for step in ("train", "evaluate"):
+        while f" {step}: done in " not in on_hdfs.said("nightly"):
+            assert running.poll() is None, on_hdfs.said("nightly")
+            time.sleep(0.1)
+        kill_an_executor(cluster, running)
+    return on_hdfs.end("nightly", running)
 
 
 def test_the_package_travels_as_a_zip(folder: Path, environment: dict[str, str], cluster: list[int]) -> None:
@@ -255,14 +240,14 @@ def test_the_package_travels_as_a_zip(folder: Path, environment: dict[str, str],
     assert len(cluster) == 3
 
 
-def test_slow_jobs_run_on_a_standalone_cluster_from_the_zip(folder: Path, on_files: Company) -> None:
-    reports = on_files.reports
-    assert reports["extract"]["rows_in"] == USERS * EVENTS * len(DOMAINS)
-    assert reports["train"]["rows_in"] == USERS
-    assert reports["evaluate"]["status"] == "approved"
-    lists = DeltaTable(folder / "tables" / "recommendations").to_pandas()
-    assert len(lists) == reports["recommend"]["rows_out"] == USERS * len(DOMAINS)
-    assert set(lists["model_id"]) == {reports["train"]["model_id"]}
+def test_a_night_on_a_cluster_whose_executors_die_makes_the_lists(name_node: str, report: dict) -> None:
+    steps = report["steps"]
+    assert steps["extract"]["rows_in"] == USERS * EVENTS * len(DOMAINS)
+    assert steps["train"]["rows_in"] == USERS
+    assert steps["evaluate"]["status"] == "approved"
+    lists = DeltaTable(storage.local_copy(f"{name_node}/ware house/recommendations")).to_pandas()
+    assert len(lists) == steps["recommend"]["rows_out"] == USERS * len(DOMAINS)
+    assert set(lists["model_id"]) == {report["model_id"]}
     for row in lists.itertuples():
         items = {item["item_id"] for item in row.items}
         assert len(items) == TOP_N
@@ -270,35 +255,36 @@ def test_slow_jobs_run_on_a_standalone_cluster_from_the_zip(folder: Path, on_fil
         assert not items & {f"{row.domain}-{(int(row.user_id[1:]) + step) % ITEMS:02}" for step in range(EVENTS)}
 
 
-def test_slow_a_night_on_hdfs_ends_in_the_tables_of_one_on_files(
-    folder: Path, name_node: str, on_files: Company, on_hdfs: Company
+def test_it_ends_in_the_tables_and_the_model_of_an_undisturbed_night_on_files(
+    name_node: str, report: dict, on_files: Path
 ) -> None:
-    """Also of one of which executors were killed."""
     warehouse = f"{name_node}/ware house"
-    report = on_hdfs.end("nightly", on_hdfs.start("nightly"))
-    assert report["steps"]["train"]["rows_in"] == USERS
     model = f"{warehouse}/_models/{report['model_id']}"
     assert [epoch.sequences for epoch in artifact.read_manifest(model).metrics.history] == [USERS] * EPOCHS
-    assert differences(contents(folder / "tables"), contents(storage.local_copy(warehouse))) == []
+    assert differences(contents(on_files), contents(storage.local_copy(warehouse))) == []
     assert storage.list_names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html"]
     assert storage.list_names(f"{warehouse}/_training") == []
 
 
-def test_slow_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs: Company) -> None:
+@pytest.mark.usefixtures("report")
+def test_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs: Company, capfd: pytest.CaptureFixture[str]) -> None:
     warehouse = f"{name_node}/ware house"
-    jobs = {"forget": ["--user", "u07"], "maintain": []}
-    started = {job: on_hdfs.start(job, *arguments, SPARK_MASTER="local[1]") for job, arguments in jobs.items()}
-    reports = {job: on_hdfs.end(job, running) for job, running in started.items()}
-    said = [(on_hdfs.folder / f"{job}.out").read_text() for job in jobs]
-    assert sorted("waiting for " in lines for lines in said) == [False, True]
-    assert reports["maintain"]["tables"] and reports["forget"]["tables"]["user_sequences"]["rows"] == 1
+    forgetting = on_hdfs.start("forget", "--user", "u07", SPARK_MASTER="local[1]")
+    while not storage.exists(f"{warehouse}/_turn.by"):
+        assert forgetting.poll() is None, on_hdfs.said("forget")
+        time.sleep(0.05)
+    capfd.readouterr()
+    on_hdfs.here("maintain")
+    forgotten, (out, log) = on_hdfs.end("forget", forgetting), capfd.readouterr()
+    assert f"waiting for forget of {DS} (process " in log and "waiting for " not in on_hdfs.said("forget")
+    assert json.loads(out.splitlines()[-1])["tables"] and forgotten["tables"]["user_sequences"]["rows"] == 1
     left = DeltaTable(storage.local_copy(f"{warehouse}/user_sequences")).to_pandas()
     assert len(left) == USERS - 1 and "u07" not in set(left["user_id"])
     (model,) = storage.list_names(f"{warehouse}/_models")
     assert b"u07" not in storage.read_bytes(f"{warehouse}/_models/{model}/report.html")
 
 
-def test_slow_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
+def test_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
     tmp_path: Path, name_node: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place, file = f"{name_node}/run", spec(tmp_path / "run", train_settings(processes=2, epochs=60), files=4)
@@ -319,7 +305,7 @@ def test_slow_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(
     assert [epoch.sequences for epoch in epochs] == [30] * 60
 
 
-def test_slow_nothing_is_left_when_the_cluster_stops(folder: Path, environment: dict[str, str], cluster: list[int]) -> None:
+def test_nothing_is_left_when_the_cluster_stops(folder: Path, environment: dict[str, str], cluster: list[int]) -> None:
     subprocess.run([ROOT / "deploy/standalone.sh", "stop"], env=environment, check=True, timeout=60)
     assert [pid for pid in cluster if Path(f"/proc/{pid}").exists()] == []
     assert [said for said in processes_of(folder) if "MiniDFSClusterManager" not in said] == []

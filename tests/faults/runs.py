@@ -11,9 +11,12 @@ import sys
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parent.parent.parent
 MARK = "METAREC_FAULTS"
@@ -27,6 +30,8 @@ launch(sys.argv[1], 2, "local", None, timeout=60)
 """
 """Two ranks on this host, as the file that is named says."""
 METAREC = (sys.executable, "-c", "from metarec_spark.cli import main; main()")
+
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 # What comes into being in a warehouse: table commits, and the steps of models on their way.
 _FILES = (
@@ -89,6 +94,16 @@ class Steps:
         return found
 
 
+def listening(processes: Iterable[int]) -> set[str]:
+    """Addresses on which processes listen."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            connections = psutil.Process(process).net_connections("inet")
+            found |= {at.laddr.ip for at in connections if at.status == psutil.CONN_LISTEN}
+    return found
+
+
 class Run:
     """A command in a process group of its own."""
 
@@ -106,14 +121,26 @@ class Run:
         """Since the start."""
         return time.monotonic() - self._start
 
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def until(self, point: Point) -> bool:
         """Wait for a point; False where the run ends before it."""
-        while self._process.poll() is None:
+        while self.running():
             new = self.steps.new()
             if point.step in new:
                 time.sleep(point.seconds)
-                return self._process.poll() is None
+                return self.running()
             if point.step is None and self.seconds >= point.seconds:
+                return True
+            self._check_time()
+            time.sleep(_EVERY)
+        return False
+
+    def until_logged(self, text: str) -> bool:
+        """Wait for a text in the log; False if the run ends before it."""
+        while self.running():
+            if text in self._log.read_text():
                 return True
             self._check_time()
             time.sleep(_EVERY)
@@ -122,11 +149,15 @@ class Run:
     def timed_steps(self) -> list[tuple[str, float]]:
         """Let it run to its end; its steps, each with the second at which it was seen."""
         found = []
-        while self._process.poll() is None:
+        while self.running():
             found += [(step, self.seconds) for step in self.steps.new()]
             self._check_time()
             time.sleep(_EVERY)
         return found
+
+    def pause(self) -> None:
+        """Stop the whole process group where it stands; it can be killed, and goes on with nothing."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
 
     def kill(self, *, alone: bool = False) -> list[int]:
         """Kill the whole process group, or the driver ``alone``, and wait for all that it had started to end.
@@ -162,7 +193,7 @@ class Run:
 
     def end(self) -> tuple[int, dict, str]:
         """Wait for its end: exit code, result line, and what was logged."""
-        while self._process.poll() is None:
+        while self.running():
             self._check_time()
             time.sleep(0.05)
         lines = self._out.read_text().splitlines()

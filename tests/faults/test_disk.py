@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from faults.company import DAY, Company, Work
 from faults.contents import contents, differences
+from faults.failpoints import at
 from faults.runs import Point
 from pyspark.sql import SparkSession
 
@@ -43,18 +45,22 @@ def small_disk(tmp_path: Path) -> Iterator[Company]:
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a file system can be mounted by root alone, and not in every container")
     yield company
-    subprocess.run(["umount", str(company.tables)], check=True)
+    subprocess.run(["umount", "--lazy", str(company.tables)], check=True)
 
 
-def test_a_full_disk(small_disk: Company, expected: dict[str, list[str]]) -> None:
-    run = small_disk.start(EXTRACT)
-    assert run.until(Point("commit events #2", 0.0))
+def test_a_full_disk(small_disk: Company, expected: dict[str, list[str]], capfd: pytest.CaptureFixture[str]) -> None:
     ballast = small_disk.tables / "ballast"
-    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(bytes(4096))
-    code, line, log = run.end()
-    assert (code, line["exit_code"]) == (1, 1)
+
+    def fill() -> None:
+        with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(bytes(4096))
+
+    with at("commit events #2", small_disk.tables, fill):
+        assert again(small_disk) == 1
+    out, log = capfd.readouterr()
+    line = json.loads(out.splitlines()[-1])
+    assert line["exit_code"] == 1
     assert "No space left on device" in line["error"]
     assert "the tables are as their last finished commits left them: run it again" in log
     ballast.unlink()

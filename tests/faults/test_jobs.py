@@ -1,13 +1,19 @@
-"""Jobs are killed by kill -9 and run again, in this process: tables are those of undisturbed runs. ``drill.py`` does it often."""
+"""Jobs are killed and run again: tables are those of undisturbed runs.
+
+Most die in this process, where state becomes visible; kill -9 ends a night in training, a recommend, and the maintain that
+waited for it. ``drill.py`` kills all jobs, often.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 from faults.company import ADAPT, DAY, NEXT, NEXT_NIGHT, NIGHT, Company, Work
 from faults.contents import contents, differences, leftovers, models, spoil
+from faults.failpoints import killed
 from faults.runs import Point
 from pyspark.sql import SparkSession
 
@@ -15,14 +21,16 @@ from metarec_spark.cli import main
 
 FEEDBACK = Work(("feedback",), NEXT, "next night", "told")
 MAINTAIN = Work(("maintain",), NEXT, "told", "told")
+RECOMMEND = Work(("recommend",), NEXT, "told", "told")
+EVERYONE = ("--set", "recommend.mode=full")
 ADAPTING = Work(ADAPT, DAY, "night", "adapted")
 
 
-def again(spark: SparkSession, company: Company, work: Work) -> int:
+def again(spark: SparkSession, company: Company, work: Work, *more: str) -> int:
     """Run a job in this process; its exit code."""
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # another process has written, and folders were put back
     with pytest.raises(SystemExit) as ended:
-        main(company.arguments(work))
+        main(company.arguments(work, *more))
     return int(ended.value.code or 0)
 
 
@@ -41,48 +49,66 @@ def put_back(spark: SparkSession, company: Company, state: str) -> None:
     company.put_back(state)
 
 
-def at(*steps: str) -> list[Point]:
-    return [Point(step, 0.0) for step in steps]
+KILL_9 = Point("_training checkpoint.safetensors #2", 0.0)
+"""Of a process, in the middle of a training: the next run goes on from the checkpoint."""
+
+
+def die(spark: SparkSession, company: Company, work: Work, point: str | Point) -> None:
+    """Run a job until a point, where it is killed, in this process or as one of its own; then spoil what nothing names."""
+    if isinstance(point, str):
+        with killed(point, company.tables):
+            again(spark, company, work)
+    else:
+        run = company.start(work)
+        assert run.until(point), run.end()[2]
+        assert run.kill() == []
+    models(company.tables)  # every one that is named is whole
+    spoil(leftovers(company.tables))
 
 
 @pytest.mark.parametrize(
     ("work", "points"),
     [
-        (NIGHT, at("commit events #2", "_training checkpoint.safetensors #2", "_models manifest.json #1")),
-        (NEXT_NIGHT, at("commit user_sequences #1", "_newcomers #1")),
-        (ADAPTING, at("_training manifest.json #2")),
-        (FEEDBACK, at("commit feedback #1")),
-        (MAINTAIN, at("commit user_sequences #1")),
+        (NIGHT, ["commit events #2", KILL_9, "before _models", "_models manifest.json #1"]),
+        (NEXT_NIGHT, ["commit user_sequences #1", "commit recommendations #1"]),
+        (ADAPTING, ["_training manifest.json #2", "commit transfer_runs #2"]),
+        (FEEDBACK, ["commit feedback #1"]),
     ],
     ids=str,
 )
 def test_a_killed_job_that_is_run_again_ends_in_the_tables_of_an_undisturbed_one(
-    spark: SparkSession, company: Company, work: Work, points: list[Point]
+    spark: SparkSession, company: Company, work: Work, points: list[str | Point]
 ) -> None:
     put_back(spark, company, work.after)
     expected = contents(company.tables)
     put_back(spark, company, work.before)
     for point in points:
-        run = company.start(work)
-        assert run.until(point), run.end()[2]
-        assert run.kill() == []
-        models(company.tables)  # every one that is named is whole
-        spoil(leftovers(company.tables))
+        die(spark, company, work, point)
     assert again(spark, company, work) == 0
     assert differences(expected, contents(company.tables)) == []
 
 
-def test_maintain_waits_for_recommend_and_takes_nothing_from_it(spark: SparkSession, company: Company) -> None:
-    put_back(spark, company, NEXT_NIGHT.after)
+def test_maintain_waits_for_recommend_and_when_both_were_killed_both_again_change_nothing(
+    spark: SparkSession, company: Company, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_back(spark, company, FEEDBACK.after)
     expected = contents(company.tables)
-    first = company.start(Work(("recommend",), NEXT, "", ""), "--set", "recommend.mode=full")
-    assert first.until(Point("_newcomers #1", 0.0))
+    first = company.start(RECOMMEND, *EVERYONE)
+    assert first.until(Point("_newcomers #1", 0.0)), first.end()[2]
+    first.pause()
     second = company.start(MAINTAIN)
-    (code, line, _), (after, _, log) = first.end(), second.end()
-    assert (code, after) == (0, 0)
-    assert f"waiting for recommend of {NEXT} (process " in log
+    assert second.until_logged(f"waiting for recommend of {NEXT} (process "), second.end()[2]
+    assert first.kill() == []
+    spoil([file for file in leftovers(company.tables) if "_newcomers" in file.parts])
+    assert second.until(Point("commit user_sequences #1", 0.0)), second.end()[2]
+    assert second.kill() == []
+    spoil(leftovers(company.tables))
+    capsys.readouterr()
+    assert again(spark, company, RECOMMEND, *EVERYONE) == 0
+    read = json.loads(capsys.readouterr().out.splitlines()[-1])["tables_read"]
+    assert again(spark, company, MAINTAIN) == 0
     assert differences(expected, contents(company.tables)) == []
-    for name, version in line["tables_read"].items():
+    for name, version in read.items():  # maintain takes none of them
         DeltaTable(company.tables / name, version=version).to_pandas()
 
 

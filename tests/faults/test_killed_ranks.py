@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from faults.runs import LAUNCH, Point, Run
+from faults.runs import LAUNCH, LOOPBACK, Point, Run, listening
 from training.factories import settings, spec
 
 from metarec_spark.model import artifact
@@ -50,6 +50,11 @@ def test_ranks_end_with_the_process_that_started_them_and_the_next_ones_go_on(tm
     assert time.monotonic() - killed < SOON
     assert not (file.parent / "model").exists(), "else it had ended already"
     again = started(file)
+    addresses = listening(again.processes())
+    while again.running():
+        addresses |= listening(again.processes())
+        time.sleep(0.1)
+    assert set() < addresses <= LOOPBACK
     code, _, log = again.end()
     assert code == 0, log
     assert "resuming after epoch" in log

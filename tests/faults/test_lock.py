@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from faults.company import DAY, NEXT, Company, Work
 from faults.contents import contents, differences
-from pyspark.sql import SparkSession
 
 from metarec_spark import job
 from metarec_spark.cli import main
@@ -23,13 +22,21 @@ from metarec_spark.warehouse.tables import Warehouse
 EXTRACT, LATER = (Work(("extract",), day, "", "") for day in (DAY, NEXT))
 
 
-def test_the_same_day_twice_and_another_day_at_once_end_as_one_after_the_other(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("spark")
+def test_the_same_day_twice_and_another_day_at_once_end_as_one_after_the_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two in processes of their own, one in this."""
     company, undisturbed = Company(tmp_path / "at once"), Company(tmp_path / "in turn")
-    runs = [company.start(work) for work in (EXTRACT, EXTRACT, LATER)]
+    runs = [company.start(work) for work in (EXTRACT, LATER)]
+    while not (company.tables / "_turn").exists():
+        time.sleep(0.01)
+    with pytest.raises(SystemExit) as ended:
+        main(company.arguments(EXTRACT))
     ends = [run.end() for run in runs]
-    assert [code for code, _, _ in ends] == [0, 0, 0]
-    waits = [line for _, _, log in ends for line in log.splitlines() if "waiting for extract of 2024-01-1" in line]
-    assert len(waits) == 2
+    assert [ended.value.code or 0, *[code for code, _, _ in ends]] == [0, 0, 0]
+    logs = [capfd.readouterr().err, *[log for _, _, log in ends]]
+    assert len([line for log in logs for line in log.splitlines() if "waiting for extract of 2024-01-1" in line]) == 2
     for work in (EXTRACT, LATER):
         with pytest.raises(SystemExit):
             main(undisturbed.arguments(work))

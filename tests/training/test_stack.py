@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ import torch
 from model.factories import PLAIN, catalogue, contexts, model
 from safetensors.torch import load_file
 from training.factories import changed, settings, spec, walks
+from training.ranks import as_threads
 
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
@@ -18,7 +21,6 @@ from metarec_spark.model.manifest import ValidationNdcg
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training import stacking
 from metarec_spark.training.distributed import SingleProcess
-from metarec_spark.training.launch import launch
 from metarec_spark.training.loader import HeldOutEvents
 from metarec_spark.training.stacking import stack
 from metarec_spark.training.tuning import Tuned
@@ -105,7 +107,7 @@ def test_train_saves_the_stacking_and_where_it_is_used(trained):
 
 
 def test_ranks_learn_the_stacking_together(tmp_path, trained):
-    launch(walks_that_skip(tmp_path, processes=2), 2, "local", None, timeout=60)
+    as_threads(2, partial(train, walks_that_skip(tmp_path, processes=2)))
     found = artifact.load(tmp_path / "model")
     assert any(found.stacked)
     assert not torch.equal(found.stacking.linear.weight, trained.stacking.linear.weight), "each rank has its own batches"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -84,23 +86,30 @@ class Stages:
     """After train and evaluate of DAY, and extract of NEXT."""
 
 
-_MADE: list[Stages] = []
-
-
 def stages(spark: SparkSession, paths: pytest.TempPathFactory) -> Stages:
-    """The warehouses, made at the first call of the test run."""
-    if not _MADE:
-        root = paths.mktemp("stages")
-        found = Stages(root / "extracted", root / "evaluated")
-        write_log(found.extracted / "log" / "1.parquet", walkers())
-        extract(job_at(spark, found.extracted, "extract"))
-        shutil.copytree(found.extracted, found.evaluated)
-        train(job_at(spark, found.evaluated, "train"))
-        evaluate(job_at(spark, found.evaluated, "evaluate"))
-        write_log(found.evaluated / "log" / "2.parquet", next_day())
-        extract(job_at(spark, found.evaluated, "extract", NEXT))
-        _MADE.append(found)
-    return _MADE[0]
+    """The warehouses, made at the first call by whichever worker of the test run comes first."""
+    shared = paths.getbasetemp()
+    root = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "stages"
+    root.mkdir(exist_ok=True)
+    found, made = Stages(root / "extracted", root / "evaluated"), root / "made"
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(found.extracted, ignore_errors=True)  # of a worker that failed
+            shutil.rmtree(found.evaluated, ignore_errors=True)
+            _make(spark, found)
+            made.touch()
+    return found
+
+
+def _make(spark: SparkSession, found: Stages) -> None:
+    write_log(found.extracted / "log" / "1.parquet", walkers())
+    extract(job_at(spark, found.extracted, "extract"))
+    shutil.copytree(found.extracted, found.evaluated)
+    train(job_at(spark, found.evaluated, "train"))
+    evaluate(job_at(spark, found.evaluated, "evaluate"))
+    write_log(found.evaluated / "log" / "2.parquet", next_day())
+    extract(job_at(spark, found.evaluated, "extract", NEXT))
 
 
 def copied(folder: Path, to: Path) -> Path:
