@@ -1,8 +1,8 @@
-"""Cuts of a log: one domain keeps a share of its people, all else stays; written as the snapshots that candidates learn from.
+"""Subsamples of a log: one domain keeps a share of its users, all else stays; written as the snapshots that candidates are trained on.
 
-Read from a warehouse's tables and cut in memory, as many cuts want a way without an extract for each. What is held out, counted and
-written is what the jobs hold out, count and write, but that an item's content links are cut to the strongest before its transitions
-are added; ``transfer.py --by-jobs`` sends a cut through the jobs.
+They are made in memory from a warehouse's tables, since an extract for each would take too long. They hold what the jobs hold out, count
+and write, except that an item's content links are reduced to the strongest before its transitions are added; ``transfer.py --by-jobs``
+sends a subsample through the jobs.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from metarec_spark.model.packed import PackedSequences
 from metarec_spark.runtime.session import session
 from metarec_spark.training.snapshot import HALF, PAIR, SEQUENCES
 from metarec_spark.transfer import user_sampling
-from metarec_spark.transfer.candidates import Snapshot
-from metarec_spark.transfer.meta_train import followed
+from metarec_spark.transfer.meta_train import transition_counts
+from metarec_spark.transfer.task_snapshot import TaskSnapshot
 from metarec_spark.warehouse.storage import file_uri
 from metarec_spark.warehouse.tables import Warehouse
 
@@ -169,7 +169,7 @@ class Cut:
         known = log.domain != self.target if source else self.known
         rows = np.flatnonzero(known & (log.part == TRAIN))
         size, events = len(log.domain_of), np.bincount(log.item[rows], minlength=len(log.domain_of))
-        forward = followed(_contexts(log.packed(rows, *_bounds(log.user[rows]))), size, settings)
+        forward = transition_counts(_contexts(log.packed(rows, *_bounds(log.user[rows]))), size, settings)
         count, parts = np.maximum(events, 1.0), []
         by_source = sparse.diags(count**-settings.source_damping)
         for domain, similarity in enumerate(log.similarity):
@@ -185,30 +185,30 @@ class Cut:
             parts.append(pa.table(dict(zip(names, (row, items[place], *signals), strict=True))))
         return pa.concat_tables(parts)
 
-    def snapshot(self, folder: Path, learns: str, train: Train, model: Model, adapt: Adapt) -> Snapshot:
-        """What a kind of candidate learns; or, for a base model, source."""
+    def snapshot(self, folder: Path, events: str, train: Train, model: Model, adapt: Adapt) -> TaskSnapshot:
+        """Write the snapshot of :attr:`metarec_spark.transfer.modes.Mode.events`; or, for a base model, of source."""
         log = self.log
-        domains = [log.domains[self.target]] if learns == "own" else log.domains
+        domains = [log.domains[self.target]] if events == "own" else log.domains
         mine = self.known & self.kept[log.user]
-        if learns == "own":
+        if events == "own":
             mine = mine & (log.domain == self.target)
-        elif learns == "source":
+        elif events == "source":
             mine = log.domain != self.target
-        elif learns in ("uniform", "weighted"):
-            others = self._even if learns == "uniform" else self._alike
+        elif events in ("uniform", "weighted"):
+            others = self._even if events == "uniform" else self._alike
             learnt = self.kept.copy()
             learnt[others(adapt.source_events, train.seed)] = True
             mine = self.known & learnt[log.user]
-        elif learns != "target":
-            raise ValueError(f"what {learns!r} learns is not known: use own, target, uniform, weighted or source")
+        elif events != "users":
+            raise ValueError(f"unknown events {events!r}: use own, users, uniform, weighted or source")
         rows = np.flatnonzero(mine & (log.part == TRAIN))
-        counted = rows if learns != "target" else np.flatnonzero(self.known & (log.part == TRAIN))
+        counted = rows if events != "users" else np.flatnonzero(self.known & (log.part == TRAIN))
         starts, ends = _bounds(log.user[rows])
         long = ends - starts > 1
-        of = (lambda columns: columns | {c.DOMAIN: np.zeros_like(columns[c.DOMAIN])}) if learns == "own" else dict
-        shown = log.domain_of if learns != "own" else np.where(log.domain_of == self.target, 0, -1).astype(np.int32)
+        of = (lambda columns: columns | {c.DOMAIN: np.zeros_like(columns[c.DOMAIN])}) if events == "own" else dict
+        shown = log.domain_of if events != "own" else np.where(log.domain_of == self.target, 0, -1).astype(np.int32)
         sequences = of(log.packed(rows, starts[long], ends[long]))
-        if learns == "source" and train.method != "joint":
+        if events == "source" and train.method != "joint":
             sequences = _episodes(sequences, train.seed)
         parts = {
             SEQUENCES: sequences,
@@ -220,18 +220,18 @@ class Cut:
             },
             TOKENS: log.tokens,
             VECTORS: {c.ITEM_IDX: np.zeros(0, np.int32), "vector": pa.array([], pa.list_(pa.float32()))},
-            SUCCESSORS: self.successors(learns == "source"),
+            SUCCESSORS: self.successors(events == "source"),
         }
         for name, part in ((c.VALIDATION, VALIDATION), (c.TEST, TEST)):
-            parts[name] = self._pairs(part, mine, of, learns, adapt.validation_pairs)
+            parts[name] = self._pairs(part, mine, of, events, adapt.validation_pairs)
         for name, columns in parts.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
             table = columns if isinstance(columns, pa.Table) else pa.table({n: _array(v) for n, v in columns.items()})
             pq.write_table(table, folder / name / "1.parquet")
         split = Split(protocol="leave_one_out") if log.days is None else Split(protocol="temporal", test_days=log.days)
         manifest = Manifest(
-            kind="base" if learns == "source" else "adapted",
-            serves=domains if learns == "source" else [log.domains[self.target]],
+            kind="base" if events == "source" else "adapted",
+            serves=domains if events == "source" else [log.domains[self.target]],
             domains=domains,
             event_types=log.event_types,
             items=len(log.domain_of),
@@ -248,8 +248,8 @@ class Cut:
             features=log.features,
             train=train,
         )
-        mixed = self.snapshot(folder.with_name("target"), "target", train, model, adapt) if learns == "own" else None
-        return Snapshot(folder, manifest, log.domains[self.target], log.alike, mixed)
+        all_domains = self.snapshot(folder.with_name("users"), "users", train, model, adapt) if events == "own" else None
+        return TaskSnapshot(folder, manifest, log.domains[self.target], log.alike, all_domains)
 
     def _even(self, events: int, seed: int) -> np.ndarray:
         """Others with so many events, drawn evenly."""
@@ -275,17 +275,17 @@ class Cut:
                 pq.write_table(pa.table(known), f"{folder}/users.parquet")
                 users = spark.read.parquet(file_uri(Path(folder)))
                 content = Warehouse(spark, file_uri(log.warehouse)).read(c.ITEM_CONTENT)
-                weight = user_sampling.likeness(users, content, log.domains[self.target])
-                drawn = user_sampling.sampled(users.join(weight, c.USER_ID), events, F.col("weight"), seed)
+                weight = user_sampling.importance_weights(users, content, log.domains[self.target])
+                drawn = user_sampling.sample_users(users.join(weight, c.USER_ID), events, F.col("weight"), seed)
                 names = [row[c.USER_ID] for row in drawn.select(c.USER_ID).collect()]
         finally:
             spark.stop()
         return pc.index_in(pa.array(names, pa.string()), ids).to_numpy()
 
-    def _pairs(self, part: int, mine: np.ndarray, of: Any, learns: str, most: int) -> dict[str, Any]:
+    def _pairs(self, part: int, mine: np.ndarray, of: Any, events: str, most: int) -> dict[str, Any]:
         """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""
         log = self.log
-        inside = log.domain != self.target if learns == "source" else self.kept[log.user] & (log.domain == self.target)
+        inside = log.domain != self.target if events == "source" else self.kept[log.user] & (log.domain == self.target)
         asked = np.flatnonzero(inside & log.asked & (log.part == part))
         asked = np.random.default_rng(part).permutation(asked)
         asked = asked[np.argsort(log.domain[asked], kind="stable")]  # numbered by domain, as the jobs do
@@ -295,8 +295,8 @@ class Cut:
         rows = np.flatnonzero(mine & (log.part < part))
         starts = np.searchsorted(rows, np.searchsorted(log.user, log.user[asked]))
         columns = of(log.packed(rows, starts, np.searchsorted(rows, asked)))
-        domain = np.zeros(len(asked), np.int32) if learns == "own" else log.domain[asked]
-        return columns | {"target": log.item[asked], "target_domain": domain, PAIR: number}
+        domain = np.zeros(len(asked), np.int32) if events == "own" else log.domain[asked]
+        return columns | {"users": log.item[asked], "target_domain": domain, PAIR: number}
 
 
 def _bounds(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""How often the guard was right, and how well the gain of a transfer is told beforehand, over all tasks that transfer.py has run.
+"""How often the negative-transfer test was right, and how well a transfer's gain is predicted, over all tasks that transfer.py has run.
 
 python benchmarks/guard.py [--runs warehouse/transfer/runs.jsonl ...]
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from metarec_spark.config.sections import Adapt
-from metarec_spark.transfer.modes import MODES
-from metarec_spark.transfer.negative_transfer import judge, standard_error
+from metarec_spark.transfer.modes import MODES, OLD_NAMES
+from metarec_spark.transfer.negative_transfer import decide, standard_error
 from metarec_spark.transfer.predictor import FEWEST_TASKS, Trial, advise, leave_one_task_out
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="+", default=[Path("warehouse/transfer/runs.jsonl")])
     parser.add_argument("--margin", type=float, default=Adapt().margin, help="standard errors by which a transfer must be ahead")
     options = parser.parse_args()
-    contests: dict[str, dict[str, dict]] = {}
+    comparisons: dict[str, dict[str, dict]] = {}
     for file in options.runs:
         if not file.exists():
             sys.exit(f"{file} is not there: run benchmarks/transfer.py first")
@@ -31,41 +31,42 @@ def main() -> None:
         rows = [row for row in rows if "asked" in row]
         newest: dict[str, float] = {}
         for row in rows:
-            row["contest"] = f"{'/'.join(file.parts[-3:-1])}: {row['task']}, {' '.join(row['asked'][0])}"
-            newest[row["contest"]] = max(row["run"], newest.get(row["contest"], 0))
+            row["mode"] = OLD_NAMES.get(row["mode"], row["mode"])
+            row["comparison"] = f"{'/'.join(file.parts[-3:-1])}: {row['task']}, {' '.join(row['asked'][0])}"
+            newest[row["comparison"]] = max(row["run"], newest.get(row["comparison"], 0))
         for row in rows:
-            if row["run"] == newest[row["contest"]] and row["seed"] == 0:
-                contests.setdefault(row["contest"], {})[row["mode"]] = row
-    guard(contests, options.margin)
-    predictor(contests)
+            if row["run"] == newest[row["comparison"]] and row["seed"] == 0:
+                comparisons.setdefault(row["comparison"], {})[row["mode"]] = row
+    negative_transfer_test(comparisons, options.margin)
+    predictor(comparisons)
 
 
-def guard(contests: dict[str, dict[str, dict]], margin: float) -> None:
-    """A row a contest: the best by validation of both kinds, which is used, and what the test says of it."""
+def negative_transfer_test(comparisons: dict[str, dict[str, dict]], margin: float) -> None:
+    """Print a row for each comparison: the best baseline and transfer by validation, which is used, and the test's figure."""
     print(
-        "| contest | plain | transfer | used | test gain of the transfer, ± standard error | right |\n|---|---|---|---|---|---|"
+        "| comparison | baseline | transfer | used | test gain of the transfer, ± standard error | right |\n|---|---|---|---|---|---|"
     )
     rights, used_count, losses = 0, 0, []
-    for name, of in sorted(contests.items()):
-        plain, transfer = (
-            max((row for row in of.values() if MODES[row["mode"]].plain == kind), key=lambda row: row["ndcg"])
+    for name, of in sorted(comparisons.items()):
+        baseline, transfer = (
+            max((row for row in of.values() if MODES[row["mode"]].baseline == kind), key=lambda row: row["ndcg"])
             for kind in (True, False)
         )
-        known = {mode: np.array([row["validation"]]) for mode, row in of.items() if MODES[mode].plain or row is transfer}
-        used = judge(known, {mode for mode in known if MODES[mode].plain}, margin).used
-        gain, error = paired(transfer, plain)
-        lent = used == transfer["mode"]
+        known = {mode: np.array([row["validation"]]) for mode, row in of.items() if MODES[mode].baseline or row is transfer}
+        used = decide(known, {mode for mode in known if MODES[mode].baseline}, margin).used
+        gain, error = paired(transfer, baseline)
+        used_transfer = used == transfer["mode"]
         # Wrong is a use where the transfer is worse by more than noise, and a refusal where it is better by more.
-        right = (gain if lent else -gain) >= -2 * error
-        rights, used_count = rights + right, used_count + lent
-        losses.append((gain, error) if lent else (0.0, 0.0))
-        names = f"{plain['mode']} {plain['test_ndcg']:.4f} | {transfer['mode']} {transfer['test_ndcg']:.4f} | {used}"
+        right = (gain if used_transfer else -gain) >= -2 * error
+        rights, used_count = rights + right, used_count + used_transfer
+        losses.append((gain, error) if used_transfer else (0.0, 0.0))
+        names = f"{baseline['mode']} {baseline['test_ndcg']:.4f} | {transfer['mode']} {transfer['test_ndcg']:.4f} | {used}"
         print(f"| {name} | {names} | {gain:+.4f} ± {error:.4f} | {'yes' if right else 'no'} |")
     gain, error = min(losses)
     print(
-        f"\n{len(contests)} contests at a margin of {margin:g}: a transfer was used in {used_count}, the guard was right in {rights};"
+        f"\n{len(comparisons)} comparisons at a margin of {margin:g}: a transfer was used in {used_count}, the test was right in {rights};"
     )
-    print(f"worst loss against the plain model {gain:+.4f} ± {error:.4f}")
+    print(f"worst loss against the baseline model {gain:+.4f} ± {error:.4f}")
 
 
 def paired(one: dict, other: dict) -> tuple[float, float]:
@@ -74,13 +75,13 @@ def paired(one: dict, other: dict) -> tuple[float, float]:
     return float(ours.mean() - theirs.mean()), standard_error(ours, theirs)
 
 
-def predictor(contests: dict[str, dict[str, dict]]) -> None:
+def predictor(comparisons: dict[str, dict[str, dict]]) -> None:
     """Error of the predicted gains where a task with all its draws is left out, and what following the advice saves and costs."""
     of_draw: dict[tuple[str, str], dict[str, Trial]] = {}
-    for name, of in contests.items():
+    for name, of in comparisons.items():
         draw, _, _ = name.partition(",")
         task, _, _ = draw.rpartition("-")
-        trials = {mode: Trial(task, mode, row["statistics"], row["gain"]) for mode, row in of.items() if not MODES[mode].plain}
+        trials = {mode: Trial(task, mode, row["statistics"], row["gain"]) for mode, row in of.items() if not MODES[mode].baseline}
         of_draw.setdefault((task, draw), {}).update(trials)
     tasks = {task for task, _ in of_draw}
     if len(tasks) < FEWEST_TASKS:
@@ -96,7 +97,7 @@ def predictor(contests: dict[str, dict[str, dict]]) -> None:
         draws = [of for (name, _), of in of_draw.items() if name == task]
         asked = list({mode: None for of in draws for mode in of})
         # Once for all its draws, whose statistics are much alike.
-        advice = advise([t for t in trials if t.task != task], next(iter(draws[0].values())).statistics, asked)
+        advice = advise([t for t in trials if t.task != task], next(iter(draws[0].values())).meta_features, asked)
         for of in draws:
             made, saved = made + len(of), saved + len(of.keys() & set(advice.hopeless))
             best, kept = (max(0.0, *(of[mode].gain for mode in of if mode in tried)) for tried in (of, advice.order))

@@ -1,8 +1,8 @@
-"""Each of five generated platforms as the new one, by how much of a person's taste the platforms share: what a transfer gains there.
+"""Each of five generated platforms as the new one, by how much of a user's taste the platforms share: the gain of a transfer.
 
 python benchmarks/scenarios.py [--target shop music] [--taste 0 0.5 1] [--share 0.05 0.2] [--out warehouse/scenarios]
 
-Prints a row for each, and draws gain over shared taste in OUT/dose.png. The gain is that of what the guard chose, over the best that
+Prints a row for each, and draws gain over shared taste in OUT/dose.png. The gain is that of what was chosen, over the best that
 takes nothing from others by the test itself; its error is that of the paired difference over the pairs of all draws. The log has
 late, duplicate and broken rows, as ``metarec generate`` writes them.
 """
@@ -30,11 +30,11 @@ def main() -> None:
     parser.add_argument("--target", nargs="+", default=list(PLATFORMS), choices=PLATFORMS)
     parser.add_argument("--taste", type=float, nargs="+", default=[1.0])
     parser.add_argument("--share", type=float, nargs="+", default=[0.05, 0.2])
-    parser.add_argument("--days", type=int, help="ask for people's first events in the last so many days; the newest without it")
+    parser.add_argument("--days", type=int, help="predict users' first events in the last so many days; the newest without it")
     parser.add_argument(
         "--cuts", type=int, nargs="+", default=[0, 1], help="first, and one after the last; of all shares, or of each"
     )
-    parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=list(MODES))
+    parser.add_argument("--modes", nargs="+", default=["cross_domain_heuristic", "meta_trained_ranker"], choices=list(MODES))
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--items", type=int, default=2_000)
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="section.key=value for all commands")
     options = parser.parse_args()
     print(
-        "| new platform | shared taste | share of its users | draws | pairs | best plain | best transfer | used in | gain of what serves |"
+        "| new platform | shared taste | share of its users | draws | pairs | best baseline | best transfer | used in | gain of what serves |"
     )
     print("|---" * 9 + "|", flush=True)
     gains: dict[tuple[str, float], list[tuple[float, float, float]]] = {}
@@ -71,7 +71,7 @@ def generated(options: argparse.Namespace, taste: float) -> Path:
 def scenario(
     options: argparse.Namespace, log: Path, taste: float, target: str, share: float, cuts: tuple[int, int]
 ) -> tuple[float, float]:
-    """Adapt to draws of one platform; gain in test NDCG@10 of what the guard chose, over the best that takes nothing from others,
+    """Adapt to draws of one platform; gain in test NDCG@10 of what was chosen, over the best that takes nothing from others,
     and its standard error over the pairs of all draws."""
     task = {"log": [log], "target": target, "share": share, "cuts": cuts, "ds": LAST_DAY, "source": None, "scramble": False}
     rows = run(argparse.Namespace(**vars(options) | task), (options.out / f"taste-{taste:g}").absolute())
@@ -79,12 +79,13 @@ def scenario(
     used = [next(row["mode"] for row in rows if row["used"] and row["cut"] == cut) for cut in range(*cuts)]
     pairs = {mode: np.concatenate([of[mode, cut] for cut in range(*cuts)]) for mode, _ in of}
     serves = np.concatenate([of[mode, cut] for cut, mode in enumerate(used, cuts[0])])
-    plain, transfer = (
-        max((mode for mode in pairs if MODES[mode].plain is kind), key=lambda mode: pairs[mode].mean()) for kind in (True, False)
+    baseline, transfer = (
+        max((mode for mode in pairs if MODES[mode].baseline is kind), key=lambda mode: pairs[mode].mean())
+        for kind in (True, False)
     )
-    value, error = gain(serves, pairs[plain])
-    best = " | ".join(f"{mode} {pairs[mode].mean():.4f}" for mode in (plain, transfer))
-    took = sum(not MODES[mode].plain for mode in used)
+    value, error = gain(serves, pairs[baseline])
+    best = " | ".join(f"{mode} {pairs[mode].mean():.4f}" for mode in (baseline, transfer))
+    took = sum(not MODES[mode].baseline for mode in used)
     print(
         f"| {target} | {taste:g} | {share:.0%} | {len(used)} | {len(serves)} | {best} | {took} | {value:+.1%} ± {error:.1%} |",
         flush=True,

@@ -1,11 +1,12 @@
-"""What other platforms lend to a thin one: each mode's test figure, over cuts of the target's users, and what the guard chose.
+"""Test NDCG@10 of transfer candidates for a thin platform, over subsamples of its users, and which candidate would serve.
 
 python benchmarks/transfer.py --target kitchen --share 0.05 --log ../shared/data/food-kitchen
 python benchmarks/transfer.py --target beauty --share 0.2 --log ../shared/data/beauty ../shared/data/toys ../shared/data/sports
 
-The logs are extracted once and cut in memory (cuts.py); candidates are made, ranked and judged by the code of ``metarec adapt``.
-Each cut's rows are kept in OUT/runs.jsonl, with the statistics of its task, and are not made again. With ``--by-jobs``, the first cut
-goes through the jobs extract, train, evaluate and adapt instead, in a warehouse of its own: the same rows, all modes, and minutes.
+The logs are extracted once and subsampled in memory (cuts.py); candidates are trained, tuned and judged by the code of
+``metarec adapt``. Each subsample's rows are kept in OUT/runs.jsonl, with the meta-features of its task, and are not made again.
+With ``--by-jobs``, the first subsample goes through the jobs extract, train, evaluate and adapt instead, in a warehouse of its
+own: the same rows, of the configured candidates, and minutes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +40,31 @@ from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.spec import TrainSpec
 from metarec_spark.training.tuning import FUSIONS, gains_of
 from metarec_spark.training.worker import train
-from metarec_spark.transfer.candidates import CUTOFFS, test_gains, with_context
-from metarec_spark.transfer.halving import SuccessiveHalving
-from metarec_spark.transfer.modes import MODES, Mode
+from metarec_spark.transfer.candidates import Candidate, Candidates
+from metarec_spark.transfer.halving import final_comparison, records
+from metarec_spark.transfer.modes import MODES
 from metarec_spark.transfer.negative_transfer import standard_error
+from metarec_spark.transfer.task_snapshot import with_context
+from metarec_spark.transfer.validation import CUTOFFS, test_ndcg
 from metarec_spark.warehouse.storage import file_uri
 
 DAY = "2014-07-23"
-OPPONENT, WITH_OPPONENT, SERVES = "untrained", "with_untrained", "what serves"
+OPPONENT, WITH_OPPONENT, SERVES = "heuristic", "with_heuristic", "what serves"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", required=True, help="domain that is cut")
+    parser.add_argument("--target", required=True, help="domain that is subsampled")
     parser.add_argument("--log", type=Path, nargs="+", required=True)
-    parser.add_argument("--source", nargs="+", help="domains that lend; all others of the logs without it")
+    parser.add_argument("--source", nargs="+", help="source domains; all others of the logs without it")
     parser.add_argument(
-        "--scramble", action="store_true", help="deal the source's items to its events anew: nothing is to be learnt"
+        "--scramble", action="store_true", help="permute the items of the source's events: nothing is to be learned"
     )
-    parser.add_argument("--share", type=float, default=0.05, help="share of the target's users that is left")
+    parser.add_argument("--share", type=float, default=0.05, help="share of the target's users that is kept")
     parser.add_argument("--cuts", type=int, nargs=2, default=[0, 3], help="first, and one after the last")
-    parser.add_argument("--by-jobs", action="store_true", help="run the jobs, on the first cut")
-    parser.add_argument("--modes", nargs="+", default=["lent", "taught"], choices=MODES)
-    parser.add_argument("--days", type=int, help="ask for people's first events in the last so many days; the newest without it")
+    parser.add_argument("--by-jobs", action="store_true", help="run the jobs, on the first subsample")
+    parser.add_argument("--modes", nargs="+", default=["from_scratch", "meta_trained_ranker", "fine_tuned"], choices=MODES)
+    parser.add_argument("--days", type=int, help="predict users' first events in the last so many days; the newest without it")
     parser.add_argument("--ds", default=DAY, help="last day of the logs")
     parser.add_argument("--out", type=Path, default=Path("warehouse/transfer"))
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
@@ -77,11 +79,11 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, out: Path) -> list[dict]:
-    """The rows of all cuts."""
+    """The rows of all subsamples."""
     warehouse = extracted(options, out)
     config = load(warehouse.parent / "metarec.toml", options.set)
-    if "meta" in options.modes and config.train.method == "joint":
-        sys.exit("mode meta starts from a base model that was trained by episodes: add --set train.method=reptile")
+    if "fine_tuned_from_meta" in options.modes and config.train.method == "joint":
+        sys.exit("fine_tuned_from_meta starts from a base model that was trained by episodes: add --set train.method=reptile")
     torch.set_num_threads(1 if config.train.threads == "auto" else config.train.threads)
     log = limited(Log(warehouse, config.transitions, options.days), options)
     of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
@@ -94,7 +96,7 @@ def run(options: argparse.Namespace, out: Path) -> list[dict]:
         rows = [row for row in kept if {key: row.get(key) for key in task} == task]
         if not rows:
             task |= {"run": time.time(), "cut": cut, "target": options.target, "share_left": options.share}
-            made = halving(config, Cut.of(log, options.target, options.share, cut), out / name, options.modes, cut)
+            made = compared(config, Cut.of(log, options.target, options.share, cut), out / name, options.modes, cut)
             rows = [task | row for row in made]
             with file.open("a", encoding="utf-8") as rest:
                 rest.writelines(json.dumps(row) + "\n" for row in rows)
@@ -116,7 +118,7 @@ def extracted(options: argparse.Namespace, out: Path) -> Path:
 
 
 def by_jobs(options: argparse.Namespace, out: Path) -> list[dict]:
-    """The rows of ``transfer_runs`` after a base model was trained on the source and the target's first cut came in."""
+    """The rows of ``transfer_runs`` after a base model was trained on the source and the target's first subsample came in."""
     folder, number = out / f"jobs-{options.target}-{options.share}", options.cuts[0]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -159,7 +161,7 @@ def configured(folder: Path, events: list[Path], items: list[Path]) -> None:
 
 
 def limited(log: Log, options: argparse.Namespace) -> Log:
-    """Without the events of domains that neither lend nor are lent to."""
+    """The log without the events of domains that are neither source nor target."""
     sources = options.source or [name for name in log.domains if name != options.target]
     kept = np.isin(log.domain, [log.domains.index(name) for name in (*sources, options.target)])
     for name in ("user", "item", "domain", "event_type", "seconds", "part", "asked"):
@@ -171,50 +173,65 @@ def limited(log: Log, options: argparse.Namespace) -> Log:
     return log
 
 
-def halving(config: Any, cut: Cut, out: Path, modes: list[str], number: int) -> list[dict]:
-    """Make the plain candidates and some transfers, and let the guard judge."""
+def compared(config: Any, cut: Cut, out: Path, modes: list[str], number: int) -> list[dict]:
+    """Train heuristic, ranker and the candidates of some modes, and decide between them."""
     work = out / str(number)
     shutil.rmtree(work, ignore_errors=True)
     train_settings = config.train.model_copy(update={"seed": number, "stacking_pairs": 0})
+    tried = [MODES[name] for name in dict.fromkeys(("heuristic", "ranker", *modes))]
     base = out / f"base-{train_settings.method}"
-    starts = any(MODES[name].start in ("base", "meta") for name in modes)
-    if starts and not (base / "manifest.json").exists():
-        of = cut.snapshot(out / f"source-{train_settings.method}", "source", train_settings, config.model, config.adapt)
-        based(of.folder, of.manifest, base, config)
-    snapshot = cache(lambda learns: cut.snapshot(work / learns, learns, train_settings, config.model, config.adapt))
-    settings = (config.transitions, train_settings, config.adapt)
-    held = SuccessiveHalving(f"{out.name}-{number}", DAY, base, work, snapshot, *settings, torch.get_num_threads())
-    if not starts:
-        held.lent = TransitionParams.from_settings(config.transitions)
-    held.plain()
-    tried = [MODES[name] for name in modes]
-    for mode in tried:
-        held.make(mode, 1.0)
-    plain = [MODES["untrained"], MODES["weighed"], *(mode for mode in tried if mode.plain)]
-    verdict = held.judged(plain, [mode for mode in tried if not mode.plain])
-    opponents = {mode.name: {WITH_OPPONENT: with_opponent(held, mode).tolist()} for mode in tried if mode.start == "random"}
-    facts = statistics_of(cut) | {"predictability": held.mean(MODES["untrained"])}
+    from_base = any(mode.start == "base" for mode in tried)
+    if from_base and not (base / "manifest.json").exists():
+        source = cut.snapshot(out / f"source-{train_settings.method}", "source", train_settings, config.model, config.adapt)
+        train_base(source.folder, source.manifest, base, config)
+    candidates = Candidates(
+        run=f"{out.name}-{number}",
+        ds=DAY,
+        base=base,
+        work=work,
+        snapshots={
+            events: cut.snapshot(work / events, events, train_settings, config.model, config.adapt)
+            for events in {mode.events for mode in tried}
+        },
+        transitions=config.transitions,
+        train=train_settings,
+        adapt=config.adapt,
+        threads=torch.get_num_threads(),
+    )
+    if not from_base:
+        candidates.base_params = TransitionParams.from_settings(config.transitions)
+    for mode in sorted(tried, key=lambda mode: mode.start is not None):
+        candidates.evaluate(Candidate(mode))
+    transfers, baselines = ([mode for mode in tried if mode.baseline is kind] for kind in (False, True))
+    decision = final_comparison(candidates, transfers, baselines)
+    features = meta_features(cut) | {"predictability": candidates.evaluate(Candidate(MODES["heuristic"])).mean}
     rows = []
-    for row in held.rows(verdict):
-        key = row["mode"], 1.0, row["seed"]
-        pairs = {"validation": held.gains[key].tolist(), "test": held.test[key].tolist()}
-        rows.append({**row, "statistics": facts, **pairs, **opponents.get(row["mode"], {})})
+    for record in records(candidates, decision):
+        candidate = Candidate(MODES[record.mode], seed=record.seed)
+        evaluation = candidates.evaluate(candidate)
+        test, more = evaluation.test_ndcg, {"statistics": features, "reason": decision.reason}
+        if candidate.mode.start:  # by the model that would serve
+            place = work / "served" / candidate.name
+            candidates.save(candidate, place)
+            test = candidates.test_ndcg(candidate, place)
+            if candidate.mode.start == "random":
+                more[WITH_OPPONENT] = with_opponent(candidates, candidate, place).tolist()
+        pairs = {"validation": evaluation.ndcg.tolist(), "test": test.tolist(), "test_ndcg": float(test.mean())}
+        rows.append(asdict(record) | more | pairs)
     shutil.rmtree(work)
     return rows
 
 
-def with_opponent(held: SuccessiveHalving, mode: Mode) -> np.ndarray:
-    """NDCG@10 of the test pairs by f of a mode, fused with g as the untrained scorer weighs it; validation pairs choose the fusion."""
-    of, folder = held.snapshot(mode.learns), held.folder(mode.name)
-    made, params = artifact.load(folder), artifact.load(held.folder(OPPONENT)).params[0]
-    rehearsed, known = artifact.load(f"{folder}-rehearsed").model, with_context(of.held(c.VALIDATION))
-    by_fusion = gains_of(rehearsed, of.rehearsal, known, params, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
+def with_opponent(candidates: Candidates, candidate: Candidate, place: Path) -> np.ndarray:
+    """NDCG@10 of the test pairs by a candidate's encoder, fused with g as the heuristic has it; validation pairs choose the fusion."""
+    snapshot, params = candidates.snapshots[candidate.mode.events], candidates.evaluate(Candidate(MODES[OPPONENT])).tuned.params
+    twin, pairs = artifact.load(candidates.twin(candidate)).model, with_context(snapshot.pairs(c.VALIDATION))
+    by_fusion = gains_of(twin, snapshot.twin_catalogue, pairs, params, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
     settings = DomainSettings(params=params, fusion=FUSIONS[int(by_fusion.argmax())])
-    tuned = made.manifest.tuned | {made.domains[of.target]: settings}
-    return test_gains(of, replace(made, manifest=made.manifest.model_copy(update={"tuned": tuned}), pair_ranker=None))
+    return test_ndcg(snapshot, artifact.load(place).model, None, settings)
 
 
-def based(snapshot: Path, manifest: Manifest, folder: Path, config: Any) -> None:
+def train_base(snapshot: Path, manifest: Manifest, folder: Path, config: Any) -> None:
     """Train a base model on the source."""
     settings = config.train.model_copy(update={"stacking_pairs": 0})
     manifest = manifest.model_copy(update={"model_id": "base", "train": settings})
@@ -223,8 +240,8 @@ def based(snapshot: Path, manifest: Manifest, folder: Path, config: Any) -> None
     train(place, SingleProcess())
 
 
-def statistics_of(cut: Cut) -> dict[str, float]:
-    """What :func:`metarec_spark.transfer.task_features.statistics` says of the task."""
+def meta_features(cut: Cut) -> dict[str, float]:
+    """Task meta-features, as :func:`metarec_spark.transfer.task_features.task_meta_features` gives them."""
     log, learnt = cut.log, cut.known & (cut.log.part == TRAIN)
     here, there = learnt & (log.domain == cut.target), learnt & (log.domain != cut.target)
     of_items = np.bincount(log.item[here])
@@ -249,8 +266,8 @@ def statistics_of(cut: Cut) -> dict[str, float]:
 
 
 def show(options: argparse.Namespace, found: list[dict]) -> None:
-    """Each mode's test NDCG@10, and its gain over what takes nothing from others and over the opponent: of the untrained scorer and
-    the random starts fused with it, the best."""
+    """Print each mode's test NDCG@10, and its gain over the baselines and over the opponent: the best of the heuristic and of encoders
+    from a random start that are fused with it."""
     cuts = sorted({row["cut"] for row in found})
     rows = {(row["mode"], row["cut"]): row for row in found if row["seed"] == 0}
     modes = list(dict.fromkeys(mode for mode, _ in rows))
@@ -261,7 +278,7 @@ def show(options: argparse.Namespace, found: list[dict]) -> None:
         if WITH_OPPONENT in rows[mode, cuts[0]]:
             pairs[f"{mode} + {OPPONENT}"] = [np.array(rows[mode, cut][WITH_OPPONENT]) for cut in cuts]
     opponent = max((name for name in pairs if name.endswith(OPPONENT)), key=lambda name: np.concatenate(pairs[name]).mean())
-    others = [OPPONENT, "weighed", *(["scratch"] if "scratch" in modes else []), opponent]
+    others = [OPPONENT, "ranker", *(["from_scratch"] if "from_scratch" in modes else []), opponent]
     print(f"{options.target}, {options.share:.0%} of its users, {len(cuts)} draws; test NDCG@10 ± its standard error over draws,")
     print(f"and gains ± the standard error of the paired difference over all pairs; the opponent is {opponent}")
     print(f"| mode | NDCG@10 | over {' | over '.join([*others[:-1], 'the opponent'])} | used in | seconds |")

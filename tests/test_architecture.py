@@ -160,6 +160,7 @@ def test_a_room_stays_free_of_a_dependency(importers: tuple[str, ...], forbidden
         ("fsspec", "warehouse.storage"),
         ("typer", "cli"),
         ("tomllib", "config.loader"),
+        ("sklearn", "transfer.predictor"),
     ],
 )
 def test_a_heavy_dependency_has_one_home(dependency: str, home: str):

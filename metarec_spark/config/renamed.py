@@ -15,7 +15,17 @@ OLD_KEYS = {
     "adapt.events": "adapt.training_events",
 }
 """Old section.key → new section.key."""
-OLD_VALUES: dict[str, dict[str, str]] = {}
+OLD_VALUES: dict[str, dict[str, str]] = {
+    "adapt.modes": {
+        "taught": "meta_trained_ranker",
+        "finetuned": "fine_tuned",
+        "lent": "cross_domain_heuristic",
+        "pooled": "joint",
+        "sample": "importance_sampled",
+        "frozen": "frozen_encoder",
+        "meta": "fine_tuned_from_meta",
+    },
+}
 """section.key → old value → new value, of keys that hold a choice or a list of choices."""
 
 

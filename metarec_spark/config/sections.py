@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,7 +11,15 @@ from metarec_spark.config.inputs import Cap, File, ItemList, ItemSource, Source
 
 __all__ = ["Cap", "File", "ItemList", "ItemSource", "Section", "Source"]
 
-Transfer = Literal["lent", "taught", "pooled", "sample", "frozen", "finetuned", "meta"]
+Transfer = Literal[
+    "meta_trained_ranker",
+    "fine_tuned",
+    "cross_domain_heuristic",
+    "joint",
+    "importance_sampled",
+    "frozen_encoder",
+    "fine_tuned_from_meta",
+]
 
 
 class Split(Section):
@@ -207,18 +215,22 @@ class Evaluate(Section):
 class Adapt(Section):
     """Candidates that `metarec adapt` trains for a new or thin platform, and what they may cost."""
 
-    modes: Advanced[list[Transfer]] = Field(default_factory=lambda: list(get_args(Transfer)))
-    """Transfer candidates to try, beside the baselines, which use the platform's own events alone."""
+    modes: Advanced[list[Transfer]] = Field(default_factory=lambda: ["meta_trained_ranker", "fine_tuned"])
+    """Transfer candidates to try, beside the baselines, which use the platform's own events alone. The default has those that
+    have beaten the baselines by more than noise; docs/new-platform.md describes all of them."""
     training_events: Advanced[Count] = 1_000_000
     """Training events, about, that a candidate of the last round sees; the rounds before see a quarter and a half of them."""
     source_events: Advanced[Count] = 200_000
     """Events of other platforms' users, at most, that a jointly trained candidate sees beside the platform's own."""
     seeds: Advanced[Count] = 3
-    """Seeds of the best transfer candidate and of the best baseline, if the transfer is ahead with the first seed."""
+    """Seeds of the best transfer candidate and of the strongest baseline, if the first seed leaves the decision unclear."""
     margin: Advanced[Annotated[float, Field(ge=0)]] = 1.645
     """Standard errors by which a transfer must beat every baseline, or it is rejected. 1.645: a one-sided test at 5 %."""
     validation_pairs: Advanced[Count] = 6_000
     """Held-out (user, platform) pairs of the platform, at most, on which candidates are compared."""
+    predictor: Experimental[bool] = False
+    """Predict the gain of each transfer candidate from earlier adaptations, if there are eight or more, and leave out hopeless
+    ones. Needs scikit-learn: `pip install "metarec-spark[predictor]"`."""
 
 
 class Recommend(Section):

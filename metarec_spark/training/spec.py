@@ -18,7 +18,7 @@ class TrainSpec(BaseModel):
     model: str
     """Folder of the model to write."""
     manifest: Manifest
-    """The model's manifest so far; its sections are the run's configuration."""
+    """The model's manifest so far; its sections are the run's configuration. If it has settings, the model takes them over."""
     threads: int
     """Of one rank."""
     start: str | None = None
@@ -34,6 +34,9 @@ class TrainSpec(BaseModel):
     :mod:`metarec_spark.transfer.validation_twin`. None: all events are learned."""
     stop_after: int | None = None
     """Epoch after which training stops, without validation, though the learning rate is planned for more; None: the last."""
+
+    pair_ranker: str | None = None
+    """Folder of a model whose pair ranker the model takes over; None: it has none."""
 
     @field_validator("manifest", mode="before")
     @classmethod

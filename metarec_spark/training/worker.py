@@ -93,14 +93,15 @@ def train(spec_file: Location, ranks: Ranks) -> None:
             wall_seconds=round(time.monotonic() - start, 1),
             cpu_seconds=round(cpu_seconds, 1),
             history=state.history,
-            validation={name: found.ndcg for name, found in zip(manifest.domains, tuned, strict=True)},
+            validation=manifest.metrics.validation or {n: found.ndcg for n, found in zip(manifest.domains, tuned, strict=True)},
         )
         by_domain = {
             name: DomainSettings(params=found.params, fusion=found.fusion, stacked=used)
             for name, found, used in zip(manifest.domains, tuned, stacked, strict=True)
         }
-        manifest = manifest.model_copy(update={"tuned": by_domain, "metrics": metrics})
-        artifact.save(spec.model, manifest, model, catalogue, item_ids, stacking=stacking if any(stacked) else None)
+        manifest = manifest.model_copy(update={"tuned": manifest.tuned or by_domain, "metrics": metrics})
+        pair_ranker = artifact.load(spec.pair_ranker).pair_ranker if spec.pair_ranker else None
+        artifact.save(spec.model, manifest, model, catalogue, item_ids, pair_ranker, stacking if any(stacked) else None)
 
 
 def inherited_stacking(previous: Location, manifest: Manifest) -> tuple[Stacking | None, list[bool]]:

@@ -1,276 +1,274 @@
-"""One candidate of an adaptation: how it is made, and how its validation pairs are ranked. No Spark."""
+"""Trains, tunes and measures the candidates for a domain. No Spark: their snapshots are written before.
+
+A candidate with an encoder (f) is trained twice at most. Its validation twin, trained without each user's newest event in the
+domain, is tuned and measured. If the candidate is to serve, it is trained once more on all events, for as many epochs and with
+the settings of its twin.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property, partial
+import logging
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from metarec_spark import columns as c
+from metarec_spark.config.fingerprint import fingerprint
+from metarec_spark.config.sections import Adapt, Model, Train, Transitions
 from metarec_spark.model import artifact
-from metarec_spark.model.artifact import ModelArtifact
-from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.encoder import NextItemModel
-from metarec_spark.model.ensemble.fusion import Fusion, fuse
-from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, PairRanker, PairSignals, alike
+from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.fixed_shapes import WIDTHS
-from metarec_spark.model.manifest import DomainSettings, Manifest, TrainingMetrics, ValidationNdcg
-from metarec_spark.model.ranking import hide, places, ranks
+from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.model.transitions import TransitionParams
-from metarec_spark.training.distributed import SingleProcess
-from metarec_spark.training.loader import HeldOutEvents, Shard, held_out
-from metarec_spark.training.snapshot import SEQUENCES
-from metarec_spark.training.tuning import (
-    ENCODER_ALONE,
-    FUSIONS,
-    TRANSITIONS_ALONE,
-    Tuned,
-    by_halves,
-    cross_fitted,
-    gains_of,
-    thinned,
-    tune,
-)
-from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
-from metarec_spark.training.worker import read_catalogue
-from metarec_spark.transfer.meta_train import AN_HOUR, meta_trained_ranker
-from metarec_spark.transfer.validation_twin import rehearsed
-from metarec_spark.warehouse.storage import Location, local_copy
+from metarec_spark.training.launch import launch
+from metarec_spark.training.spec import TrainSpec
+from metarec_spark.training.tuning import TRANSITIONS_ALONE, Tuned
+from metarec_spark.transfer.modes import Mode
+from metarec_spark.transfer.task_snapshot import TaskSnapshot
+from metarec_spark.transfer.validation import test_ndcg, tuned_and_measured
+from metarec_spark.warehouse.storage import Location
 
-WEIGHED = [*(Fusion(transitions=weight) for weight in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)), TRANSITIONS_ALONE]
-"""Fusions of f and a weigher. Both are log-odds, so they are of one size."""
-CUTOFFS = {c.VALIDATION: 100, c.TEST: CUTOFF}
-"""Of the NDCG by which a split's pairs are measured. Settings and candidates are chosen by that of a list, which has less noise
-than one of 10, at which a thin domain's few pairs are seldom hit."""
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_MAX_EPOCHS = 40
+log = logging.getLogger("metarec_spark")
 
 
-class Snapshot:
-    """What candidates of one kind learn, and the target's pairs; what is made of it is made once, and stays in memory."""
+@dataclass(frozen=True)
+class Candidate:
+    """A mode with a share of the training budget and a seed."""
 
-    def __init__(
-        self,
-        folder: Location,
-        manifest: Manifest,
-        domain: str,
-        alike: dict[str, ContentSimilarity] | None = None,
-        mixed: Snapshot | None = None,
-    ) -> None:
-        """``alike`` is what other snapshots of the same items found, by domain; it is added to. ``mixed`` has the same pairs with
-        the people's events of all domains, by which transitions were counted; None: this one has them."""
-        self.folder, self.manifest = folder, manifest
-        self.target = manifest.domains.index(domain)
-        """Position of the target among the domains."""
-        self._alike = {} if alike is None else alike
-        self._mixed = mixed
-        self._held: dict[str, HeldOutEvents] = {}
-        self._signals: dict[str, PairSignals] = {}
-
-    @cached_property
-    def items(self) -> tuple[Catalogue, pa.ChunkedArray]:
-        """The catalogue, and the items' external ids."""
-        return read_catalogue(self.folder, self.manifest)
+    mode: Mode
+    share: float = 1.0
+    seed: int = 0
 
     @property
-    def catalogue(self) -> Catalogue:
-        """What is known of the items."""
-        return self.items[0]
+    def name(self) -> str:
+        """Name of its temporary folders."""
+        return f"{self.mode.name}-{self.share}-{self.seed}"
 
-    def alike(self, domain: int) -> ContentSimilarity:
-        """Which items are alike; see :func:`metarec_spark.model.ensemble.pair_ranker.alike`."""
-        name = self.manifest.domains[domain]
-        if name not in self._alike:
-            self._alike[name] = alike(self.catalogue, domain)
-        return self._alike[name]
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a candidate measured, and what it takes to train it again."""
+
+    ndcg: np.ndarray
+    """[pairs] NDCG@100 of each validation pair."""
+    test_ndcg: np.ndarray
+    """[pairs] NDCG@10 of each test pair, for the record: nothing is chosen by it. If there is a validation twin, that of it."""
+    tuned: Tuned
+    pair_ranker: PairRanker | None
+    """Scores pairs in place of g; None: g is tuned."""
+    seconds: float
+    epochs: int = 0
+    """Epoch whose parameters the validation twin kept; 0 without an encoder."""
+    partner: Candidate | None = None
+    """The candidate that an encoder is fused with, whose pair ranker it shares; None without an encoder."""
+
+    @property
+    def mean(self) -> float:
+        """Mean validation NDCG@100."""
+        return float(self.ndcg.mean())
+
+
+@dataclass
+class Candidates:
+    """The candidates of one adaptation; each is trained and measured when it is first asked for."""
+
+    run: str
+    """Id of the adaptation; the ids of its models follow from it."""
+    ds: str
+    base: Location
+    """Folder of the base model."""
+    work: Location
+    """Folder of everything that is temporary."""
+    snapshots: dict[str, TaskSnapshot]
+    """:attr:`metarec_spark.transfer.modes.Mode.events` → the snapshot that candidates of such modes are trained on."""
+    transitions: Transitions
+    train: Train
+    adapt: Adapt
+    threads: int
+    """Threads of one rank."""
+    spark: SparkSession | None = None
+    """Only for ranks on Spark's executors."""
+    evaluations: dict[Candidate, Evaluation] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(self.threads)
+
+    def evaluate(self, candidate: Candidate) -> Evaluation:
+        """Train a candidate, tune it and measure its validation pairs, unless that is done."""
+        if candidate not in self.evaluations:
+            evaluation = self._with_encoder(candidate) if candidate.mode.start else self._without_encoder(candidate)
+            self.evaluations[candidate] = evaluation
+            name, share, mean = candidate.mode.name, f"{candidate.share:.0%}", evaluation.mean
+            log.info("%s, %s of the training budget, seed %d: validation NDCG@100 %.4f", name, share, candidate.seed, mean)
+        return self.evaluations[candidate]
+
+    def save(self, candidate: Candidate, place: Location) -> Manifest:
+        """Write the model of an evaluated candidate that is to serve; one with an encoder is trained on all events.
+
+        Returns
+        -------
+        The model's manifest. Its validation figures are those of the validation twin.
+        """
+        if not artifact.saved(place):
+            if candidate.mode.start:
+                self._refit(candidate, place)
+            else:
+                self._save_without_encoder(candidate, place)
+        return artifact.read_manifest(place)
+
+    def save_twin(self, candidate: Candidate, place: Location) -> Manifest:
+        """Write the model that was measured of a candidate that is not to serve."""
+        if not candidate.mode.start:
+            return self.save(candidate, place)
+        if not artifact.saved(place):
+            twin, evaluation = artifact.load(self.twin(candidate)), self.evaluations[candidate]
+            manifest = self._tuned(candidate, twin.manifest)
+            item_ids = self.snapshots[candidate.mode.events].item_ids
+            artifact.save(place, manifest, twin.model, twin.catalogue, item_ids, evaluation.pair_ranker)
+        return artifact.read_manifest(place)
+
+    def test_ndcg(self, candidate: Candidate, place: Location) -> np.ndarray:
+        """NDCG@10 of each test pair by the model that :meth:`save` wrote, [pairs]."""
+        evaluation, model = self.evaluations[candidate], artifact.load(place)
+        return test_ndcg(self.snapshots[candidate.mode.events], model.model, model.pair_ranker, evaluation.tuned)
+
+    def model_id(self, candidate: Candidate) -> str:
+        """Id of a candidate's model."""
+        return model_id(self.ds, self.run, candidate)
+
+    def _without_encoder(self, candidate: Candidate) -> Evaluation:
+        """Evaluate tuned transitions or a pair ranker."""
+        start, snapshot = time.monotonic(), self.snapshots[candidate.mode.events]
+        pair_ranker = snapshot.trained_ranker(candidate.seed) if candidate.mode.pair_ranker else None
+        model, settings = _empty_encoder(snapshot), DomainSettings(params=self._params(candidate), fusion=TRANSITIONS_ALONE)
+        tuned, ndcg = tuned_and_measured(snapshot, model, pair_ranker, settings, encoder=False)
+        test = test_ndcg(snapshot, model, pair_ranker, tuned)
+        return Evaluation(ndcg, test, tuned, pair_ranker, time.monotonic() - start)
+
+    def _with_encoder(self, candidate: Candidate) -> Evaluation:
+        """Train the validation twin and evaluate it, fused with the best candidate that has no encoder."""
+        start, snapshot, place = time.monotonic(), self.snapshots[candidate.mode.events], self.twin(candidate)
+        partner = self._partner(candidate)
+        pair_ranker = self.evaluations[partner].pair_ranker
+        if not artifact.saved(place):
+            self._train(candidate, self._draft(candidate), place, without_newest=snapshot.target)
+        twin = artifact.load(place)
+        settings = DomainSettings(params=self._params(candidate), fusion=Fusion())
+        tuned, ndcg = tuned_and_measured(snapshot, twin.model, pair_ranker, settings, encoder=True)
+        test, epochs = test_ndcg(snapshot, twin.model, pair_ranker, tuned), twin.manifest.metrics.kept_epoch
+        return Evaluation(ndcg, test, tuned, pair_ranker, time.monotonic() - start, epochs, partner)
+
+    def _refit(self, candidate: Candidate, place: Location) -> None:
+        """Train the encoder on all events, as its validation twin was, and write it with the twin's settings."""
+        evaluation, ranker = self.evaluations[candidate], None
+        if evaluation.pair_ranker and evaluation.partner:
+            ranker = f"{self.work}/rankers/{evaluation.partner.name}"
+            self._save_without_encoder(evaluation.partner, ranker)
+        manifest = self._tuned(candidate, self._draft(candidate))
+        self._train(candidate, manifest, place, stop_after=evaluation.epochs, pair_ranker=ranker)
+
+    def _train(
+        self,
+        candidate: Candidate,
+        manifest: Manifest,
+        place: Location,
+        without_newest: int | None = None,
+        stop_after: int | None = None,
+        pair_ranker: str | None = None,
+    ) -> None:
+        """Train an encoder and write its model; the last three are those of :class:`metarec_spark.training.spec.TrainSpec`."""
+        mode, snapshot = candidate.mode, self.snapshots[candidate.mode.events]
+        spec = TrainSpec(
+            snapshot=str(snapshot.folder),
+            model=str(place),
+            manifest=manifest,
+            threads=self.threads,
+            start=str(self.base) if mode.start == "base" else None,
+            trained=mode.trained,
+            targets=None if mode.samples else [snapshot.target],
+            without_newest=without_newest,
+            stop_after=stop_after,
+            pair_ranker=pair_ranker,
+        )
+        file = f"{self.work}/runs/{'twin' if stop_after is None else 'all'}-{candidate.name}/spec.json"
+        spec.write(file)
+        launch(file, self.train.processes, self.train.launcher, self.spark, self.train.timeout_seconds)
+
+    def _save_without_encoder(self, candidate: Candidate, place: Location) -> None:
+        """Write tuned transitions or a pair ranker as a model whose encoder is empty and has no weight."""
+        snapshot, evaluation = self.snapshots[candidate.mode.events], self.evaluations[candidate]
+        manifest = self._tuned(candidate, self._draft(candidate))
+        model = _empty_encoder(snapshot)
+        artifact.save(place, manifest, model, snapshot.catalogue, snapshot.item_ids, evaluation.pair_ranker)
+
+    def _draft(self, candidate: Candidate) -> Manifest:
+        """The manifest of a candidate's model before training."""
+        manifest, mode = self.snapshots[candidate.mode.events].manifest, candidate.mode
+        epochs = int(np.clip(self.adapt.training_events * candidate.share / manifest.training_events, 1, _MAX_EPOCHS))
+        train = {"epochs": "auto", "max_epochs": epochs, "seed": candidate.seed, "method": "joint", "stacking_pairs": 0}
+        changed: dict[str, object] = {"model_id": self.model_id(candidate), "mode": mode.name}
+        changed["transitions"] = manifest.transitions.model_copy(update=self._params(candidate).model_dump())
+        if mode.start is None:
+            changed["model"] = _empty(manifest)
+        else:
+            changed["train"] = self.train.model_copy(update=train | {"tune": False})
+            changed["model"] = self._base.model if mode.start == "base" else manifest.model
+        return manifest.model_copy(update=changed)
+
+    def _tuned(self, candidate: Candidate, manifest: Manifest) -> Manifest:
+        """A manifest with the settings and the validation figures of a candidate's evaluation."""
+        tuned, name = self.evaluations[candidate].tuned, self.snapshots[candidate.mode.events].domain
+        settings = dict.fromkeys(manifest.domains, DomainSettings(params=tuned.params, fusion=tuned.fusion))
+        metrics = manifest.metrics.model_copy(update={"validation": {name: tuned.ndcg}})
+        return manifest.model_copy(update={"tuned": settings, "metrics": metrics})
+
+    def _partner(self, candidate: Candidate) -> Candidate:
+        """The evaluated candidate without an encoder that measured best; for a baseline, among baselines."""
+        without = [known for known in self.evaluations if not known.mode.start and known.seed == 0]
+        allowed = [known for known in without if known.mode.baseline or not candidate.mode.baseline]
+        return max(allowed, key=lambda known: self.evaluations[known].mean)
+
+    def _params(self, candidate: Candidate) -> TransitionParams:
+        """Start of the search: as configured for a baseline, as the base model's domains have it for a transfer."""
+        return TransitionParams.from_settings(self.transitions) if candidate.mode.baseline else self.base_params
 
     @cached_property
-    def rehearsal(self) -> Catalogue:
-        """What validation pairs are ranked by; see :mod:`metarec_spark.transfer.validation_twin`."""
-        mixed = self._mixed or self
-        known = with_context(mixed.held(c.VALIDATION)).contexts
-        return rehearsed(self.catalogue, known, mixed.target, self.manifest.transitions)
+    def base_params(self) -> TransitionParams:
+        """Median of the transition parameters over the base model's domains."""
+        tuned = [settings.params for settings in self._base.tuned.values()]
+        medians = {name: median(getattr(params, name) for params in tuned) for name in TransitionParams.model_fields}
+        return TransitionParams(**{name: type(getattr(tuned[0], name))(value) for name, value in medians.items()})
 
-    def signals(self, split: str) -> PairSignals:
-        """What a weigher weighs in the target to rank the pairs of a split; made once."""
-        if split not in self._signals:
-            by = self.rehearsal if split == c.VALIDATION else self.catalogue
-            rows = np.unique(self.held(split).contexts.item.numpy())
-            self._signals[split] = PairSignals.of_catalogue(by, self.target, self.alike(self.target), rows)
-        return self._signals[split]
+    @cached_property
+    def _base(self) -> Manifest:
+        return artifact.read_manifest(self.base)
 
-    def held(self, split: str) -> HeldOutEvents:
-        """The target's pairs of a split, those without context among them."""
-        if split not in self._held:
-            parts = held_out(Shard(local_copy(f"{self.folder}/{split}"), 0, 1, "dummy"), empty=True)
-            (self._held[split],) = [part for part in parts if part.domain == self.target]
-        return self._held[split]
+    def twin(self, candidate: Candidate) -> str:
+        """Folder of a candidate's validation twin."""
+        return f"{self.work}/twins/{candidate.name}"
 
 
-def without_base(of: Snapshot, folder: Location, manifest: Manifest, params: TransitionParams) -> None:
-    """Save a model that has no f: transitions and content serve alone, weighed as validation found best.
-
-    Parameters
-    ----------
-    lending
-        Start of the search.
-    """
-    manifest = _without_base(manifest)
-    catalogue, item_ids = of.items
-    model = _nothing(manifest, catalogue)
-    start = [DomainSettings(params=params, fusion=TRANSITIONS_ALONE)] * len(manifest.domains)
-    by_domain = dict(zip(manifest.domains, _tuned(of, model, start, [TRANSITIONS_ALONE]), strict=True))
-    settings = {name: DomainSettings(params=t.params, fusion=TRANSITIONS_ALONE) for name, t in by_domain.items()}
-    ndcg = {name: ValidationNdcg(transitions=t.ndcg.transitions) for name, t in by_domain.items()}
-    found = {"tuned": settings, "metrics": TrainingMetrics(validation=ndcg)}
-    artifact.save(folder, manifest.model_copy(update=found), model, catalogue, item_ids)
+def model_id(ds: str, run: str, candidate: Candidate) -> str:
+    """Id of a candidate's model; the same for the same adaptation."""
+    return f"{ds}-{fingerprint(run, candidate.mode.name, candidate.share, candidate.seed)}"
 
 
-def settled(of: Snapshot, trained: Location, folder: Location, pair_ranker: PairRanker | None) -> None:
-    """Save a trained model with the settings of g and of the fusion that rank the validation pairs best.
-
-    Parameters
-    ----------
-    weigher
-        What weighs g's signals; None: g is tuned.
-    """
-    found, (catalogue, item_ids) = artifact.load(trained), of.items
-    manifest, name, start = found.manifest, found.domains[of.target], found.manifest.initial_settings
-    if pair_ranker:
-        tuned = _fusion_of_weigher(of, found.model, pair_ranker, start[of.target])
-    else:
-        tuned = _tuned(of, found.model, start, None)[of.target]
-    settings = manifest.tuned | {name: DomainSettings(params=tuned.params, fusion=tuned.fusion)}
-    metrics = manifest.metrics.model_copy(update={"validation": manifest.metrics.validation | {name: tuned.ndcg}})
-    manifest = manifest.model_copy(update={"tuned": settings, "metrics": metrics})
-    artifact.save(folder, manifest, found.model, catalogue, item_ids, pair_ranker)
+def _empty(manifest: Manifest) -> Model:
+    """The smallest shape of an encoder with which scores are batch-invariant; see :mod:`metarec_spark.model.fixed_shapes`."""
+    return manifest.model.model_copy(update={"dim": WIDTHS, "heads": 1, "adapter": 0})
 
 
-def performed(of: Snapshot, trained: Location, folder: Location, rehearsed: Location) -> None:
-    """Save a trained model with the settings that were found for its rehearsal."""
-    found, before, (catalogue, item_ids) = artifact.load(trained), artifact.load(rehearsed), of.items
-    metrics = found.manifest.metrics.model_copy(update={"validation": before.manifest.metrics.validation})
-    manifest = found.manifest.model_copy(update={"tuned": before.manifest.tuned, "metrics": metrics})
-    artifact.save(folder, manifest, found.model, catalogue, item_ids, before.pair_ranker)
-
-
-def _tuned(of: Snapshot, model: NextItemModel, start: list[DomainSettings], fusions: list[Fusion] | None) -> list[Tuned]:
-    """What ranks the validation pairs best, by domain; other domains than the target keep their start."""
-    return tune(
-        model, of.rehearsal, [with_context(of.held(c.VALIDATION))], start, SingleProcess(), fusions, CUTOFFS[c.VALIDATION]
-    )
-
-
-def _fusion_of_weigher(of: Snapshot, model: NextItemModel, pair_ranker: PairRanker, start: DomainSettings) -> Tuned:
-    """The fusion of a model and a weigher that ranks the validation pairs best."""
-    ndcg = _ndcg_of_weigher(of, model, pair_ranker, WEIGHED, with_context(of.held(c.VALIDATION)))
-    best = max(ndcg, key=ndcg.__getitem__)
-    measured = ValidationNdcg(encoder=ndcg[ENCODER_ALONE], transitions=ndcg[TRANSITIONS_ALONE], ensemble=ndcg[best])
-    return Tuned(start.params, best, measured)
-
-
-def with_context(held: HeldOutEvents) -> HeldOutEvents:
-    """The pairs that follow from something; the others are ranked by popularity."""
-    return held.take(np.flatnonzero(held.contexts.length.numpy()))
-
-
-def weighed(of: Snapshot, folder: Location, manifest: Manifest, params: TransitionParams, seed: int) -> None:
-    """Save a model that has no f and whose g is weighed by a network, which all other domains of the snapshot taught and then
-    its own events; where days are held out, by what people do after a pause. No validation pair is looked at."""
-    manifest = _without_base(manifest)
-    catalogue, item_ids = of.items
-    settings = manifest.transitions
-    pause = AN_HOUR if manifest.split.protocol == "temporal" else 0
-    pair_ranker = meta_trained_ranker(
-        local_copy(f"{of.folder}/{SEQUENCES}"), catalogue, of.target, settings, seed, of.alike, pause
-    )
-    tuned = dict.fromkeys(manifest.domains, DomainSettings(params=params, fusion=TRANSITIONS_ALONE))
-    manifest = manifest.model_copy(update={"tuned": tuned, "metrics": TrainingMetrics()})
-    artifact.save(folder, manifest, _nothing(manifest, catalogue), catalogue, item_ids, pair_ranker)
-
-
-def _without_base(manifest: Manifest) -> Manifest:
-    """f's parameters are of the smallest shape that :mod:`metarec_spark.model.fixed_shapes` is sure of: none is used."""
-    smallest = manifest.model.model_copy(update={"dim": WIDTHS, "heads": 1, "adapter": 0})
-    return manifest.model_copy(update={"model": smallest})
-
-
-def _nothing(manifest: Manifest, catalogue: Catalogue) -> NextItemModel:
+def _empty_encoder(snapshot: TaskSnapshot) -> NextItemModel:
+    """An encoder of the smallest shape, whose scores have no weight."""
     torch.manual_seed(0)
-    return NextItemModel(manifest.model, manifest.shape, catalogue)
-
-
-def gains(of: Snapshot, made: ModelArtifact, params: TransitionParams, base: bool) -> np.ndarray:
-    """NDCG@100 of each of the target's validation pairs, [pairs] in the order of their numbers; settings are found on the other
-    half of the pairs. Those without context are ranked by popularity, as they are served.
-
-    Parameters
-    ----------
-    of
-        The snapshot that the model was trained on.
-    lending
-        Start of the search.
-    base
-        Whether there is an f.
-    """
-    if made.pair_ranker:
-        fusions = WEIGHED if base else [TRANSITIONS_ALONE]
-        return _gains(of, c.VALIDATION, partial(_cross_fitted, of, made.model, made.pair_ranker, fusions))
-    fusions = FUSIONS if base else [TRANSITIONS_ALONE]
-    tuned = partial(cross_fitted, made.model, of.rehearsal, start=params, fusions=fusions, cutoff=CUTOFFS[c.VALIDATION])
-    return _gains(of, c.VALIDATION, tuned)
-
-
-def test_gains(of: Snapshot, made: ModelArtifact) -> np.ndarray:
-    """NDCG@10 of its test pairs, with the settings that the model holds."""
-    params, fusion = made.params[of.target], made.fusion[of.target]
-    if made.pair_ranker:
-        return _gains(of, c.TEST, lambda held: _gains_of_weigher(of, made.model, made.pair_ranker, c.TEST, held, [fusion])[0])
-    return _gains(of, c.TEST, lambda held: gains_of(made.model, of.catalogue, held, params, [fusion])[0])
-
-
-def _gains(of: Snapshot, split: str, ranked: Callable[[HeldOutEvents], np.ndarray]) -> np.ndarray:
-    held = of.held(split)
-    found, known = np.empty(len(held.target)), held.contexts.length.numpy() > 0
-    found[known] = ranked(with_context(held))
-    items, target = of.catalogue.of_domain[of.target], held.target[~known]
-    popularity = torch.from_numpy(of.catalogue.events[items]).expand(len(target), -1)
-    found[~known] = gain(ranks(popularity, places(items, target)), CUTOFFS[split])
-    return found[np.argsort(held.pair)]
-
-
-def _cross_fitted(
-    of: Snapshot, model: NextItemModel, pair_ranker: PairRanker, fusions: list[Fusion], held: HeldOutEvents
-) -> np.ndarray:
-    """Of each validation pair, [B], with the fusion that ranks the other half of them best."""
-
-    def best(others: HeldOutEvents) -> Fusion:
-        ndcg = _ndcg_of_weigher(of, model, pair_ranker, fusions, others)
-        return max(ndcg, key=ndcg.__getitem__)
-
-    return by_halves(held, best, lambda mine, fusion: _gains_of_weigher(of, model, pair_ranker, c.VALIDATION, mine, [fusion])[0])
-
-
-def _ndcg_of_weigher(
-    of: Snapshot, model: NextItemModel, pair_ranker: PairRanker, fusions: list[Fusion], held: HeldOutEvents
-) -> dict[Fusion, float]:
-    """What each of several fusions gains on validation pairs, in the mean; of a large catalogue, over fewer pairs."""
-    few = thinned(held, len(of.catalogue.of_domain[of.target]), 1)
-    gains = _gains_of_weigher(of, model, pair_ranker, c.VALIDATION, few, fusions)
-    return dict(zip(fusions, gains.sum(1) / max(1, len(few.target)), strict=True))
-
-
-@torch.no_grad()
-def _gains_of_weigher(
-    of: Snapshot, model: NextItemModel, pair_ranker: PairRanker, split: str, held: HeldOutEvents, fusions: list[Fusion]
-) -> np.ndarray:
-    """Of each pair of a split with each of several fusions of f and the weigher, [fusions, B]."""
-    items, found = of.catalogue.of_domain[of.target], [np.zeros((len(fusions), 0))]
-    vectors = model.eval().catalogue_vectors()[torch.from_numpy(items)]
-    for contexts, target, user_BD in blocks(model, held, len(items)):
-        place, seen = placed(contexts, target, items)
-        theta, phi = model.scores(user_BD, vectors), pair_ranker.scores(of.signals(split), contexts, of.target)
-        of_fusions = (fuse(fusion.encoder * theta, fusion.transitions * phi) for fusion in fusions)
-        found.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of_fusions]), CUTOFFS[split]))
-    return np.concatenate(found, 1)
+    return NextItemModel(_empty(snapshot.manifest), snapshot.manifest.shape, snapshot.catalogue)

@@ -1,78 +1,88 @@
-"""The guard: a transfer is used where it beats the plain models by more than noise, and refused elsewhere."""
+"""The negative-transfer test: a transfer is used if it beats every baseline by more than noise, and rejected otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
 
+SEED_RANGE = 1.0
+"""Standard errors around the margin within which other seeds may turn a decision that one seed made."""
+
 
 @dataclass(frozen=True)
 class Decision:
-    """What is used, and why."""
+    """Which candidate serves the domain, and why."""
 
     used: str
     """The candidate that serves the domain."""
     winner: str
-    """The one that measured best."""
-    plain: str
-    """Of those that take nothing from other domains, the one that the winner is least surely better than."""
+    """The candidate with the highest mean NDCG@100."""
+    baseline: str
+    """The strongest baseline: the one with the smallest lower bound of the winner's gain over it."""
     gain: float
-    """NDCG@100 of the winner less that of the plain one; 0 where they are the same."""
+    """NDCG@100 of the winner less that of the strongest baseline; 0 if they are the same candidate."""
     noise: float
     """Standard error of the gain, over pairs and over seeds."""
     margin: float
-    """Standard errors by which it must be better."""
+    """Standard errors by which a transfer must be better."""
 
     @property
-    def refused(self) -> bool:
-        """Whether a transfer measured best and is not used."""
+    def rejected(self) -> bool:
+        """Whether a transfer has the highest mean and is not used."""
         return self.winner != self.used
 
     @property
+    def close(self) -> bool:
+        """Whether a transfer is ahead by so nearly the margin that more seeds may turn the decision."""
+        return self.gain > 0 and abs(self.gain - self.margin * self.noise) < SEED_RANGE * self.noise
+
+    @property
     def reason(self) -> str:
-        """One sentence."""
-        if self.winner == self.plain:
-            return f"no transfer measured above {self.plain}"
-        said = f"{self.winner} gains {self.gain:+.4f} ± {self.noise:.4f} NDCG@100 over {self.plain}"
-        return f"{said}, less than {self.margin:g} standard errors: {self.used} is used" if self.refused else said
+        """The decision as one sentence."""
+        if self.winner == self.baseline:
+            return f"no transfer measured above {self.baseline}"
+        comparison = f"{self.winner} gains {self.gain:+.4f} ± {self.noise:.4f} NDCG@100 over {self.baseline}"
+        if self.rejected:
+            return f"{comparison}, less than {self.margin:g} standard errors: {self.used} is used"
+        return comparison
 
 
-def judge(gains: Mapping[str, np.ndarray], plain: set[str], margin: float) -> Decision:
-    """Choose among candidates.
+def decide(ndcg: Mapping[str, np.ndarray], baselines: AbstractSet[str], margin: float) -> Decision:
+    """Choose the candidate that serves the domain.
 
     Parameters
     ----------
-    gains
+    ndcg
         Candidate → [seeds, pairs] NDCG@100 of each validation pair, the same pairs in the same order for all; the number of
         seeds may differ.
-    plain
-        Names of those that take nothing from other domains; at least one is among the candidates.
+    baselines
+        Names of the candidates that use no other domain; at least one is among ``ndcg``.
     margin
-        Standard errors by which a transfer must be better than each plain candidate.
+        Standard errors by which a transfer must be better than each baseline.
 
     Notes
     -----
-    Pairs are compared one by one. The variance of the gain is that of the mean paired difference over pairs, plus that of the
-    seeds' means over seeds.
+    A paired, one-sided test. The variance of the gain is that of the mean paired difference over pairs, plus that of the seeds'
+    means over seeds.
     """
-    mean = {name: float(of.mean()) for name, of in gains.items()}
-    best_plain = max((name for name in gains if name in plain), key=mean.__getitem__)
-    # Of equals, the plain one wins.
-    winner = max(gains, key=lambda name: (mean[name], name == best_plain))
-    if winner in plain:
+    mean = {name: float(values.mean()) for name, values in ndcg.items()}
+    best_baseline = max((name for name in ndcg if name in baselines), key=mean.__getitem__)
+    winner = max(ndcg, key=lambda name: (mean[name], name == best_baseline))  # a tie goes to the baseline
+    if winner in baselines:
         return Decision(winner, winner, winner, 0.0, 0.0, margin)
-    beside = {name: (mean[winner] - mean[name], standard_error(gains[winner], gains[name])) for name in gains if name in plain}
-    closest = min(beside, key=lambda name: beside[name][0] - margin * beside[name][1])
-    gain, noise = beside[closest]
-    used = winner if gain > margin * noise else best_plain
-    return Decision(used, winner, closest, gain, noise, margin)
+    gains = {name: (mean[winner] - mean[name], standard_error(ndcg[winner], ndcg[name])) for name in ndcg if name in baselines}
+    strongest = min(gains, key=lambda name: gains[name][0] - margin * gains[name][1])
+    gain, noise = gains[strongest]
+    used = winner if gain > margin * noise else best_baseline
+    return Decision(used, winner, strongest, gain, noise, margin)
 
 
-def standard_error(one: np.ndarray, other: np.ndarray) -> float:
-    """Of the mean difference of two candidates' [seeds, pairs] gains."""
-    difference = one.mean(0) - other.mean(0)
+def standard_error(first: np.ndarray, second: np.ndarray) -> float:
+    """Standard error of the mean difference of two candidates' [seeds, pairs] NDCG."""
+    difference = first.mean(0) - second.mean(0)
     over_pairs = difference.var(ddof=1) / len(difference) if len(difference) > 1 else np.inf
-    over_seeds = sum(of.mean(1).var(ddof=1) / len(of) for of in (one, other) if len(of) > 1)
+    over_seeds = sum(values.mean(1).var(ddof=1) / len(values) for values in (first, second) if len(values) > 1)
     return float(np.sqrt(over_pairs + over_seeds))

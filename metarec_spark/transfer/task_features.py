@@ -1,10 +1,10 @@
-"""What can be said of a transfer task before anything is trained: sizes, density, spread, and what it shares with the others."""
+"""Task meta-features: what is known of a transfer task before training: sizes, density, entropy, overlap with other domains."""
 
 from __future__ import annotations
 
 import math
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
@@ -12,8 +12,8 @@ from metarec_spark import columns as c
 NAMES = ("users", "items", "events", "density", "entropy", "source_users", "source_events", "shared_users", "shared_words")
 
 
-def statistics(users: DataFrame, content: DataFrame, domain: str) -> dict[str, float]:
-    """Of a domain as target and all the others as source.
+def task_meta_features(users: DataFrame, content: DataFrame, domain: str) -> dict[str, float]:
+    """Return the meta-features of the task whose target is ``domain`` and whose sources are all other domains.
 
     Parameters
     ----------
@@ -29,50 +29,44 @@ def statistics(users: DataFrame, content: DataFrame, domain: str) -> dict[str, f
     density
         events / (users · items).
     entropy
-        Of the domain's events over its items, as a share of the largest possible; 1 where all are equally popular.
+        Entropy of the domain's events over its items, as a share of the largest possible; 1 if all are equally popular.
     source_users, source_events
-        Counts elsewhere.
+        Counts in the other domains.
     shared_users, shared_words
-        Share of the domain's people, and of its title words, that are also found elsewhere.
+        Share of the domain's users, and of its title words, that also occur in other domains.
     """
-    event = F.explode(F.arrays_zip(F.col(c.ITEM_IDX).alias("item"), F.col(c.DOMAIN).alias("of"))).alias("event")
-    rows = users.select(c.USER_ID, event).select(c.USER_ID, "event.*", (F.col("event.of") == domain).alias("inside"))
-    # How many items have so many events: few numbers, whose sum here does not depend on the order of the rows.
-    sizes = (
-        rows.groupBy("item", "inside")
-        .agg(F.count("*").alias("events"))
-        .groupBy("inside", "events")
-        .agg(F.count("*").alias("items"))
-    )
-    sizes = [(row["inside"], row["events"], row["items"]) for row in sizes.toLocalIterator()]
-    inside = [(events, items) for here, events, items in sizes if here]
-    people = users.select(
-        F.array_contains(c.DOMAIN, domain).alias("here"), F.exists(c.DOMAIN, lambda name: name != domain).alias("elsewhere")
-    )
-    of_people = people.agg(
-        *(F.coalesce(F.sum(w.cast("long")), F.lit(0)) for w in (F.col("here"), F.col("elsewhere"), F.expr("here AND elsewhere")))
-    )
-    here, elsewhere, both = of_people.first()
+    event = F.explode(F.arrays_zip(F.col(c.ITEM_IDX).alias("item"), F.col(c.DOMAIN).alias("domain"))).alias("event")
+    events = users.select(event).select("event.item", (F.col("event.domain") == domain).alias("inside"))
+    # Items by their number of events: few rows, whose sums on the driver do not depend on the rows' order.
+    sizes = events.groupBy("item", "inside").agg(F.count("*").alias("events"))
+    sizes = sizes.groupBy("inside", "events").agg(F.count("*").alias("items"))
+    counts = [(row["inside"], row["events"], row["items"]) for row in sizes.toLocalIterator()]
+    inside = [(n, items) for is_inside, n, items in counts if is_inside]
+    item_count, event_count = sum(items for _, items in inside), sum(n * items for n, items in inside)
+    source_events = sum(n * items for is_inside, n, items in counts if not is_inside)
+    weighted = math.fsum(items * n * math.log(n) for n, items in inside)
+    entropy = (math.log(event_count) - weighted / event_count) / math.log(item_count) if item_count > 1 else 1.0
+    in_domain = F.array_contains(c.DOMAIN, domain)
+    elsewhere = F.exists(c.DOMAIN, lambda name: name != domain)
+    own_users, source_users, shared_users = _counts(users, in_domain, elsewhere, in_domain & elsewhere)
     words = content.select((F.col(c.DOMAIN) == domain).alias("inside"), F.explode("tokens").alias("word"))
-    words = (
-        words.where(F.col("word").startswith("w:"))
-        .groupBy("word")
-        .agg(F.bool_or("inside").alias("here"), F.bool_or(~F.col("inside")).alias("elsewhere"))
-    )
-    own_words, shared_words = (
-        words.where("here").agg(F.count("*"), F.coalesce(F.sum(F.col("elsewhere").cast("long")), F.lit(0))).first()
-    )
-    items, events = sum(n for _, n in inside), sum(of * n for of, n in inside)
-    self_ = math.fsum(n * of * math.log(of) for of, n in inside)
-    entropy = (math.log(events) - self_ / events) / math.log(items) if events and items > 1 else 1.0
+    by_word = words.where(F.col("word").startswith("w:")).groupBy("word")
+    rows = by_word.agg(F.bool_or("inside").alias("own"), F.bool_or(~F.col("inside")).alias("elsewhere"))
+    own_words, shared_words = _counts(rows, F.col("own"), F.col("own") & F.col("elsewhere"))
     return {
-        "users": float(here),
-        "items": float(items),
-        "events": float(events),
-        "density": events / max(1, here * items),
+        "users": float(own_users),
+        "items": float(item_count),
+        "events": float(event_count),
+        "density": event_count / max(1, own_users * item_count),
         "entropy": float(entropy),
-        "source_users": float(elsewhere),
-        "source_events": float(sum(of * n for here, of, n in sizes if not here)),
-        "shared_users": both / max(1, here),
+        "source_users": float(source_users),
+        "source_events": float(source_events),
+        "shared_users": shared_users / max(1, own_users),
         "shared_words": shared_words / max(1, own_words),
     }
+
+
+def _counts(rows: DataFrame, *conditions: Column) -> list[int]:
+    """Number of rows that meet each condition."""
+    (counted,) = rows.agg(*(F.count(F.when(condition, 1)) for condition in conditions)).collect()
+    return list(counted)

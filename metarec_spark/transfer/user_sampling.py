@@ -1,4 +1,4 @@
-"""Whose events a candidate learns: the target domain's people, and others drawn evenly or by their likeness to them."""
+"""User sampling: which users of other domains a candidate is trained on, drawn uniformly or by importance weights."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 
-_WORDS, _REGULARISATION, _MOST_LIKE = 512, 0.01, 100.0
+_WORDS, _REGULARISATION, _MAX_WEIGHT = 512, 0.01, 100.0
 
 
-def of_domain(users: DataFrame, domain: str) -> Column:
+def is_user_of(domain: str) -> Column:
     """Whether a user has an event in a domain."""
     return F.array_contains("active_domains", domain)
 
 
-def sampled(others: DataFrame, events: int, weight: Column | None = None, seed: int = 0) -> DataFrame:
-    """Users with at most so many events in all, drawn without replacement; the same ones for the same seed.
+def sample_users(others: DataFrame, events: int, weight: Column | None = None, seed: int = 0) -> DataFrame:
+    """Return users with at most ``events`` events in all, drawn without replacement; the same users for the same seed.
 
     Parameters
     ----------
     others
         Rows with user_id and an item_idx array.
     weight
-        Greater than 0, how much more often one is drawn than another; None: all alike.
+        Importance weight of a user, greater than 0; None: all are equal.
 
     Notes
     -----
@@ -41,11 +41,12 @@ def sampled(others: DataFrame, events: int, weight: Column | None = None, seed: 
     return others.join(taken.select(c.USER_ID), c.USER_ID, "left_semi")
 
 
-def likeness(users: DataFrame, content: DataFrame, domain: str) -> DataFrame:
-    """(user_id, weight) of the users without an event in the domain: how much more they look like its people than others do.
+def importance_weights(users: DataFrame, content: DataFrame, domain: str) -> DataFrame:
+    """Return (user_id, weight) of the users without an event in the domain; users who resemble the domain's weigh more.
 
-    The weight is the density ratio p / (1 - p) = exp(logit), at most 100, of a classifier that tells the domain's people from the
-    others by the words of their items, the number of their events and the time between them (Bickel, Brückner & Scheffer, 2009).
+    The weight is the density ratio p / (1 - p) = exp(logit), at most 100, of a logistic regression that separates the domain's
+    users from the others by the words of their items, the number of their events and the time between them (Bickel, Brückner &
+    Scheffer, 2009).
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def likeness(users: DataFrame, content: DataFrame, domain: str) -> DataFrame:
     size = F.size(c.ITEM_IDX)
     rows = users.where(size > 0).select(
         c.USER_ID,
-        of_domain(users, domain).cast("int").alias("label"),
+        is_user_of(domain).cast("int").alias("label"),
         F.log1p(size).alias("length"),
         F.log1p((F.unix_timestamp(last) - F.unix_timestamp(first)) / size).alias("pace"),
     )
@@ -69,14 +70,14 @@ def likeness(users: DataFrame, content: DataFrame, domain: str) -> DataFrame:
     rows = HashingTF(numFeatures=_WORDS, binary=True, inputCol="words", outputCol="hashed").transform(rows)
     rows = VectorAssembler(inputCols=["length", "pace", "hashed"], outputCol="features").transform(rows).persist()
     try:
-        share = rows.agg(F.avg("label")).first()[0]
+        ((share,),) = rows.agg(F.avg("label")).collect()
         balanced = rows.withColumn("balance", F.when(F.col("label") == 1, 1 - share).otherwise(share))
-        told = LogisticRegression(regParam=_REGULARISATION, weightCol="balance", maxIter=50).fit(balanced)
-        # By its coefficients: the classifier's own transform carries the session along, which cannot travel to executors.
-        weights = F.array(*[F.lit(float(value)) for value in told.coefficients])
-        parts = F.zip_with(vector_to_array("features"), weights, lambda x, w: x * w)
-        logit = F.aggregate(parts, F.lit(float(told.intercept)), lambda total, part: total + part)
-        found = rows.where("label = 0").select(c.USER_ID, F.least(F.exp(logit), F.lit(_MOST_LIKE)).alias("weight"))
-        return found.localCheckpoint()
+        classifier = LogisticRegression(regParam=_REGULARISATION, weightCol="balance", maxIter=50).fit(balanced)
+        # By its coefficients: the classifier's own transform holds the session, which cannot be sent to executors.
+        coefficients = F.array(*[F.lit(float(value)) for value in classifier.coefficients])
+        products = F.zip_with(vector_to_array(F.col("features")), coefficients, lambda x, w: x * w)
+        logit = F.aggregate(products, F.lit(float(classifier.intercept)), lambda total, product: total + product)
+        weights = rows.where("label = 0").select(c.USER_ID, F.least(F.exp(logit), F.lit(_MAX_WEIGHT)).alias("weight"))
+        return weights.localCheckpoint()
     finally:
         rows.unpersist()

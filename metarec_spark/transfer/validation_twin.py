@@ -1,7 +1,7 @@
-"""Validation under the conditions of a list: the newest event of each person is known, and is not counted.
+"""Validation twin: the item counts without each user's newest event, so that validation resembles serving.
 
-A model's counts end where its training ends, and the events that a list follows from most came later. The newest event of a
-validation pair came before, and is counted, which flatters whatever trusts the newest event most.
+A model's counts end where its training ends, and a list mostly follows from events that came later. The newest event before a
+validation target came earlier and is counted, which flatters whatever trusts the newest event most.
 """
 
 from __future__ import annotations
@@ -14,40 +14,41 @@ from scipy import sparse
 from metarec_spark.config.sections import Transitions
 from metarec_spark.model.catalogue import Catalogue, Successors
 from metarec_spark.model.packed import PackedSequences
-from metarec_spark.transfer.meta_train import followed
+from metarec_spark.transfer.meta_train import transition_counts
 
-_NONE = 1e-5
-"""What subtraction may leave of a count, for rounding."""
+_ROUNDING = 1e-5
+"""What the subtraction may leave of a count of zero."""
 
 
-def rehearsed(catalogue: Catalogue, contexts: PackedSequences, domain: int, settings: Transitions) -> Catalogue:
-    """What would be known of the items, had the newest event in ``domain`` of each sequence not been counted.
+def twin_catalogue(catalogue: Catalogue, contexts: PackedSequences, domain: int, settings: Transitions) -> Catalogue:
+    """Return the catalogue as if the newest event in ``domain`` of each sequence had not been counted.
 
     Parameters
     ----------
     contexts
-        Events that were counted, of people each named once; none without events.
+        Counted events, at most one sequence a user; none is empty.
     settings
-        By which ``catalogue.successors`` were counted.
+        Those by which ``catalogue.successors`` were counted.
     """
-    at = contexts.newest(domain)
-    counted = followed(contexts, catalogue.size, settings) - followed(contexts.without(at), catalogue.size, settings)
-    last = contexts.item[contexts.starts + at][at >= 0].numpy()
-    events = catalogue.events - np.bincount(last, minlength=catalogue.size)
-    return replace(catalogue, events=np.maximum(events, 0), successors=_less(catalogue.successors, counted))
+    newest = contexts.newest(domain)
+    with_newest = transition_counts(contexts, catalogue.size, settings)
+    counted = with_newest - transition_counts(contexts.without(newest), catalogue.size, settings)
+    newest_items = contexts.item[contexts.starts + newest][newest >= 0].numpy()
+    events = catalogue.events - np.bincount(newest_items, minlength=catalogue.size)
+    return replace(catalogue, events=np.maximum(events, 0), successors=_subtract(catalogue.successors, counted))
 
 
-def _less(successors: Successors, counted: sparse.csr_matrix) -> Successors:
-    """Without some of the counted pairs."""
+def _subtract(successors: Successors, counted: sparse.csr_matrix) -> Successors:
+    """Subtract counted pairs, as far as they are among the successors: an item has its strongest alone."""
     size, pair = len(successors.indptr) - 1, counted.tocoo()
     key = np.repeat(np.arange(size), np.diff(successors.indptr)) * size + successors.indices
     signals = {}
     for name, row, column in (("forward", pair.row, pair.col), ("backward", pair.col, pair.row)):
         wanted = row.astype(np.int64) * size + column
         at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-        kept = key[at] == wanted if len(key) else np.zeros(0, bool)  # of an item, the strongest successors alone
-        left = getattr(successors, name).copy()
-        rest = left[at[kept]] - pair.data[kept]
-        left[at[kept]] = np.where(rest > _NONE, rest, 0)
-        signals[name] = left
+        known = key[at] == wanted if len(key) else np.zeros(0, bool)
+        values = getattr(successors, name).copy()
+        rest = values[at[known]] - pair.data[known]
+        values[at[known]] = np.where(rest > _ROUNDING, rest, 0)
+        signals[name] = values
     return replace(successors, **signals)

@@ -19,7 +19,8 @@ from metarec_spark.training.train import train
 from metarec_spark.transfer.adapt import adapt, distinct, trials
 from metarec_spark.transfer.modes import MODES
 
-SMALL = {"events": 3000, "source_events": 60, "seeds": 2}
+TRANSFERS = sorted(name for name, mode in MODES.items() if not mode.baseline)
+SMALL = {"training_events": 3000, "source_events": 60, "seeds": 2, "modes": TRANSFERS}
 BOOKS = [row for row in walkers(40) if row[1] == "books"]
 # Readers of books walk through songs too, in the same order.
 SONGS = [
@@ -61,33 +62,33 @@ def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
 
 def test_what_was_tried_is_on_record(spark, folder, adapted):
     rows = [row.asDict() for row in job_at(spark, folder, "adapt").warehouse.read("transfer_runs").collect()]
-    assert {row["mode"] for row in rows} == set(MODES) - {"meta"}
-    assert {row["share"] for row in rows if row["mode"] == "scratch"} == {1.0}
-    assert len([row for row in rows if row["share"] == 0.5]) == 2, "of four trained transfers, two go on"
+    assert {row["mode"] for row in rows} == set(MODES) - {"fine_tuned_from_meta"}
+    assert {row["share"] for row in rows if row["mode"] == "from_scratch"} == {1.0}
+    assert len([row for row in rows if row["share"] == 0.5]) == 2, "of four transfers with an encoder, two go on"
     assert {row["mode"] for row in rows if row["used"]} == {adapted.details["used"]}
     facts = rows[0]["statistics"]
     assert (facts["users"], facts["items"], facts["events"], facts["shared_users"]) == (25, ITEMS, 50, 1.0)
 
 
-def test_a_later_adaptation_is_told_what_each_transfer_brought_with_the_most_training(spark, folder, adapted):
+def test_the_trials_of_an_adaptation_are_its_transfers_with_the_largest_share_of_the_budget(spark, folder, adapted):
     job = job_at(spark, folder, "adapt")
     rows = [row.asDict() for row in job.warehouse.read("transfer_runs").where("seed = 0").collect()]
     found = {trial.mode: trial for trial in trials(job)}
-    assert set(found) == {name for name, mode in MODES.items() if not mode.plain} - {"meta"}
+    assert set(found) == set(TRANSFERS) - {"fine_tuned_from_meta"}
     for name, trial in found.items():
         longest = max((row for row in rows if row["mode"] == name), key=lambda row: row["share"])
-        assert (trial.task, trial.gain, trial.statistics) == (longest["run_id"], longest["gain"], longest["statistics"])
+        assert (trial.task, trial.gain, trial.meta_features) == (longest["run_id"], longest["gain"], longest["statistics"])
 
 
-def test_no_transfer_is_made_that_another_one_is():
-    def without(method: str, others: int, **settings) -> set[str]:
-        chosen = Adapt(source_events=100, **settings)
-        return set(chosen.modes) - {mode.name for mode in distinct(chosen, method, others)}
+def test_no_transfer_is_trained_that_is_identical_to_another():
+    def without(method: str, source_events: int, **settings) -> set[str]:
+        chosen = Adapt(source_events=100, **{"modes": TRANSFERS} | settings)
+        return set(chosen.modes) - {mode.name for mode in distinct(chosen, method, source_events)}
 
-    assert without("joint", 101) == {"meta"}
-    assert without("joint", 100) == {"meta", "sample"}, "a pooled candidate learns everybody"
-    assert without("reptile", 101) == without("fomaml", 101) == {"finetuned"}
-    assert without("reptile", 100, modes=["sample", "finetuned"]) == set(), "nothing else is the same"
+    assert without("joint", 101) == {"fine_tuned_from_meta"}
+    assert without("joint", 100) == {"fine_tuned_from_meta", "importance_sampled"}, "joint is trained on everybody"
+    assert without("reptile", 101) == without("fomaml", 101) == {"fine_tuned"}
+    assert without("reptile", 100, modes=["importance_sampled", "fine_tuned"]) == set(), "nothing else is identical"
 
 
 def test_each_domain_is_served_by_its_newest_model(spark, folder, adapted):
@@ -116,10 +117,11 @@ def test_nothing_held_out_is_an_error(spark, folder):
         adapt(job_at(spark, folder, "adapt", NEXT, split={"protocol": "none"}), "songs")
 
 
-def test_where_days_are_held_out_what_is_asked_is_the_first_event_of_a_later_day(spark, folder):
+def test_if_days_are_held_out_the_first_event_of_a_later_day_is_predicted(spark, folder):
     split = {"protocol": "temporal", "test_days": 3}
-    found = adapt(job_at(spark, folder, "adapt", NEXT, split=split, adapt=SMALL | {"modes": ["lent", "taught"]}), "songs")
+    found = adapt(job_at(spark, folder, "adapt", NEXT, split=split, adapt={"training_events": 3000}), "songs")
     assert found.rows_in == 25, "a pair of each reader: the step of the day before the test"
     manifest = artifact.read_manifest(urlparse(models(spark, folder)[found.model_id]["path"]).path)
     assert manifest.split == Split(protocol="temporal", test_days=3, validation_days=1)
-    assert set(found.details["validation_ndcg@100"]) == {"untrained", "scratch", "weighed", "lent", "taught"}
+    expected = {"heuristic", "ranker", "from_scratch", "meta_trained_ranker", "fine_tuned"}
+    assert set(found.details["validation_ndcg@100"]) == expected, "the candidates by default"

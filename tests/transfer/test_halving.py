@@ -1,4 +1,4 @@
-"""Which candidates a contest makes before the guard decides."""
+"""Which candidates are trained before a decision; their measurements are given."""
 
 from __future__ import annotations
 
@@ -7,140 +7,96 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from model.factories import saved
-from training.factories import settings, spec
 
 from metarec_spark.config.sections import Adapt, Train, Transitions
-from metarec_spark.model import artifact
-from metarec_spark.model.ensemble.pair_ranker import PairRanker
-from metarec_spark.training.spec import TrainSpec
-from metarec_spark.transfer.candidates import Snapshot
-from metarec_spark.transfer.halving import SuccessiveHalving
+from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.transitions import TransitionParams
+from metarec_spark.training.tuning import Tuned
+from metarec_spark.transfer.candidates import Candidate, Candidates, Evaluation
+from metarec_spark.transfer.halving import compare, final_comparison, successive_halving
 from metarec_spark.transfer.modes import MODES, Mode
 
-PLAIN = [MODES[name] for name in ("untrained", "weighed")]
-TRANSFERS = [MODES[name] for name in ("lent", "taught")]
+BASELINES = [MODES[name] for name in ("heuristic", "ranker")]
+TRANSFERS = [MODES[name] for name in ("cross_domain_heuristic", "meta_trained_ranker")]
+ENCODERS = [MODES[name] for name in ("joint", "importance_sampled", "frozen_encoder", "fine_tuned")]
+PAIRS = 400
 
 
 @dataclass
-class Told(SuccessiveHalving):
-    """Of each candidate the mean is told; pairs are spread about it."""
+class Measured(Candidates):
+    """Candidates whose mean NDCG is given; their pairs are spread about it, alike for all but for a noise of their own."""
 
     means: dict[str, float] = field(default_factory=dict)
 
-    def make(self, mode: Mode, share: float, seed: int = 0) -> None:
-        spread = np.random.default_rng(0).standard_normal(500)
-        self.gains[mode.name, share, seed] = self.means[mode.name] + 0.01 * (spread - spread.mean())
+    def evaluate(self, candidate: Candidate) -> Evaluation:
+        if candidate not in self.evaluations:
+            noise = np.random.default_rng([*MODES].index(candidate.mode.name)).standard_normal(PAIRS)
+            ndcg = self.means[candidate.mode.name] + 0.1 * (noise - noise.mean())
+            tuned = Tuned(TransitionParams.from_settings(self.transitions), Fusion())
+            self.evaluations[candidate] = Evaluation(ndcg, ndcg, tuned, None, 0.0)
+        return self.evaluations[candidate]
+
+    def seeds(self) -> dict[str, int]:
+        names = [candidate.mode.name for candidate in self.evaluations if candidate.share == 1.0]
+        return {name: names.count(name) for name in self.means if name in names}
+
+    def shares(self, modes: list[Mode]) -> dict[str, list[float]]:
+        return {mode.name: [known.share for known in self.evaluations if known.mode == mode] for mode in modes}
 
 
-@pytest.fixture
-def halving(tmp_path: Path):
-    def of(**means: float) -> Told:
-        settings = (Transitions(), Train(), Adapt(seeds=3))
-        told = Told("run", "2026-01-01", tmp_path, tmp_path, lambda learns: None, *settings, 1, means=means)
-        for mode in (*PLAIN, *TRANSFERS):
-            told.make(mode, 1.0)
-        return told
-
-    return of
-
-
-def seeds(halving: Told) -> dict[str, int]:
-    return {mode.name: sum(name == mode.name for name, _, _ in halving.gains) for mode in (*PLAIN, *TRANSFERS)}
-
-
-def test_finalists_get_their_seeds_where_the_transfer_is_ahead(halving):
-    held = halving(untrained=0.1, weighed=0.2, lent=0.1, taught=0.3)
-    assert held.judged(PLAIN, TRANSFERS).used == "taught"
-    assert seeds(held) == {"untrained": 1, "weighed": 3, "lent": 1, "taught": 3}
-
-
-def test_a_candidate_that_takes_no_seed_is_made_once(halving):
-    held = halving(untrained=0.2, weighed=0.1, lent=0.3, taught=0.1)
-    assert held.judged(PLAIN, TRANSFERS).used == "lent"
-    assert set(seeds(held).values()) == {1}
-
-
-def test_a_transfer_that_is_behind_costs_no_more(halving):
-    held = halving(untrained=0.1, weighed=0.3, lent=0.1, taught=0.2)
-    verdict = held.judged(PLAIN, TRANSFERS)
-    assert (verdict.used, verdict.winner) == ("weighed", "weighed")
-    assert set(seeds(held).values()) == {1}
-
-
-def test_without_transfers_the_best_plain_candidate_is_used(halving):
-    held = halving(untrained=0.1, weighed=0.3, lent=0.1, taught=0.2)
-    assert held.judged(PLAIN, []).used == "weighed"
-    assert set(seeds(held).values()) == {1}
-
-
-def test_rounds_cost_what_the_transfers_that_are_left_cost(halving):
-    trained = ("pooled", "sample", "frozen", "finetuned")
-    held = halving(
-        untrained=0.2,
-        weighed=0.2,
-        lent=0.1,
-        taught=0.1,
-        scratch=0.3,
-        pooled=0.1,
-        sample=0.1,
-        frozen=0.4,
-        finetuned=0.5,
-    )
-    assert held.hold([MODES[name] for name in ("lent", *trained)]).used == "finetuned"
-    shares = {
-        name: sorted(share for mode, share, seed in held.gains if (mode, seed) == (name, 0)) for name in (*trained, "scratch")
-    }
-    out, second = [0.25], [0.25, 0.5]
-    assert shares == {"pooled": out, "sample": out, "frozen": second, "finetuned": [*second, 1.0], "scratch": [1.0]}
-
-
-def test_a_transfer_without_rival_gets_all_training_at_once(halving):
-    held = halving(untrained=0.2, weighed=0.2, lent=0.1, taught=0.1, scratch=0.3, finetuned=0.1)
-    assert held.hold([MODES["finetuned"]]).used == "scratch"
-    assert {share for mode, share, _ in held.gains if mode == "finetuned"} == {1.0}
+def measured(**means: float) -> Measured:
+    nowhere = Path("nowhere")
+    return Measured("run", "2026-01-01", nowhere, nowhere, {}, Transitions(), Train(), Adapt(seeds=3), 1, means=means)
 
 
 @pytest.mark.parametrize(
-    ("untrained", "plain", "transfer"), [(0.1, "weighed", "taught"), (0.25, None, "taught"), (0.4, None, None)]
+    ("ahead", "used", "seeds"),
+    [(0.003, "ranker", 1), (0.01, "ranker", 3), (0.015, "meta_trained_ranker", 3), (0.03, "meta_trained_ranker", 1)],
 )
-def test_a_trained_candidate_is_fused_with_the_best_that_has_no_f_and_takes_no_more_than_it(halving, untrained, plain, transfer):
-    held, of = halving(untrained=untrained, weighed=0.2, lent=0.1, taught=0.3), {}
-    for seed, name in enumerate(("weighed", "taught")):
-        torch.manual_seed(seed)
-        of[name] = PairRanker()
-        saved(Path(held.folder(name)), pair_ranker=of[name])
-    for name in ("untrained", "lent"):
-        saved(Path(held.folder(name)))
-    for mode, expected in (("scratch", plain), ("finetuned", transfer), ("pooled", transfer)):
-        found = held._pair_ranker(MODES[mode])
-        assert (found is None) if expected is None else torch.equal(found.linear.weight, of[expected].linear.weight)
+def test_more_seeds_are_trained_only_if_the_first_leaves_the_decision_unclear(ahead, used, seeds):
+    candidates = measured(heuristic=0.1, ranker=0.2, cross_domain_heuristic=0.1, meta_trained_ranker=0.2 + ahead)
+    assert final_comparison(candidates, TRANSFERS, BASELINES).used == used  # the noise of the difference is 0.007
+    expected = {"heuristic": 1, "ranker": seeds, "cross_domain_heuristic": 1, "meta_trained_ranker": seeds}
+    assert candidates.seeds() == expected
 
 
-def test_a_trained_candidate_is_judged_rehearsed_and_serves_what_it_learnt_of_all_events(tmp_path):
-    manifest = TrainSpec.read(spec(tmp_path, settings())).manifest.model_copy(update={"training_events": 120})
-    (tmp_path / "snapshot" / "validation").rename(tmp_path / "snapshot" / "pairs")
-    for split in ("validation", "test"):
-        (tmp_path / "snapshot" / split).symlink_to("pairs")
-    of = Snapshot(tmp_path / "snapshot", manifest, "films")
-    base, work = tmp_path / "base", tmp_path / "work"
-    chosen = Transitions(), settings(), Adapt(training_events=600)
-    held = SuccessiveHalving("run", "2026-01-01", base, work, lambda learns: of, *chosen, 1)
-    held.plain()
-    scratch = MODES["scratch"]
-    for share, seed in ((0.5, 0), (1.0, 0), (1.0, 1)):
-        held.make(scratch, share, seed)
-    made = {key: artifact.saved(held.folder("scratch", *key)) for key in ((0.5, 0), (1.0, 0), (1.0, 1))}
-    assert made == {(0.5, 0): False, (1.0, 0): True, (1.0, 1): False}, "one may come to serve"
-    rehearsed, serves = (artifact.load(f"{held.folder('scratch')}{end}") for end in ("-rehearsed", ""))
-    assert serves.manifest.metrics.epochs == rehearsed.manifest.metrics.kept_epoch
-    assert (serves.fusion, serves.params) == (rehearsed.fusion, rehearsed.params)
-    assert serves.manifest.metrics.validation == rehearsed.manifest.metrics.validation
-    assert not torch.equal(serves.model.item.weight, rehearsed.model.item.weight)
-    before = dict(held.gains)
-    for known in (held.gains, held.test, held.seconds):
-        known.clear()
-    held.plain()
-    held.make(scratch, 1.0)
-    assert np.array_equal(held.gains["scratch", 1.0, 0], before["scratch", 1.0, 0]), "what was made is not made again"
+def test_a_candidate_that_does_not_depend_on_the_seed_is_evaluated_once():
+    candidates = measured(heuristic=0.2, ranker=0.1, cross_domain_heuristic=0.21, meta_trained_ranker=0.1)
+    assert final_comparison(candidates, TRANSFERS, BASELINES).winner == "cross_domain_heuristic"
+    assert set(candidates.seeds().values()) == {1}
+
+
+def test_a_transfer_that_is_behind_costs_no_more_seeds():
+    candidates = measured(heuristic=0.1, ranker=0.3, cross_domain_heuristic=0.1, meta_trained_ranker=0.2)
+    decision = final_comparison(candidates, TRANSFERS, BASELINES)
+    assert (decision.used, decision.winner) == ("ranker", "ranker")
+    assert set(candidates.seeds().values()) == {1}
+
+
+def test_without_transfers_the_best_baseline_is_used():
+    candidates = measured(heuristic=0.1, ranker=0.3, cross_domain_heuristic=0.1, meta_trained_ranker=0.2)
+    assert final_comparison(candidates, [], BASELINES).used == "ranker"
+    assert candidates.seeds() == {"heuristic": 1, "ranker": 1}
+
+
+def test_the_better_half_goes_on_with_twice_the_budget():
+    candidates = measured(joint=0.1, importance_sampled=0.1, frozen_encoder=0.4, fine_tuned=0.5)
+    assert successive_halving(candidates, ENCODERS) == [MODES["fine_tuned"]]
+    out = [0.25]
+    expected = {"joint": out, "importance_sampled": out, "frozen_encoder": [0.25, 0.5], "fine_tuned": [0.25, 0.5, 1.0]}
+    assert candidates.shares(ENCODERS) == expected
+
+
+def test_a_single_mode_gets_the_whole_budget_at_once():
+    candidates = measured(fine_tuned=0.1)
+    assert successive_halving(candidates, [MODES["fine_tuned"]]) == [MODES["fine_tuned"]]
+    assert candidates.shares([MODES["fine_tuned"]]) == {"fine_tuned": [1.0]}
+
+
+def test_candidates_without_an_encoder_are_evaluated_before_those_that_are_fused_with_them():
+    names = ["heuristic", "ranker", "from_scratch", "meta_trained_ranker", "fine_tuned"]
+    candidates = measured(**dict.fromkeys(names, 0.1) | {"fine_tuned": 0.2})
+    assert compare(candidates, [MODES["fine_tuned"], MODES["meta_trained_ranker"]]).used == "fine_tuned"
+    order = [candidate.mode.name for candidate in candidates.evaluations]
+    assert sorted(order) == sorted(names), "each once"
+    assert order.index("meta_trained_ranker") < min(order.index("from_scratch"), order.index("fine_tuned"))

@@ -1,4 +1,4 @@
-"""How a weigher is taught, on sequences written by hand."""
+"""Meta-training of a pair ranker, on sequences written by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarec_spark.config.sections import Transitions
 from metarec_spark.features.encoding import ARRAYS
 from metarec_spark.model.catalogue import Catalogue, Successors
 from metarec_spark.model.ensemble.pair_ranker import PairRanker, PairSignals, alike
-from metarec_spark.transfer.meta_train import MetaTask, followed, meta_trained_ranker, train_ranker
+from metarec_spark.transfer.meta_train import MetaTask, meta_trained_ranker, train_ranker, transition_counts
 
 SETTINGS = Transitions(max_gap=2, gap_decay=1.0)
 ITEMS = 40
@@ -43,58 +43,62 @@ def written(folder, sequences: list[list[int]], name: str = "1.parquet"):
     return folder
 
 
-def test_what_followed_is_counted_by_its_distance_and_within_a_user():
-    dense = followed(contexts([[1, 2, 3, 4], [2, 3], [7]]), 20, SETTINGS).toarray()
+def test_transitions_are_counted_by_distance_and_within_a_user():
+    dense = transition_counts(contexts([[1, 2, 3, 4], [2, 3], [7]]), 20, SETTINGS).toarray()
     assert dense[2, 3] == 2.0
     assert dense[1, 3] == pytest.approx(0.5)
     assert (dense[1, 4], dense[4, 2], dense[3, 7], dense.sum()) == (0.0, 0.0, 0.0, pytest.approx(3 + 1 + 2 * 0.5))
 
 
-def test_the_asked_event_is_the_newest_of_the_domain_and_no_later_one_is_known():
+def test_the_target_is_the_newest_event_of_the_domain_and_no_later_one_is_context():
     sequences = contexts([[2, 1, 4, 3, 6, 5], [8, 1, 2]])
     assert sequences.newest(0).tolist() == [4, 2]
     assert contexts([[1, 3], []]).newest(0).tolist() == [-1, -1]
     of = catalogue()
-    lesson = MetaTask.of(sequences, of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0))
-    assert lesson.items[lesson.target].tolist() == [6, 2]
-    assert lesson.contexts.item.tolist() == [2, 1, 4, 3, 8, 1]
-    seen = lesson.signals.popularity[[1, 2, 3, 4], 0]
-    assert seen == pytest.approx(np.log1p([1, 0, 0, 0])), "neither what is asked is counted nor what is newest before it"
+    task = MetaTask.from_sequences(sequences, of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0))
+    assert task.items[task.target].tolist() == [6, 2]
+    assert task.contexts.item.tolist() == [2, 1, 4, 3, 8, 1]
+    seen = task.signals.popularity[[1, 2, 3, 4], 0]
+    assert seen == pytest.approx(np.log1p([1, 0, 0, 0])), "neither the target is counted nor the newest event before it"
 
 
-def test_with_a_pause_the_asked_event_is_the_newest_that_follows_one_and_nothing_from_then_on_is_known():
+def test_with_a_pause_the_target_is_the_newest_event_after_one_and_no_later_event_is_context():
     gap = torch.tensor([0, 15, 13, 12, 3, 14, 0, 20, 2])
     sequences, of = replace(contexts([[2, 1, 4, 3, 6, 5], [8, 1, 2]]), gap=gap), catalogue()
     assert sequences.newest(0, pause=12).tolist() == [2, -1] and sequences.newest(1, pause=12).tolist() == [5, 1]
-    lesson = MetaTask.of(sequences.take(torch.tensor([0])), of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0), pause=12)
-    assert (lesson.items[lesson.target].tolist(), lesson.contexts.item.tolist()) == ([4], [2, 1])
+    task = MetaTask.from_sequences(
+        sequences.take(torch.tensor([0])), of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0), pause=12
+    )
+    assert (task.items[task.target].tolist(), task.contexts.item.tolist()) == ([4], [2, 1])
 
 
-def test_at_most_so_many_pairs_are_asked_and_all_events_count():
+def test_at_most_so_many_pairs_are_drawn_and_all_events_are_counted():
     sequences, of = contexts(ring(30, 0)), catalogue(ITEMS)
-    few, all_ = (MetaTask.of(sequences, of, 0, alike(of, 0), SETTINGS, most, np.random.default_rng(0)) for most in (5, 100))
+    few, all_ = (
+        MetaTask.from_sequences(sequences, of, 0, alike(of, 0), SETTINGS, most, np.random.default_rng(0)) for most in (5, 100)
+    )
     assert (len(few.target), len(all_.target)) == (5, 30)
     with torch.no_grad():
         scores = [drawn().scores(of.signals, few.contexts, 0) for of in (few, all_)]
     assert torch.equal(*scores)
-    assert len(few.signals.links.place) < len(all_.signals.links.place), "links of items that nobody asked about has are left out"
+    assert len(few.signals.links.place) < len(all_.signals.links.place), "links of items that no drawn user has are left out"
 
 
-def test_teaching_lowers_the_loss():
+def test_training_lowers_the_loss():
     torch.manual_seed(0)
     of, pair_ranker = catalogue(ITEMS, tokens=[]), PairRanker()
-    lesson = MetaTask.of(contexts(ring(60, 0)), of, 0, alike(of, 0), SETTINGS, 100, np.random.default_rng(0))
+    task = MetaTask.from_sequences(contexts(ring(60, 0)), of, 0, alike(of, 0), SETTINGS, 100, np.random.default_rng(0))
 
     def loss() -> float:
-        scores = pair_ranker.scores(lesson.signals, lesson.contexts, 0)
-        return torch.nn.functional.cross_entropy(scores, torch.from_numpy(lesson.target)).item()
+        scores = pair_ranker.scores(task.signals, task.contexts, 0)
+        return torch.nn.functional.cross_entropy(scores, torch.from_numpy(task.target)).item()
 
     before = loss()
-    train_ranker(pair_ranker, [lesson], 5, 3e-3, np.random.default_rng(0))
+    train_ranker(pair_ranker, [task], 5, 3e-3, np.random.default_rng(0))
     assert loss() < before - 0.5
 
 
-def test_a_domain_is_taught_by_the_others(tmp_path):
+def test_other_domains_improve_the_ranker_of_a_thin_one(tmp_path):
     thin = ring(6, 1, seed=1)
     of = served(thin)
     alone, helped = (
@@ -110,11 +114,11 @@ def test_a_domain_is_taught_by_the_others(tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(helped.parameters(), again.parameters(), strict=True))
 
 
-def test_of_a_long_log_a_sample_of_people_teaches(tmp_path, monkeypatch):
+def test_on_a_long_log_a_sample_of_the_users_is_trained_on(tmp_path, monkeypatch):
     for number, rows in enumerate((ring(20, 1), ring(20, 1, seed=1))):
         written(tmp_path, rows, f"{number}.parquet")
     whole = meta_trained_ranker(tmp_path, served(ring(20, 1)), 1, SETTINGS, seed=0)
-    monkeypatch.setattr("metarec_spark.transfer.meta_train.MOST_EVENTS", 100)
+    monkeypatch.setattr("metarec_spark.transfer.meta_train.MAX_EVENTS", 100)
     sample = meta_trained_ranker(tmp_path, served(ring(20, 1)), 1, SETTINGS, seed=0)
     (tmp_path / "1.parquet").unlink()
     first = meta_trained_ranker(tmp_path, served(ring(20, 1)), 1, SETTINGS, seed=0)
@@ -127,7 +131,7 @@ def test_of_a_long_log_a_sample_of_people_teaches(tmp_path, monkeypatch):
 
 def served(sequences: list[list[int]]) -> Catalogue:
     """A catalogue whose successors are those of all events."""
-    of, links = catalogue(ITEMS, tokens=[]), followed(contexts(sequences), ITEMS, SETTINGS).toarray()
+    of, links = catalogue(ITEMS, tokens=[]), transition_counts(contexts(sequences), ITEMS, SETTINGS).toarray()
     item, successor = np.nonzero(links + links.T)
     signals = links[item, successor], links[successor, item], np.zeros(len(item))
     events = np.bincount(np.concatenate(sequences), minlength=ITEMS)
@@ -135,7 +139,7 @@ def served(sequences: list[list[int]]) -> Catalogue:
     return Catalogue(*kept, Successors.of(ITEMS, item, successor, *signals))
 
 
-def test_one_that_no_other_domain_taught_is_not_moved_by_events_elsewhere(tmp_path):
+def test_a_ranker_of_one_domain_ignores_events_in_others(tmp_path):
     thin, other = ring(6, 1, seed=1), ring(300, 0)
     of = served([one + two for one, two in zip(other, thin * 50, strict=True)])
     alone, helped = (

@@ -1,0 +1,143 @@
+"""A transfer task: a domain, the base model, and the snapshots that candidates are trained on, written from pinned tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from metarec_spark import __version__, registry
+from metarec_spark import columns as c
+from metarec_spark.config.fingerprint import fingerprint
+from metarec_spark.errors import ConfigError, DataError
+from metarec_spark.features.as_of import transitions_as_of, users_as_of
+from metarec_spark.features.split import held_out, train_part
+from metarec_spark.job import Job, log
+from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity
+from metarec_spark.model.manifest import FORMAT, Manifest
+from metarec_spark.registry import ModelRow
+from metarec_spark.training import snapshot
+from metarec_spark.training.manifest import PINNED, KnownNames, draft, known_names
+from metarec_spark.transfer.task_features import task_meta_features
+from metarec_spark.transfer.task_snapshot import TaskSnapshot
+from metarec_spark.transfer.user_sampling import importance_weights, is_user_of, sample_users
+from metarec_spark.warehouse.storage import exists, read_json, write_json
+
+_MIN_PAIRS = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """One adaptation of the base model to a domain."""
+
+    job: Job
+    domain: str
+    base: ModelRow
+    """The newest approved base model."""
+    versions: dict[str, int]
+    """Table = version that is read."""
+    run: str
+    """Id of the adaptation: it follows from day, data, base model, configuration and code."""
+    users: DataFrame
+    """All users' sequences, with the events that are held out."""
+    tables: dict[str, DataFrame]
+    """items, item_content and item_transitions."""
+    draft: Manifest
+    """What the manifests of all candidates have in common."""
+    pairs: int
+    """Validation pairs of the domain."""
+    source_events: int
+    """Events of users who have none in the domain."""
+    _similarity: dict[str, ContentSimilarity] = field(default_factory=dict)
+
+    @classmethod
+    def from_tables(cls, job: Job, domain: str) -> Task:
+        """Read what the tables say of the task.
+
+        Raises
+        ------
+        ConfigError
+            If nothing is held out.
+        DataError
+            If the domain has no items, or too few validation pairs to choose on.
+        ModelRejected
+            If there is no approved base model.
+        """
+        config = job.config
+        if config.split.protocol == "none":
+            raise ConfigError("split.protocol = none: adapt chooses on held-out events; set it to leave_one_out or temporal")
+        base = registry.newest_approved(job)
+        versions = {name: job.warehouse.version(name) for name in PINNED}
+        tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT)}
+        sequences = users_as_of(job, job.ds, versions, config.features)
+        known = known_names(sequences, tables[c.ITEMS], config)
+        if domain not in known.domains:
+            raise DataError(f"domain {domain!r} has no item; known are {', '.join(known.domains)}: extract its log first")
+        users = held_out(sequences, config.split, job.ds)
+        has_pair = F.exists("targets", lambda target: (target["domain"] == domain) & (target["split"] == c.VALIDATION))
+        elsewhere = F.when(~is_user_of(domain), F.size(c.ITEM_IDX)).otherwise(0)
+        ((pairs, source_events),) = users.agg(F.count(F.when(has_pair, 1)), F.sum(elsewhere)).collect()
+        if pairs < _MIN_PAIRS:
+            raise DataError(
+                f"domain {domain!r} has {pairs} held-out validation events, {_MIN_PAIRS} are needed to choose on: wait for "
+                "more events; until then the base model serves it"
+            )
+        sections = [config.split, config.features, config.transitions, config.model, config.train, config.adapt]
+        # Without the version of events: every extract writes one, and what is trained on is the sequences.
+        inputs = {name: version for name, version in versions.items() if name != c.EVENTS}
+        run = fingerprint(*sections, domain, base.model_id, inputs, job.ds.isoformat(), __version__, FORMAT)
+        adapted = {"kind": "adapted", "parent": base.model_id, "serves": [domain]}
+        manifest = draft(job, "", versions, known, 0).model_copy(update=adapted)
+        task = cls(job, domain, base, versions, run, users, tables, manifest, pairs, source_events)
+        tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, users, versions, f"{task.work}/{c.ITEM_TRANSITIONS}")
+        return task
+
+    @property
+    def work(self) -> str:
+        """Folder of everything that is temporary."""
+        return self.job.warehouse.path(f"_training/adapt-{self.run}")
+
+    def meta_features(self) -> dict[str, float]:
+        """Task meta-features; see :func:`metarec_spark.transfer.task_features.task_meta_features`."""
+        return task_meta_features(train_part(self.users), self.tables[c.ITEM_CONTENT], self.domain)
+
+    def snapshots(self, events: Iterable[str]) -> dict[str, TaskSnapshot]:
+        """Write the snapshots of :attr:`metarec_spark.transfer.modes.Mode.events`, unless they are there, and open them."""
+        return {name: self._snapshot(name) for name in dict.fromkeys(events)}
+
+    def _snapshot(self, events: str) -> TaskSnapshot:
+        folder, done = f"{self.work}/{events}", f"{self.work}/{events}.json"
+        if not exists(done):
+            write_json(done, self._write(events, folder).to_json())
+        manifest = Manifest.from_json(read_json(done))
+        all_domains = self._snapshot("users") if events == "own" else None
+        return TaskSnapshot(folder, manifest, self.domain, self._similarity, all_domains)
+
+    def _write(self, events: str, folder: str) -> Manifest:
+        """Write a snapshot and return the draft of its candidates' manifests."""
+        config = self.job.config
+        domains = [self.domain] if events == "own" else self.draft.domains
+        known = KnownNames(domains, self.draft.event_types, self.draft.items, self.draft.max_length)
+        own_users = self.users.where(is_user_of(self.domain))
+        trained = own_users
+        if events in ("uniform", "weighted"):
+            trained = own_users.unionByName(self._sampled(weighted=events == "weighted").select(*own_users.columns))
+        pairs = {"validation_pairs": config.adapt.validation_pairs, "stacking_pairs": 0, "method": "joint"}
+        train, splits = config.train.model_copy(update=pairs), (c.VALIDATION, c.TEST)
+        # A candidate that starts from the base model knows the items of everybody's events.
+        counted = self.users if events == "users" else trained
+        rows = snapshot.write(folder, trained, own_users, self.tables, known, [self.domain], train, splits, counted)
+        ((size,),) = train_part(trained).agg(F.sum(F.size(c.ITEM_IDX))).collect()
+        log.info("snapshot %s: %d sequences, %d events", events, rows, size)
+        return self.draft.model_copy(update={"domains": domains, "sequences": rows, "training_events": int(size)})
+
+    def _sampled(self, weighted: bool) -> DataFrame:
+        """Users without an event in the domain, with ``adapt.source_events`` events at most."""
+        config = self.job.config
+        others, weight = self.users.where(~is_user_of(self.domain)), None
+        if weighted:
+            weights = importance_weights(self.users, self.tables[c.ITEM_CONTENT], self.domain)
+            others, weight = others.join(weights, c.USER_ID), F.col("weight")
+        return sample_users(others, config.adapt.source_events, weight, config.train.seed)
