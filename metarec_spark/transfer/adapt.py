@@ -103,12 +103,14 @@ def trials(job: Job) -> list[Trial]:
     if not job.warehouse.exists(c.TRANSFER_RUNS):
         return []
     largest = Window.partitionBy("run_id", "mode").orderBy(F.desc("share"))
-    rows = job.warehouse.read(c.TRANSFER_RUNS).where("seed = 0").withColumn("number", F.row_number().over(largest))
-    rows = rows.where("number = 1").orderBy(F.desc("ds"), "run_id", "mode").limit(_MAX_TRIALS)
-    found = [
-        (row["run_id"], OLD_NAMES.get(row["mode"], row["mode"]), row["statistics"], row["gain"]) for row in rows.toLocalIterator()
-    ]
-    return [Trial(*values) for values in found if values[1] in MODES and not MODES[values[1]].baseline]
+    runs = job.warehouse.read(c.TRANSFER_RUNS).where("seed = 0").withColumn("number", F.row_number().over(largest))
+    rows = runs.where("number = 1").orderBy(F.desc("ds"), "run_id", "mode").limit(_MAX_TRIALS).collect()
+    if old := {row["mode"] for row in rows} & OLD_NAMES.keys():
+        names = ", ".join(f"{name} is now {OLD_NAMES[name]}" for name in sorted(old))
+        log.warning("table %s has modes by the names of an earlier version: %s", c.TRANSFER_RUNS, names)
+    renamed = [(row, OLD_NAMES.get(row["mode"], row["mode"])) for row in rows]
+    transfers = [(row, mode) for row, mode in renamed if mode in MODES and not MODES[mode].baseline]
+    return [Trial(row["run_id"], mode, row["statistics"], row["gain"]) for row, mode in transfers]
 
 
 def _advised(task: Task, meta_features: dict[str, float], modes: list[Mode]) -> list[Mode]:
@@ -124,15 +126,15 @@ def _enter(task: Task, candidates: Candidates, decision: Decision) -> tuple[str,
     """Write the model that serves, and the rejected one if there is one, and enter them; id and test NDCG@10 of the first."""
     job, used = task.job, Candidate(MODES[decision.used])
 
-    def place(candidate: Candidate) -> str:
+    def location(candidate: Candidate) -> str:
         return job.warehouse.path(f"_models/{candidates.model_id(candidate)}")
 
-    served = candidates.save(used, place(used))
+    served = candidates.save(used, location(used))
     if decision.rejected:
         winner = Candidate(MODES[decision.winner])
-        registry.enter(job, candidates.save_twin(winner, place(winner)), place(winner), "rejected", decision.reason)
-    registry.enter(job, served, place(used), "approved", decision.reason)
-    ndcg = candidates.test_ndcg(used, place(used)) if used.mode.start else candidates.evaluate(used).test_ndcg
+        registry.enter(job, candidates.save_twin(winner, location(winner)), location(winner), "rejected", decision.reason)
+    registry.enter(job, served, location(used), "approved", decision.reason)
+    ndcg = candidates.test_ndcg(used, location(used)) if used.mode.start else candidates.evaluate(used).test_ndcg
     return served.model_id, float(ndcg.mean())
 
 

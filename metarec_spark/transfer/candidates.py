@@ -65,7 +65,7 @@ class Evaluation:
     """[pairs] NDCG@10 of each test pair, for the record: nothing is chosen by it. If there is a validation twin, that of it."""
     tuned: Tuned
     pair_ranker: PairRanker | None
-    """Scores pairs in place of g; None: g is tuned."""
+    """Scores pairs in location of g; None: g is tuned."""
     seconds: float
     epochs: int = 0
     """Epoch whose parameters the validation twin kept; 0 without an encoder."""
@@ -112,34 +112,34 @@ class Candidates:
             log.info("%s, %s of the training budget, seed %d: validation NDCG@100 %.4f", name, share, candidate.seed, mean)
         return self.evaluations[candidate]
 
-    def save(self, candidate: Candidate, place: Location) -> Manifest:
+    def save(self, candidate: Candidate, location: Location) -> Manifest:
         """Write the model of an evaluated candidate that is to serve; one with an encoder is trained on all events.
 
         Returns
         -------
         The model's manifest. Its validation figures are those of the validation twin.
         """
-        if not artifact.saved(place):
+        if not artifact.saved(location):
             if candidate.mode.start:
-                self._refit(candidate, place)
+                self._refit(candidate, location)
             else:
-                self._save_without_encoder(candidate, place)
-        return artifact.read_manifest(place)
+                self._save_without_encoder(candidate, location)
+        return artifact.read_manifest(location)
 
-    def save_twin(self, candidate: Candidate, place: Location) -> Manifest:
+    def save_twin(self, candidate: Candidate, location: Location) -> Manifest:
         """Write the model that was measured of a candidate that is not to serve."""
         if not candidate.mode.start:
-            return self.save(candidate, place)
-        if not artifact.saved(place):
+            return self.save(candidate, location)
+        if not artifact.saved(location):
             twin, evaluation = artifact.load(self.twin(candidate)), self.evaluations[candidate]
             manifest = self._tuned(candidate, twin.manifest)
             item_ids = self.snapshots[candidate.mode.events].item_ids
-            artifact.save(place, manifest, twin.model, twin.catalogue, item_ids, evaluation.pair_ranker)
-        return artifact.read_manifest(place)
+            artifact.save(location, manifest, twin.model, twin.catalogue, item_ids, evaluation.pair_ranker)
+        return artifact.read_manifest(location)
 
-    def test_ndcg(self, candidate: Candidate, place: Location) -> np.ndarray:
+    def test_ndcg(self, candidate: Candidate, location: Location) -> np.ndarray:
         """NDCG@10 of each test pair by the model that :meth:`save` wrote, [pairs]."""
-        evaluation, model = self.evaluations[candidate], artifact.load(place)
+        evaluation, model = self.evaluations[candidate], artifact.load(location)
         return test_ndcg(self.snapshots[candidate.mode.events], model.model, model.pair_ranker, evaluation.tuned)
 
     def model_id(self, candidate: Candidate) -> str:
@@ -157,31 +157,31 @@ class Candidates:
 
     def _with_encoder(self, candidate: Candidate) -> Evaluation:
         """Train the validation twin and evaluate it, fused with the best candidate that has no encoder."""
-        start, snapshot, place = time.monotonic(), self.snapshots[candidate.mode.events], self.twin(candidate)
+        start, snapshot, location = time.monotonic(), self.snapshots[candidate.mode.events], self.twin(candidate)
         partner = self._partner(candidate)
         pair_ranker = self.evaluations[partner].pair_ranker
-        if not artifact.saved(place):
-            self._train(candidate, self._draft(candidate), place, without_newest=snapshot.target)
-        twin = artifact.load(place)
+        if not artifact.saved(location):
+            self._train(candidate, self._draft(candidate), location, without_newest=snapshot.target)
+        twin = artifact.load(location)
         settings = DomainSettings(params=self._params(candidate), fusion=Fusion())
         tuned, ndcg = tuned_and_measured(snapshot, twin.model, pair_ranker, settings, encoder=True)
         test, epochs = test_ndcg(snapshot, twin.model, pair_ranker, tuned), twin.manifest.metrics.kept_epoch
         return Evaluation(ndcg, test, tuned, pair_ranker, time.monotonic() - start, epochs, partner)
 
-    def _refit(self, candidate: Candidate, place: Location) -> None:
+    def _refit(self, candidate: Candidate, location: Location) -> None:
         """Train the encoder on all events, as its validation twin was, and write it with the twin's settings."""
         evaluation, ranker = self.evaluations[candidate], None
         if evaluation.pair_ranker and evaluation.partner:
             ranker = f"{self.work}/rankers/{evaluation.partner.name}"
             self._save_without_encoder(evaluation.partner, ranker)
         manifest = self._tuned(candidate, self._draft(candidate))
-        self._train(candidate, manifest, place, stop_after=evaluation.epochs, pair_ranker=ranker)
+        self._train(candidate, manifest, location, stop_after=evaluation.epochs, pair_ranker=ranker)
 
     def _train(
         self,
         candidate: Candidate,
         manifest: Manifest,
-        place: Location,
+        location: Location,
         without_newest: int | None = None,
         stop_after: int | None = None,
         pair_ranker: str | None = None,
@@ -190,7 +190,7 @@ class Candidates:
         mode, snapshot = candidate.mode, self.snapshots[candidate.mode.events]
         spec = TrainSpec(
             snapshot=str(snapshot.folder),
-            model=str(place),
+            model=str(location),
             manifest=manifest,
             threads=self.threads,
             start=str(self.base) if mode.start == "base" else None,
@@ -204,12 +204,12 @@ class Candidates:
         spec.write(file)
         launch(file, self.train.processes, self.train.launcher, self.spark, self.train.timeout_seconds)
 
-    def _save_without_encoder(self, candidate: Candidate, place: Location) -> None:
+    def _save_without_encoder(self, candidate: Candidate, location: Location) -> None:
         """Write tuned transitions or a pair ranker as a model whose encoder is empty and has no weight."""
         snapshot, evaluation = self.snapshots[candidate.mode.events], self.evaluations[candidate]
         manifest = self._tuned(candidate, self._draft(candidate))
         model = _empty_encoder(snapshot)
-        artifact.save(place, manifest, model, snapshot.catalogue, snapshot.item_ids, evaluation.pair_ranker)
+        artifact.save(location, manifest, model, snapshot.catalogue, snapshot.item_ids, evaluation.pair_ranker)
 
     def _draft(self, candidate: Candidate) -> Manifest:
         """The manifest of a candidate's model before training."""

@@ -51,6 +51,7 @@ class Task:
     source_events: int
     """Events of users who have none in the domain."""
     _similarity: dict[str, ContentSimilarity] = field(default_factory=dict)
+    _opened: dict[str, TaskSnapshot] = field(default_factory=dict)
 
     @classmethod
     def from_tables(cls, job: Job, domain: str) -> Task:
@@ -108,12 +109,15 @@ class Task:
         return {name: self._snapshot(name) for name in dict.fromkeys(events)}
 
     def _snapshot(self, events: str) -> TaskSnapshot:
+        if events in self._opened:
+            return self._opened[events]
         folder, done = f"{self.work}/{events}", f"{self.work}/{events}.json"
         if not exists(done):
             write_json(done, self._write(events, folder).to_json())
         manifest = Manifest.from_json(read_json(done))
         all_domains = self._snapshot("users") if events == "own" else None
-        return TaskSnapshot(folder, manifest, self.domain, self._similarity, all_domains)
+        self._opened[events] = TaskSnapshot(folder, manifest, self.domain, self._similarity, all_domains)
+        return self._opened[events]
 
     def _write(self, events: str, folder: str) -> Manifest:
         """Write a snapshot and return the draft of its candidates' manifests."""

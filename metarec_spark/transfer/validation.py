@@ -124,8 +124,8 @@ def _ranker_ndcg(
     items, ndcg = snapshot.catalogue.of_domain[snapshot.target], [np.zeros((len(fusions), 0))]
     vectors = model.eval().catalogue_vectors()[torch.from_numpy(items)]
     for contexts, target, user_BD in blocks(model, pairs, len(items)):
-        place, seen = placed(contexts, target, items)
+        index, seen = placed(contexts, target, items)
         theta, phi = model.scores(user_BD, vectors), pair_ranker.scores(snapshot.signals(split), contexts, snapshot.target)
         scores = (fuse(fusion.encoder * theta, fusion.transitions * phi) for fusion in fusions)
-        ndcg.append(gain(np.array([ranks(hide(score, seen), place) for score in scores]), CUTOFFS[split]))
+        ndcg.append(gain(np.array([ranks(hide(score, seen), index) for score in scores]), CUTOFFS[split]))
     return np.concatenate(ndcg, 1)

@@ -42,7 +42,7 @@ epochs = 6
 learning_rate = 0.03
 batch_tokens = 128
 [adapt]
-modes = ["lent", "frozen"]
+modes = ["cross_domain_heuristic", "frozen_encoder"]
 training_events = 1000
 seeds = 2
 [recommend]
