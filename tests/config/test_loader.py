@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metarec_spark import config
@@ -206,7 +206,6 @@ SECTIONS = st.sampled_from([*Config.model_fields, "tarin", ""])
 KEYS = st.sampled_from(sorted({key for section in sections() for key in section.keys})) | TEXT
 
 
-@settings(max_examples=300, deadline=None)
 @given(raw=st.dictionaries(SECTIONS, VALUES | st.dictionaries(KEYS, VALUES, max_size=3), max_size=4))
 def test_any_configuration_is_accepted_or_refused_with_a_message(raw: dict):
     try:
@@ -217,7 +216,6 @@ def test_any_configuration_is_accepted_or_refused_with_a_message(raw: dict):
         assert Config.model_validate_json(read.model_dump_json()) == read
 
 
-@settings(max_examples=300, deadline=None)
 @given(override=TEXT | st.builds("{}.{}={}".format, SECTIONS, KEYS, TEXT))
 def test_any_override_is_accepted_or_refused_with_a_message(override: str):
     try:
