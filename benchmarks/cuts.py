@@ -45,10 +45,10 @@ _DAY = 86_400
 
 
 class Log:
-    """The events of a warehouse, one after the other: by user, and in order of time."""
+    """The events of a warehouse in flat arrays, by user and in order of time."""
 
     def __init__(self, warehouse: Path, settings: Transitions, days: int | None = None) -> None:
-        """``days`` are those of a temporal test, at the end of the log, and of the validation before it; None: one is left out."""
+        """``days``: length of the temporal test at the end of the log, and of the validation before it; None: leave one out."""
         self.warehouse, self.settings, self.features, self.days = warehouse, settings, Features(), days
         items = _table(warehouse, c.ITEMS, c.ITEM_IDX, c.ITEM_ID, c.DOMAIN).sort_by(c.ITEM_IDX)
         self.item_ids = items[c.ITEM_ID]
@@ -66,9 +66,9 @@ class Log:
         self.event_type = pc.index_in(types, pa.array(self.event_types)).to_numpy() + 1
         self.seconds = pc.list_flatten(rows[c.EVENT_TIME]).cast(pa.timestamp("s"), safe=False).cast("int64").to_numpy()
         self.part = self._leave_one_out() if days is None else self._temporal(days)
-        self.asked = self.part > TRAIN if days is None else self._first()
+        self.is_target = self.part > TRAIN if days is None else self._first()
         """[events] bool: whether an event is held out to be predicted."""
-        self.alike: dict[str, ContentSimilarity] = {}
+        self.content_similarity: dict[str, ContentSimilarity] = {}
         content = _table(warehouse, c.ITEM_CONTENT, c.ITEM_IDX, "tokens", "weights").combine_chunks()
         item = np.repeat(content[c.ITEM_IDX].to_numpy(), pc.list_value_length(content["tokens"]).to_numpy())
         word = pc.list_flatten(content["tokens"]).combine_chunks().dictionary_encode()
@@ -94,7 +94,7 @@ class Log:
         return np.searchsorted([end - 2 * days * _DAY, end - days * _DAY], self.seconds, side="right")
 
     def _first(self) -> np.ndarray:
-        """Of each user's events in a domain in the days of a part, the first, but for those that are trained on."""
+        """[events] bool: the first event of each user in a domain within the test days, and within the validation days."""
         task = (self.user * len(self.domains) + self.domain) * (TEST + 1) + self.part
         first = np.zeros(len(task), bool)
         first[np.unique(task, return_index=True)[1]] = True
@@ -106,8 +106,8 @@ class Log:
         ``transitions.common_items`` allows."""
         size, token = len(self.domain_of), self.tokens["token"].to_numpy()
         spread = np.bincount(token)
-        kept = (spread[token] >= 2) & (spread[token] <= self.settings.common_items)
-        entries = self.tokens["weight"].to_numpy()[kept], (self.tokens[c.ITEM_IDX].to_numpy()[kept], token[kept])
+        usable = (spread[token] >= 2) & (spread[token] <= self.settings.common_items)
+        entries = self.tokens["weight"].to_numpy()[usable], (self.tokens[c.ITEM_IDX].to_numpy()[usable], token[usable])
         weight = sparse.csr_matrix(entries, (size, len(spread)), np.float32)
         of_domain = (np.flatnonzero(self.domain_of == domain) for domain in range(len(self.domains)))
         return [products(weight, items, self.settings.successors) for items in of_domain]
@@ -123,9 +123,9 @@ class Log:
         gap = np.where(first, 0, np.minimum(GAP_BUCKETS - 1, 1 + np.floor(np.log2(1.0 + since))))
         values = dict(zip(ARRAYS, (self.item[event], self.domain[event], self.event_type[event], gap), strict=True))
         inside, columns = np.arange(most) < length[:, None], {}
-        for name, of in values.items():
+        for name, flat in values.items():
             padded = np.zeros(inside.shape, np.int32)
-            padded[inside] = of
+            padded[inside] = flat
             columns[name] = padded
         return columns | {LENGTH: length.astype(np.int32)}
 
@@ -136,30 +136,30 @@ def _table(warehouse: Path, name: str, *columns: str) -> pa.Table:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A log in which one domain has but a share of its people: nobody else's events there are known."""
+    """A log in which one domain keeps a share of its users; the events of its other users there are removed."""
 
     log: Log
     target: int
-    kept: np.ndarray
+    remaining: np.ndarray
     """[users] bool."""
 
     @classmethod
-    def of(cls, log: Log, domain: str, share: float, seed: int) -> Cut:
-        """People drawn at random."""
+    def from_log(cls, log: Log, domain: str, share: float, seed: int) -> Cut:
+        """Draw the users at random."""
         target = log.domains.index(domain)
-        people = np.unique(log.user[log.domain == target])
-        kept = np.zeros(log.users, bool)
-        kept[np.random.default_rng(seed).choice(people, int(share * len(people)), replace=False)] = True
-        return cls(log, target, kept)
+        users = np.unique(log.user[log.domain == target])
+        remaining = np.zeros(log.users, bool)
+        remaining[np.random.default_rng(seed).choice(users, int(share * len(users)), replace=False)] = True
+        return cls(log, target, remaining)
 
     @cached_property
     def known(self) -> np.ndarray:
-        """[events] bool: whether an event is known at all."""
-        return (self.log.domain != self.target) | self.kept[self.log.user]
+        """[events] bool: whether an event is left in the log."""
+        return (self.log.domain != self.target) | self.remaining[self.log.user]
 
     @cached_property
     def successors(self) -> Callable[[bool], pa.Table]:
-        """See :meth:`_successors`; made once, and gone with the cut."""
+        """See :meth:`_successors`; computed once per subsample."""
         return cache(self._successors)
 
     def _successors(self, source: bool) -> pa.Table:
@@ -177,37 +177,37 @@ class Cut:
             after, before = forward[:, items], forward.T.tocsr()[:, items]
             damped = by_source @ (after + settings.backward * before) @ sparse.diags(count[items] ** -settings.popularity_damping)
             heaviest = strongest(damped + settings.similarity * similarity, settings.successors).tocoo()
-            row, place = heaviest.row, heaviest.col
+            row, local = heaviest.row, heaviest.col
             if not len(row):
                 continue
-            signals = (np.asarray(of[row, place]).ravel().astype(np.float32) for of in (after, before, similarity))
+            signals = (np.asarray(signal[row, local]).ravel().astype(np.float32) for signal in (after, before, similarity))
             names = (c.ITEM_IDX, "successor", *SIGNALS)
-            parts.append(pa.table(dict(zip(names, (row, items[place], *signals), strict=True))))
+            parts.append(pa.table(dict(zip(names, (row, items[local], *signals), strict=True))))
         return pa.concat_tables(parts)
 
     def snapshot(self, folder: Path, events: str, train: Train, model: Model, adapt: Adapt) -> TaskSnapshot:
         """Write the snapshot of :attr:`metarec_spark.transfer.modes.Mode.events`; or, for a base model, of source."""
         log = self.log
         domains = [log.domains[self.target]] if events == "own" else log.domains
-        mine = self.known & self.kept[log.user]
+        included = self.known & self.remaining[log.user]
         if events == "own":
-            mine = mine & (log.domain == self.target)
+            included = included & (log.domain == self.target)
         elif events == "source":
-            mine = log.domain != self.target
+            included = log.domain != self.target
         elif events in ("uniform", "weighted"):
-            others = self._even if events == "uniform" else self._alike
-            learnt = self.kept.copy()
-            learnt[others(adapt.source_events, train.seed)] = True
-            mine = self.known & learnt[log.user]
+            others = self._uniform if events == "uniform" else self._weighted
+            trained = self.remaining.copy()
+            trained[others(adapt.source_events, train.seed)] = True
+            included = self.known & trained[log.user]
         elif events != "users":
             raise ValueError(f"unknown events {events!r}: use own, users, uniform, weighted or source")
-        rows = np.flatnonzero(mine & (log.part == TRAIN))
+        rows = np.flatnonzero(included & (log.part == TRAIN))
         counted = rows if events != "users" else np.flatnonzero(self.known & (log.part == TRAIN))
         starts, ends = _bounds(log.user[rows])
         long = ends - starts > 1
-        of = (lambda columns: columns | {c.DOMAIN: np.zeros_like(columns[c.DOMAIN])}) if events == "own" else dict
+        own_domain = (lambda columns: columns | {c.DOMAIN: np.zeros_like(columns[c.DOMAIN])}) if events == "own" else dict
         shown = log.domain_of if events != "own" else np.where(log.domain_of == self.target, 0, -1).astype(np.int32)
-        sequences = of(log.packed(rows, starts[long], ends[long]))
+        sequences = own_domain(log.packed(rows, starts[long], ends[long]))
         if events == "source" and train.method != "joint":
             sequences = _episodes(sequences, train.seed)
         parts = {
@@ -223,7 +223,7 @@ class Cut:
             SUCCESSORS: self.successors(events == "source"),
         }
         for name, part in ((c.VALIDATION, VALIDATION), (c.TEST, TEST)):
-            parts[name] = self._pairs(part, mine, of, events, adapt.validation_pairs)
+            parts[name] = self._pairs(part, included, own_domain, events, adapt.validation_pairs)
         for name, columns in parts.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
             table = columns if isinstance(columns, pa.Table) else pa.table({n: _array(v) for n, v in columns.items()})
@@ -249,16 +249,16 @@ class Cut:
             train=train,
         )
         all_domains = self.snapshot(folder.with_name("users"), "users", train, model, adapt) if events == "own" else None
-        return TaskSnapshot(folder, manifest, log.domains[self.target], log.alike, all_domains)
+        return TaskSnapshot(folder, manifest, log.domains[self.target], log.content_similarity, all_domains)
 
-    def _even(self, events: int, seed: int) -> np.ndarray:
-        """Others with so many events, drawn evenly."""
+    def _uniform(self, events: int, seed: int) -> np.ndarray:
+        """Users of other domains with at most so many events in all, drawn uniformly."""
         count = np.bincount(self.log.user[self.known], minlength=self.log.users)
-        others = np.random.default_rng(seed).permutation(np.flatnonzero(~self.kept))
+        others = np.random.default_rng(seed).permutation(np.flatnonzero(~self.remaining))
         return others[np.cumsum(count[others]) <= events]
 
-    def _alike(self, events: int, seed: int) -> np.ndarray:
-        """Others with so many events, drawn by their likeness to the target's people, as the jobs draw them."""
+    def _weighted(self, events: int, seed: int) -> np.ndarray:
+        """Users of other domains with at most so many events in all, drawn by importance weights, as the jobs draw them."""
         log, rows, ids = self.log, np.flatnonzero(self.known), pa.array(self.log.user_ids)
         starts, _ = _bounds(log.user[rows])
         offsets = pa.array(np.append(starts, len(rows)), pa.int32())
@@ -282,21 +282,21 @@ class Cut:
             spark.stop()
         return pc.index_in(pa.array(names, pa.string()), ids).to_numpy()
 
-    def _pairs(self, part: int, mine: np.ndarray, of: Any, events: str, most: int) -> dict[str, Any]:
-        """Held-out events, and the events before each; those of the target's people are numbered alike for all that learn."""
+    def _pairs(self, part: int, included: np.ndarray, own_domain: Any, events: str, most: int) -> dict[str, Any]:
+        """Held-out events, and the events before each; the target's are numbered alike for all kinds of candidates."""
         log = self.log
-        inside = log.domain != self.target if events == "source" else self.kept[log.user] & (log.domain == self.target)
-        asked = np.flatnonzero(inside & log.asked & (log.part == part))
-        asked = np.random.default_rng(part).permutation(asked)
-        asked = asked[np.argsort(log.domain[asked], kind="stable")]  # numbered by domain, as the jobs do
-        count = np.bincount(log.domain[asked])
-        number = np.arange(1, len(asked) + 1) - np.repeat(np.cumsum(count) - count, count)
-        asked, number = asked[number <= most], number[number <= most]
-        rows = np.flatnonzero(mine & (log.part < part))
-        starts = np.searchsorted(rows, np.searchsorted(log.user, log.user[asked]))
-        columns = of(log.packed(rows, starts, np.searchsorted(rows, asked)))
-        domain = np.zeros(len(asked), np.int32) if events == "own" else log.domain[asked]
-        return columns | {"users": log.item[asked], "target_domain": domain, PAIR: number}
+        inside = log.domain != self.target if events == "source" else self.remaining[log.user] & (log.domain == self.target)
+        targets = np.flatnonzero(inside & log.is_target & (log.part == part))
+        targets = np.random.default_rng(part).permutation(targets)
+        targets = targets[np.argsort(log.domain[targets], kind="stable")]  # numbered by domain, as the jobs do
+        count = np.bincount(log.domain[targets])
+        number = np.arange(1, len(targets) + 1) - np.repeat(np.cumsum(count) - count, count)
+        targets, number = targets[number <= most], number[number <= most]
+        rows = np.flatnonzero(included & (log.part < part))
+        starts = np.searchsorted(rows, np.searchsorted(log.user, log.user[targets]))
+        columns = own_domain(log.packed(rows, starts, np.searchsorted(rows, targets)))
+        domain = np.zeros(len(targets), np.int32) if events == "own" else log.domain[targets]
+        return columns | {"target": log.item[targets], "target_domain": domain, PAIR: number}
 
 
 def _bounds(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -312,10 +312,10 @@ def _episodes(columns: dict[str, Any], seed: int) -> dict[str, Any]:
     for domain in range(events.max() + 1):
         inside = events == domain
         ends = inside.shape[1] - inside[:, ::-1].argmax(1)
-        asked = inside.any(1) & (ends > 1)
-        rows = {name: of[asked] for name, of in columns.items()}
-        parts.append(rows | {LENGTH: ends[asked].astype(np.int32), HALF: half[asked]})
-    return {name: np.concatenate([of[name] for of in parts]) for name in parts[0]}
+        usable = inside.any(1) & (ends > 1)
+        rows = {name: values[usable] for name, values in columns.items()}
+        parts.append(rows | {LENGTH: ends[usable].astype(np.int32), HALF: half[usable]})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _contexts(columns: dict[str, Any]) -> PackedSequences:

@@ -75,10 +75,10 @@ def scenario(
     and its standard error over the pairs of all draws."""
     task = {"log": [log], "target": target, "share": share, "cuts": cuts, "ds": LAST_DAY, "source": None, "scramble": False}
     rows = run(argparse.Namespace(**vars(options) | task), (options.out / f"taste-{taste:g}").absolute())
-    of = {(row["mode"], row["cut"]): tested(row) for row in rows if row["seed"] == 0}
+    tested_rows = {(row["mode"], row["cut"]): tested(row) for row in rows if row["seed"] == 0}
     used = [next(row["mode"] for row in rows if row["used"] and row["cut"] == cut) for cut in range(*cuts)]
-    pairs = {mode: np.concatenate([of[mode, cut] for cut in range(*cuts)]) for mode, _ in of}
-    serves = np.concatenate([of[mode, cut] for cut, mode in enumerate(used, cuts[0])])
+    pairs = {mode: np.concatenate([tested_rows[mode, cut] for cut in range(*cuts)]) for mode, _ in tested_rows}
+    serves = np.concatenate([tested_rows[mode, cut] for cut, mode in enumerate(used, cuts[0])])
     baseline, transfer = (
         max((mode for mode in pairs if MODES[mode].baseline is kind), key=lambda mode: pairs[mode].mean())
         for kind in (True, False)

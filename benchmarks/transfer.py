@@ -86,23 +86,25 @@ def run(options: argparse.Namespace, out: Path) -> list[dict]:
         sys.exit("fine_tuned_from_meta starts from a base model that was trained by episodes: add --set train.method=reptile")
     torch.set_num_threads(1 if config.train.threads == "auto" else config.train.threads)
     log = limited(Log(warehouse, config.transitions, options.days), options)
-    of = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
-    posed = ("-scrambled" if options.scramble else "") + (f"-{options.days}d" if options.days else "")
-    name = f"{options.target}-from-{of}-{options.share}{posed}"
-    asked, file, found = [options.modes, options.set], out / "runs.jsonl", []
-    kept = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    sources = "+".join(sorted({log.domains[i] for i in np.unique(log.domain)} - {options.target}))
+    variant = ("-scrambled" if options.scramble else "") + (f"-{options.days}d" if options.days else "")
+    name = f"{options.target}-from-{sources}-{options.share}{variant}"
+    settings, file, results = [options.modes, options.set], out / "runs.jsonl", []
+    stored = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     for cut in range(*options.cuts):
-        task = {"task": f"{name}-{cut}", "asked": asked}
-        rows = [row for row in kept if {key: row.get(key) for key in task} == task]
+        task = {"task": f"{name}-{cut}", "asked": settings}
+        rows = [row for row in stored if {key: row.get(key) for key in task} == task]
         if not rows:
             task |= {"run": time.time(), "cut": cut, "target": options.target, "share_left": options.share}
-            made = compared(config, Cut.of(log, options.target, options.share, cut), out / name, options.modes, cut)
-            rows = [task | row for row in made]
+            compared_rows = compared(
+                config, Cut.from_log(log, options.target, options.share, cut), out / name, options.modes, cut
+            )
+            rows = [task | row for row in compared_rows]
             with file.open("a", encoding="utf-8") as rest:
                 rest.writelines(json.dumps(row) + "\n" for row in rows)
         newest = max(row["run"] for row in rows)
-        found += [row for row in rows if row["run"] == newest]
-    return found
+        results += [row for row in rows if row["run"] == newest]
+    return results
 
 
 def extracted(options: argparse.Namespace, out: Path) -> Path:
@@ -124,15 +126,18 @@ def by_jobs(options: argparse.Namespace, out: Path) -> list[dict]:
     folder.mkdir(parents=True)
     warehouse = extracted(options, out)
     log = Log(warehouse, load(warehouse.parent / "metarec.toml", options.set).transitions)
-    cut = Cut.of(log, options.target, options.share, number)
-    kept, files = pa.array(log.user_ids).filter(pa.array(cut.kept)), []
+    cut = Cut.from_log(log, options.target, options.share, number)
+    remaining, files = pa.array(log.user_ids).filter(pa.array(cut.remaining)), []
     for file in (file / "events.parquet" for file in options.log):
         events = pq.read_table(file, columns=["user_id", "item_id", "domain", "event_type", "event_time"])
         inside = pc.equal(events["domain"], options.target)
         files += [folder / f"{file.parent.name}-source.parquet", folder / f"{file.parent.name}-target.parquet"]
         pq.write_table(events.filter(pc.invert(inside)), files[-2])
-        pq.write_table(events.filter(pc.and_(inside, pc.is_in(events["user_id"], kept))), files[-1])
-    items, sets = [file / "items.parquet" for file in options.log], [part for of in options.set for part in ("--set", of)]
+        pq.write_table(events.filter(pc.and_(inside, pc.is_in(events["user_id"], remaining))), files[-1])
+    items, sets = (
+        [file / "items.parquet" for file in options.log],
+        [part for override in options.set for part in ("--set", override)],
+    )
 
     def job(command: str, *more: str) -> float:
         start = time.monotonic()
@@ -163,9 +168,9 @@ def configured(folder: Path, events: list[Path], items: list[Path]) -> None:
 def limited(log: Log, options: argparse.Namespace) -> Log:
     """The log without the events of domains that are neither source nor target."""
     sources = options.source or [name for name in log.domains if name != options.target]
-    kept = np.isin(log.domain, [log.domains.index(name) for name in (*sources, options.target)])
-    for name in ("user", "item", "domain", "event_type", "seconds", "part", "asked"):
-        setattr(log, name, getattr(log, name)[kept])
+    included = np.isin(log.domain, [log.domains.index(name) for name in (*sources, options.target)])
+    for name in ("user", "item", "domain", "event_type", "seconds", "part", "is_target"):
+        setattr(log, name, getattr(log, name)[included])
     if options.scramble:
         for source in sources:
             inside = log.domain == log.domains.index(source)
@@ -211,39 +216,39 @@ def compared(config: Any, cut: Cut, out: Path, modes: list[str], number: int) ->
         evaluation = candidates.evaluate(candidate)
         test, more = evaluation.test_ndcg, {"statistics": features, "reason": decision.reason}
         if candidate.mode.start:  # by the model that would serve
-            place = work / "served" / candidate.name
-            candidates.save(candidate, place)
-            test = candidates.test_ndcg(candidate, place)
+            folder = work / "served" / candidate.name
+            candidates.save(candidate, folder)
+            test = candidates.test_ndcg(candidate, folder)
             if candidate.mode.start == "random":
-                more[WITH_OPPONENT] = with_opponent(candidates, candidate, place).tolist()
+                more[WITH_OPPONENT] = with_opponent(candidates, candidate, folder).tolist()
         pairs = {"validation": evaluation.ndcg.tolist(), "test": test.tolist(), "test_ndcg": float(test.mean())}
         rows.append(asdict(record) | more | pairs)
     shutil.rmtree(work)
     return rows
 
 
-def with_opponent(candidates: Candidates, candidate: Candidate, place: Path) -> np.ndarray:
+def with_opponent(candidates: Candidates, candidate: Candidate, folder: Path) -> np.ndarray:
     """NDCG@10 of the test pairs by a candidate's encoder, fused with g as the heuristic has it; validation pairs choose the fusion."""
     snapshot, params = candidates.snapshots[candidate.mode.events], candidates.evaluate(Candidate(MODES[OPPONENT])).tuned.params
     twin, pairs = artifact.load(candidates.twin(candidate)).model, with_context(snapshot.pairs(c.VALIDATION))
     by_fusion = gains_of(twin, snapshot.twin_catalogue, pairs, params, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
     settings = DomainSettings(params=params, fusion=FUSIONS[int(by_fusion.argmax())])
-    return test_ndcg(snapshot, artifact.load(place).model, None, settings)
+    return test_ndcg(snapshot, artifact.load(folder).model, None, settings)
 
 
 def train_base(snapshot: Path, manifest: Manifest, folder: Path, config: Any) -> None:
     """Train a base model on the source."""
     settings = config.train.model_copy(update={"stacking_pairs": 0})
     manifest = manifest.model_copy(update={"model_id": "base", "train": settings})
-    place = folder.with_name(f"{folder.name}-run") / "spec.json"
-    TrainSpec(snapshot=str(snapshot), model=str(folder), manifest=manifest, threads=torch.get_num_threads()).write(place)
-    train(place, SingleProcess())
+    spec_file = folder.with_name(f"{folder.name}-run") / "spec.json"
+    TrainSpec(snapshot=str(snapshot), model=str(folder), manifest=manifest, threads=torch.get_num_threads()).write(spec_file)
+    train(spec_file, SingleProcess())
 
 
 def meta_features(cut: Cut) -> dict[str, float]:
     """Task meta-features, as :func:`metarec_spark.transfer.task_features.task_meta_features` gives them."""
-    log, learnt = cut.log, cut.known & (cut.log.part == TRAIN)
-    here, there = learnt & (log.domain == cut.target), learnt & (log.domain != cut.target)
+    log, training = cut.log, cut.known & (cut.log.part == TRAIN)
+    here, there = training & (log.domain == cut.target), training & (log.domain != cut.target)
     of_items = np.bincount(log.item[here])
     of_items = of_items[of_items > 0]
     events, items = int(of_items.sum()), len(of_items)
@@ -251,7 +256,7 @@ def meta_features(cut: Cut) -> dict[str, float]:
     inside = log.domain_of[log.tokens["item_idx"].to_numpy()] == cut.target
     token = log.tokens["token"].to_numpy()
     words = np.array([word.startswith("w:") for word in log.words])
-    own, elsewhere = (set(np.unique(token[of & words[token]])) for of in (inside, ~inside))
+    own, elsewhere = (set(np.unique(token[chosen & words[token]])) for chosen in (inside, ~inside))
     return {
         "users": float(len(people)),
         "items": float(items),
@@ -265,13 +270,13 @@ def meta_features(cut: Cut) -> dict[str, float]:
     }
 
 
-def show(options: argparse.Namespace, found: list[dict]) -> None:
+def show(options: argparse.Namespace, results: list[dict]) -> None:
     """Print each mode's test NDCG@10, and its gain over the baselines and over the opponent: the best of the heuristic and of encoders
     from a random start that are fused with it."""
-    cuts = sorted({row["cut"] for row in found})
-    rows = {(row["mode"], row["cut"]): row for row in found if row["seed"] == 0}
+    cuts = sorted({row["cut"] for row in results})
+    rows = {(row["mode"], row["cut"]): row for row in results if row["seed"] == 0}
     modes = list(dict.fromkeys(mode for mode, _ in rows))
-    chosen = {cut: next(row["mode"] for row in found if row["used"] and row["cut"] == cut) for cut in cuts}
+    chosen = {cut: next(row["mode"] for row in results if row["used"] and row["cut"] == cut) for cut in cuts}
     pairs = {mode: [tested(rows[mode, cut]) for cut in cuts] for mode in modes}
     pairs[SERVES] = [tested(rows[chosen[cut], cut]) for cut in cuts]
     for mode in modes:
@@ -283,12 +288,12 @@ def show(options: argparse.Namespace, found: list[dict]) -> None:
     print(f"and gains ± the standard error of the paired difference over all pairs; the opponent is {opponent}")
     print(f"| mode | NDCG@10 | over {' | over '.join([*others[:-1], 'the opponent'])} | used in | seconds |")
     print("|---" * (len(others) + 4) + "|")
-    for name, of in pairs.items():
+    for name, draws in pairs.items():
         used = len(cuts) if name == SERVES else sum(mode == name for mode in chosen.values())
         seconds = f"{statistics.mean(rows[name, cut]['seconds'] for cut in cuts):.0f}" if name in modes else ""
-        beside = (gain(np.concatenate(of), np.concatenate(pairs[other])) for other in others)
+        beside = (gain(np.concatenate(draws), np.concatenate(pairs[other])) for other in others)
         over = " | ".join(f"{value:+.1%}" + (f" ± {error:.1%}" if error < math.inf else "") for value, error in beside)
-        print(f"| {name} | {spread(np.array([draw.mean() for draw in of]))} | {over} | {used} | {seconds} |")
+        print(f"| {name} | {spread(np.array([draw.mean() for draw in draws]))} | {over} | {used} | {seconds} |")
 
 
 def tested(row: dict) -> np.ndarray:
@@ -296,9 +301,9 @@ def tested(row: dict) -> np.ndarray:
     return np.array(row.get("test", [row["test_ndcg"]]))
 
 
-def gain(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+def gain(values: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
     """Of the mean over pairs, in parts of theirs, and its standard error; infinite of a single pair."""
-    return ours.mean() / theirs.mean() - 1, standard_error(ours[None], theirs[None]) / theirs.mean()
+    return values.mean() / baseline.mean() - 1, standard_error(values[None], baseline[None]) / baseline.mean()
 
 
 def spread(values: np.ndarray) -> str:

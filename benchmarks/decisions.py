@@ -1,6 +1,6 @@
 """How often the negative-transfer test was right, and how well a transfer's gain is predicted, over all tasks that transfer.py has run.
 
-python benchmarks/guard.py [--runs warehouse/transfer/runs.jsonl ...]
+python benchmarks/decisions.py [--runs warehouse/transfer/runs.jsonl ...]
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def negative_transfer_test(comparisons: dict[str, dict[str, dict]], margin: floa
         "| comparison | baseline | transfer | used | test gain of the transfer, ± standard error | right |\n|---|---|---|---|---|---|"
     )
     rights, used_count, losses = 0, 0, []
-    for name, of in sorted(comparisons.items()):
+    for name, by_mode in sorted(comparisons.items()):
         baseline, transfer = (
-            max((row for row in of.values() if MODES[row["mode"]].baseline == kind), key=lambda row: row["ndcg"])
+            max((row for row in by_mode.values() if MODES[row["mode"]].baseline == kind), key=lambda row: row["ndcg"])
             for kind in (True, False)
         )
-        known = {mode: np.array([row["validation"]]) for mode, row in of.items() if MODES[mode].baseline or row is transfer}
+        known = {mode: np.array([row["validation"]]) for mode, row in by_mode.items() if MODES[mode].baseline or row is transfer}
         used = decide(known, {mode for mode in known if MODES[mode].baseline}, margin).used
         gain, error = paired(transfer, baseline)
         used_transfer = used == transfer["mode"]
@@ -71,39 +71,45 @@ def negative_transfer_test(comparisons: dict[str, dict[str, dict]], margin: floa
 
 def paired(one: dict, other: dict) -> tuple[float, float]:
     """Mean difference of two modes' test pairs, and its standard error."""
-    ours, theirs = (np.array([row["test"]]) for row in (one, other))
-    return float(ours.mean() - theirs.mean()), standard_error(ours, theirs)
+    values, baseline = (np.array([row["test"]]) for row in (one, other))
+    return float(values.mean() - baseline.mean()), standard_error(values, baseline)
 
 
 def predictor(comparisons: dict[str, dict[str, dict]]) -> None:
     """Error of the predicted gains where a task with all its draws is left out, and what following the advice saves and costs."""
-    of_draw: dict[tuple[str, str], dict[str, Trial]] = {}
-    for name, of in comparisons.items():
+    trials_by_draw: dict[tuple[str, str], dict[str, Trial]] = {}
+    for name, by_mode in comparisons.items():
         draw, _, _ = name.partition(",")
         task, _, _ = draw.rpartition("-")
-        trials = {mode: Trial(task, mode, row["statistics"], row["gain"]) for mode, row in of.items() if not MODES[mode].baseline}
-        of_draw.setdefault((task, draw), {}).update(trials)
-    tasks = {task for task, _ in of_draw}
+        trials = {
+            mode: Trial(task, mode, row["statistics"], row["gain"]) for mode, row in by_mode.items() if not MODES[mode].baseline
+        }
+        trials_by_draw.setdefault((task, draw), {}).update(trials)
+    tasks = {task for task, _ in trials_by_draw}
     if len(tasks) < FEWEST_TASKS:
         return print(f"\npredictor: {FEWEST_TASKS} tasks are needed")
-    trials = [trial for of in of_draw.values() for trial in of.values()]
+    trials = [trial for by_mode in trials_by_draw.values() for trial in by_mode.values()]
     error = leave_one_task_out(trials)
-    print(f"\npredictor, {len(tasks)} tasks in {len(of_draw)} draws, leave one task out: rank correlation of a task's trials")
+    print(
+        f"\npredictor, {len(tasks)} tasks in {len(trials_by_draw)} draws, leave one task out: rank correlation of a task's trials"
+    )
     print(
         f"{error.rank_correlation:.2f}; mean absolute error of the gain {error.absolute:.3f}, of each mode's mean {error.absolute_of_mean:.3f}"
     )
-    made, saved, lost = 0, 0, []
+    trained, saved, lost = 0, 0, []
     for task in tasks:
-        draws = [of for (name, _), of in of_draw.items() if name == task]
-        asked = list({mode: None for of in draws for mode in of})
+        draws = [by_mode for (name, _), by_mode in trials_by_draw.items() if name == task]
+        modes = list({mode: None for by_mode in draws for mode in by_mode})
         # Once for all its draws, whose statistics are much alike.
-        advice = advise([t for t in trials if t.task != task], next(iter(draws[0].values())).meta_features, asked)
-        for of in draws:
-            made, saved = made + len(of), saved + len(of.keys() & set(advice.hopeless))
-            best, kept = (max(0.0, *(of[mode].gain for mode in of if mode in tried)) for tried in (of, advice.order))
-            lost.append(best - kept)
+        advice = advise([t for t in trials if t.task != task], next(iter(draws[0].values())).meta_features, modes)
+        for by_mode in draws:
+            trained, saved = trained + len(by_mode), saved + len(by_mode.keys() & set(advice.hopeless))
+            best, advised = (
+                max(0.0, *(by_mode[mode].gain for mode in by_mode if mode in tried)) for tried in (by_mode, advice.order)
+            )
+            lost.append(best - advised)
     print(
-        f"its advice saves {saved} of {made} trials; gain on validation lost by it: {np.mean(lost):.4f} in the mean, at most {max(lost):.4f}"
+        f"its advice saves {saved} of {trained} trials; gain on validation lost by it: {np.mean(lost):.4f} in the mean, at most {max(lost):.4f}"
     )
     return None
 
