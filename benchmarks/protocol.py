@@ -32,13 +32,20 @@ from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import ConfigError
 from metarec_spark.evaluation.evaluate import evaluate
 from metarec_spark.features.extract import extract
-from metarec_spark.job import Job, Result
+from metarec_spark.job import Details, Job, Result
 from metarec_spark.runtime.logs import start as start_logging
 from metarec_spark.training.train import train
 from metarec_spark.warehouse.storage import atomic_write, file_uri
 
 _KEY = ("run", "seed", "settings")
 _COLUMNS = (*_KEY, "domain", "scorer", "ndcg@10", "hit_rate@10", "cpu_seconds", "wall_seconds", "model_id")
+
+
+@dataclass(frozen=True)
+class Asked(Details):
+    """The rows that this call asked for."""
+
+    results: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ def benchmark(options: Options) -> int:
     seconds = round(time.monotonic() - start, 1)
     current = set(fingerprints.items())
     results = [row for row in rows if (row["run"], row["settings"]) in current]
-    job.report("benchmark", None, Result(rows_out=len(results), details={"results": results}), seconds, {}, {})
+    job.report("benchmark", None, Result(rows_out=len(results), details=Asked(results)), seconds, {}, {})
     return 0
 
 
@@ -150,8 +157,8 @@ def _stage(stage: str, name: str, run_config: Config, day: date, work) -> tuple[
 
 
 def _rows(key: dict[str, str], trained: Result, evaluated: Result) -> Iterator[dict[str, Any]]:
-    cost = {name: str(trained.details["metrics"][name]) for name in ("cpu_seconds", "wall_seconds")}
-    for domain, scorers in evaluated.details["test"].items():
+    cost = {name: str(trained.details.metrics[name]) for name in ("cpu_seconds", "wall_seconds")}
+    for domain, scorers in evaluated.details.test.items():
         for scorer in c.SCORERS:
             values = {name: str(value) for name, value in scorers[scorer].items()}
             yield {**key, "domain": domain, "scorer": scorer, **values, **cost, "model_id": trained.model_id}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -12,11 +13,21 @@ import typer
 
 from metarec_spark import __version__, config, job
 from metarec_spark.errors import MetarecError
-from metarec_spark.job import Job, Result
+from metarec_spark.job import Details, Job, Result, RowDetails
 from metarec_spark.runtime import logs
 from metarec_spark.warehouse.storage import file_uri
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SetupDetails(Details):
+    """What setup found or fetched."""
+
+    java: str
+    jars: list[str]
+
+
 app = typer.Typer(name="metarec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration, a TOML file.", show_default=False)]
@@ -32,7 +43,7 @@ def all_commands(
     log_format: Annotated[logs.Form, typer.Option(envvar="METAREC_LOG_FORMAT", help="Log lines as text, or as JSON.")] = "text",
 ) -> None:
     """Options of all commands; they stand before the command."""
-    logs.about.form = log_format
+    logs.context.form = log_format
 
 
 @app.command()
@@ -157,7 +168,7 @@ def generate(
             users=users, events=events, items=items, days=days, first_day=first_day.date(), seed=seed, shared_taste=shared_taste
         )
         counts = work(job.spark, scale, file_uri(out))
-        return Result(rows_out=sum(counts.values()) - counts["items"], details={"rows": counts})
+        return Result(rows_out=sum(counts.values()) - counts["items"], details=RowDetails(counts))
 
     settings = _checked("generate", None, lambda: config.parse({"warehouse": file_uri(out)}))
     logs.start("generate", None)
@@ -181,7 +192,7 @@ def setup() -> None:
 
     java = _checked("setup", None, lambda: ensure_java(cache_folder()))
     jars = _checked("setup", None, lambda: ensure_jars(java))
-    job.report("setup", None, Result(details={"java": str(java), "jars": [str(jar) for jar in jars]}), 0.0, {}, {})
+    job.report("setup", None, Result(details=SetupDetails(str(java), [str(jar) for jar in jars])), 0.0, {}, {})
 
 
 @app.command()

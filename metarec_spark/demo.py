@@ -71,7 +71,7 @@ def demo(out: Path) -> int:
     job.report(
         "demo",
         nights[-1],
-        Result(rows_out=counts[c.RECOMMENDATIONS], details={"rows": counts}),
+        Result(rows_out=counts[c.RECOMMENDATIONS], details=job.RowDetails(counts)),
         round(time.monotonic() - start, 1),
         {},
         {},

@@ -33,6 +33,12 @@ class ModelRejected(MetarecError):
     exit_code = 4
 
 
+class Busy(MetarecError):
+    """Another run has the warehouse's lock, and kept it for longer than this run may wait. Nothing was done."""
+
+    exit_code = 5
+
+
 class Conflict(MetarecError):
     """Another run or program wrote to a table while this run did."""
 
@@ -42,19 +48,19 @@ class TrainingError(MetarecError):
 
 
 def unreadable(error: Exception) -> str | None:
-    """What to tell of a file that Spark came upon and could not read; None where an error is about something else."""
-    said = str(error)
-    found = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S+?)\.?\s", said)
+    """Explain a file that Spark could not read; None if the error is about something else."""
+    text = str(error)
+    found = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S+?)\.?\s", text)
     if found is None:
         return None
-    causes = re.findall(r"^Caused by: (?:[\w$]+\.)*([\w$]+(?:: .+)?)$", said, re.MULTILINE)
+    causes = re.findall(r"^Caused by: (?:[\w$]+\.)*([\w$]+(?:: .+)?)$", text, re.MULTILINE)
     why = f": {causes[-1][:_LONGEST_CAUSE]}" if causes else ""
     return f"{found[1]} cannot be read{why}. Is it whole, and of the format that the configuration names? Mend it or take it away"
 
 
-def first_line(error: Exception) -> str:
-    """What an error says first. One of Py4J only says which call failed; the JVM's own, which it carries, says why. Of a Python
-    worker's traceback, what was raised at its end."""
+def first_line(error: BaseException) -> str:
+    """The first line of an error. If Py4J carries a JVM's error, the line is of that one, which says why a call failed; if the
+    error is a Python worker's traceback, it is the line at its end."""
     lines = str(getattr(error, "java_exception", error)).strip().splitlines() or [""]
     of_worker = dropwhile(lambda line: not line.startswith("Traceback"), lines)
     return next((line for line in islice(of_worker, 1, None) if line and not line[0].isspace()), lines[0])

@@ -17,7 +17,7 @@ from metarec_spark import __version__, job
 from metarec_spark.cli import main
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError, DataError, MetarecError, ModelRejected, TrainingError
-from metarec_spark.job import Job, Result
+from metarec_spark.job import Job, Result, RowDetails
 from metarec_spark.warehouse.tables import Warehouse
 
 
@@ -162,7 +162,7 @@ def test_a_result_is_one_line_on_standard_output(settings: Callable[..., Config]
         job.warehouse.ensure("items")
         job.warehouse.read("items")
         job.warehouse.merge_records("items", [], job.commit())
-        return Result(rows_in=3, rows_out=2, model_id="m", details={"rejected": {"bot": 1}})
+        return Result(rows_in=3, rows_out=2, model_id="m", details=RowDetails({"bot": 1}))
 
     assert job.run("extract", settings(), DAY, work) == 0
     said = result(capsys.readouterr().out)
@@ -176,7 +176,7 @@ def test_a_result_is_one_line_on_standard_output(settings: Callable[..., Config]
             "tables_read": {"items": 0},
             "tables_written": {"items": 0},
         },
-        **{"model_id": "m", "exit_code": 0, "rejected": {"bot": 1}},
+        **{"model_id": "m", "exit_code": 0, "rows": {"bot": 1}},
     }
 
 
@@ -204,9 +204,7 @@ def test_every_run_is_on_record_with_its_failure(
     def fail(_: Job) -> Result:
         raise DataError("shut\n" + "x" * 600)
 
-    codes = [
-        job.run("extract", settings(), DAY, of) for of in (work, fail, lambda _: Result(exit_code=4, details={"reason": "weak"}))
-    ]
+    codes = [job.run("extract", settings(), DAY, of) for of in (work, fail, lambda _: Result(exit_code=4, reason="weak"))]
     said = [json.loads(line)["run_id"] for line in capsys.readouterr().out.splitlines()]
     rows = Warehouse(spark, settings().warehouse).read("runs").orderBy("started").collect()
     assert [row.run_id for row in rows] == said and [row.exit_code for row in rows] == codes == [0, 3, 4]

@@ -155,12 +155,12 @@ def test_a_night_that_rejects_its_model_says_whose_lists_stand(spark, tmp_path, 
     results = {
         "extract": Result(5, 4),
         "train": Result(model_id="new"),
-        "evaluate": Result(model_id="new", exit_code=4, details={"reason": "weak"}),
+        "evaluate": Result(model_id="new", exit_code=4, reason="weak"),
         "recommend": Result(model_id="old"),
     }
     for name, result in results.items():
         monkeypatch.setattr(f"metarec_spark.nightly.{name}", named(name, result))
     night = nightly(job_at(spark, tmp_path, "nightly"))
-    assert (night.exit_code, night.model_id, night.details["step"], night.details["reason"]) == (4, "old", "evaluate", "weak")
-    assert list(night.details["steps"]) == list(results)
-    assert caplog.messages[-1].startswith("step evaluate rejected model new: the lists are of old. Next: see report.html")
+    assert (night.exit_code, night.model_id, night.step, night.reason) == (4, "old", "evaluate", "weak")
+    assert list(night.details.steps) == list(results)
+    assert caplog.messages[-1].startswith("step evaluate rejected model new: the lists are by old. Next: see report.html")

@@ -24,6 +24,7 @@ from metarec_spark.config.sections import (
     File,
     ItemList,
     ItemSource,
+    Lock,
     Maintain,
     Model,
     Quality,
@@ -68,6 +69,7 @@ class Config(Section):
     recommend: Recommend = Recommend()
     feedback: Feedback = Feedback()
     maintain: Maintain = Maintain()
+    lock: Lock = Lock()
     spark: Spark = Spark()
 
     @field_validator("warehouse")

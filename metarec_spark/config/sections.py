@@ -266,6 +266,13 @@ class Maintain(Section):
     """Table versions younger than this stay readable. At least 7, since running readers and writers need their versions."""
 
 
+class Lock(Section):
+    """The lock that lets one job at a time write to the warehouse."""
+
+    timeout_seconds: Count = 21_600
+    """Longest wait for another job to end; then a job ends with exit code 5 and has done nothing."""
+
+
 class Spark(Section):
     """The Spark session of the `metarec` command. Jobs under spark-submit take spark-submit's settings instead."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pyspark.sql import DataFrame
@@ -20,7 +21,7 @@ from metarec_spark.evaluation.table import show
 from metarec_spark.features.as_of import users_as_of
 from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.split import held_out, pairs
-from metarec_spark.job import Job, Result, log
+from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
 from metarec_spark.model.manifest import Manifest
 from metarec_spark.warehouse.storage import Location
@@ -28,6 +29,16 @@ from metarec_spark.warehouse.storage import Location
 PAIRS_PER_TASK = 5_000
 _EXIT_REJECTED = 4
 _JUDGED_AT = 10
+
+
+@dataclass(frozen=True)
+class EvaluateDetails(Details):
+    """What evaluate reports beside its counts."""
+
+    status: str
+    """approved or rejected."""
+    test: dict[str, dict[str, dict[str, float]]] | None = None
+    """Domain → scorer → metric → value; None if nothing was held out."""
 
 
 def evaluate(job: Job, model_id: str | None = None) -> Result:
@@ -45,7 +56,8 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     split = manifest.split
     if split.protocol == "none":
         log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model.model_id)
-        return _decide(job, model, "approved", "not measured: split.protocol is none", Result(model_id=model.model_id))
+        result = Result(model_id=model.model_id, details=EvaluateDetails("approved"))
+        return _decide(job, model, "approved", "not measured: split.protocol is none", result)
     versions = manifest.table_versions
     users = users_as_of(job, model.ds, versions, manifest.features)
     rows = _inputs(pairs(held_out(users, split, model.ds)), manifest)
@@ -72,7 +84,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
         ranked.unpersist()
     show(values, model.model_id)
     pair_count = sum(users for (name, scorer), (_, _, users) in values.items() if scorer == c.MODEL)
-    result = Result(rows_in=pair_count, rows_out=1, model_id=model.model_id, details={"test": _plain(values)})
+    result = Result(rows_in=pair_count, rows_out=1, model_id=model.model_id, details=EvaluateDetails(status, _plain(values)))
     return _decide(job, model, status, reason, result)
 
 
@@ -153,6 +165,4 @@ def _plain(values: dict[tuple[str, str], tuple[float, float, int]]) -> dict[str,
 def _decide(job: Job, model: registry.ModelRow, status: str, reason: str, result: Result) -> Result:
     log.log(30 if status == "rejected" or "below" in reason else 20, "model %s %s: %s", model.model_id, status, reason)
     registry.decide(job, model, status, reason)
-    result.details |= {"status": status, "reason": reason}
-    result.exit_code = _EXIT_REJECTED if status == "rejected" else 0
-    return result
+    return replace(result, reason=reason, exit_code=_EXIT_REJECTED if status == "rejected" else 0)

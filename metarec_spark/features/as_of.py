@@ -59,7 +59,7 @@ def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], f
     """
     inputs = {name: versions[name] for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
     commit = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
-    stored = commit and (commit["inputs"], commit["settings"]) == (inputs, transition_settings(job))
+    stored = commit and (commit.inputs, commit.settings) == (inputs, transition_settings(job))
     if stored and not has_newer(job.warehouse, versions[c.USER_SEQUENCES], job.ds):
         return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
     log.info("item_transitions was computed with another split, day or version: computing transitions for this model again")

@@ -54,10 +54,11 @@ class EventChanges:
         None if the table must be computed from all events: it is new, it was made with other settings, or the change feed does
         not reach back to its version of ``events``.
         """
-        commit = next((commit for _, commit in self._warehouse.commits(name) if c.EVENTS in commit.get("inputs", {})), None)
-        if commit is None or commit.get("settings") != settings:
+        commits = (logged.metadata for logged in self._warehouse.commits(name))
+        commit = next((commit for commit in commits if commit and c.EVENTS in commit.inputs), None)
+        if commit is None or commit.settings != settings:
             return None
-        since = commit["inputs"][c.EVENTS]
+        since = commit.inputs[c.EVENTS]
         if since not in self._since:
             changes = self._warehouse.changes(c.EVENTS, since, self.version)
             self._since[since] = changes if changes is None else net(changes).persist()

@@ -30,7 +30,7 @@ from metarec_spark.features.items import counted, recounted, updated
 from metarec_spark.features.sequences import extended, sequences
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
-from metarec_spark.job import Job, Result, log
+from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.warehouse.storage import scratch_folder
 
 _FIRST_DAY = date(1970, 1, 1)
@@ -55,6 +55,20 @@ class CleaningCounts:
         return self.read - sum(self.rejected.values()) - self.forgotten
 
 
+@dataclass(frozen=True)
+class ExtractDetails(Details):
+    """What extract reports beside its counts."""
+
+    first_day: str
+    rejected: dict[str, int]
+    """Rows by reason."""
+    forgotten: int
+    unusable_vectors: int
+    items: int
+    """Rows of the table, as of ``user_sequences``."""
+    user_sequences: int
+
+
 def extract(job: Job, *, history: bool = False) -> Result:
     """Bring all feature tables to the end of the job's day.
 
@@ -71,9 +85,8 @@ def extract(job: Job, *, history: bool = False) -> Result:
         _sequences(job, changes)
     _content(job, information)
     _transitions(job)
-    details = {"first_day": first.isoformat(), "rejected": counts.rejected, "forgotten": counts.forgotten}
-    details |= {"unusable_vectors": unusable_vectors}
-    details |= {name: job.warehouse.read(name).count() for name in (c.ITEMS, c.USER_SEQUENCES)}
+    sizes = {name: job.warehouse.read(name).count() for name in (c.ITEMS, c.USER_SEQUENCES)}
+    details = ExtractDetails(first.isoformat(), counts.rejected, counts.forgotten, unusable_vectors, **sizes)
     return Result(rows_in=counts.read, rows_out=counts.events, details=details)
 
 
@@ -82,10 +95,10 @@ def _first_day(job: Job) -> date:
     commit = job.warehouse.last_commit(c.EVENTS, job.name)
     if commit is None:
         return _FIRST_DAY
-    if commit.get("settings") != _cleaning_settings(job):
+    if commit.settings != _cleaning_settings(job):
         log.info("sources or cleaning rules changed since the last extract: reading the whole log again")
         return _FIRST_DAY
-    missed = date.fromisoformat(commit["ds"]) + timedelta(days=1)
+    missed = commit.ds + timedelta(days=1)
     return min(job.ds, missed) - timedelta(days=job.config.features.late_days)
 
 
@@ -107,10 +120,10 @@ def _events(job: Job, first: date) -> CleaningCounts:
         quality.check(_with_days_before(job, outcomes, first), job.ds, config.quality)
         commit = job.commit(settings=_cleaning_settings(job))
         # events last: the next run continues from the last commit of events, and so repeats a run that was killed before it.
-        days = first, job.ds, commit
-        job.warehouse.replace_days(c.REJECTED_EVENTS, cleaning.rejected(cleaned), cleaning.DAY, *days, undated=True)
-        job.warehouse.replace_days(c.QUALITY, outcomes, cleaning.DAY, *days, undated=True)
-        job.warehouse.replace_days(c.EVENTS, cleaning.accepted(cleaned), c.EVENT_DATE, *days)
+        span = first, job.ds, commit
+        job.warehouse.replace_days(c.REJECTED_EVENTS, cleaning.rejected(cleaned), cleaning.DAY, *span, undated=True)
+        job.warehouse.replace_days(c.QUALITY, outcomes, cleaning.DAY, *span, undated=True)
+        job.warehouse.replace_days(c.EVENTS, cleaning.accepted(cleaned), c.EVENT_DATE, *span)
     log.info("events: %d rows read from %s on, %d became events, rejected %s", read, first, counts.events, rejected or "none")
     if forgotten:
         log.info("events: %d of the rows are of erased users, and are stored nowhere", forgotten)
@@ -208,7 +221,7 @@ def _transitions(job: Job) -> None:
     inputs = {name: warehouse.version(name) for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
     settings = transition_settings(job)
     commit = warehouse.last_commit(c.ITEM_TRANSITIONS, job.name)
-    if commit and commit["inputs"] == inputs and commit.get("settings") == settings:
+    if commit and commit.inputs == inputs and commit.settings == settings:
         return
     users = warehouse.read(c.USER_SEQUENCES, inputs[c.USER_SEQUENCES]).where(F.col("events") >= config.features.min_user_events)
     tokens = warehouse.read(c.ITEM_CONTENT, inputs[c.ITEM_CONTENT])

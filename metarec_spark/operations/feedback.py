@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from pyspark.sql import DataFrame
@@ -10,10 +11,20 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.errors import DataError
-from metarec_spark.job import Job, Result, log
+from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
 
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID)
+
+
+@dataclass(frozen=True)
+class FeedbackDetails(Details):
+    """What feedback reports beside its counts."""
+
+    domains: dict[str, dict[str, float]]
+    """Domain → lists, share of them that was followed, items, share of new items."""
+    retrain: list[str]
+    """Domains to train again."""
 
 
 def collect(job: Job) -> Result:
@@ -45,7 +56,7 @@ def collect(job: Job) -> Result:
     retrain = sorted(domain for domain, value in share.items() if value > job.config.feedback.retrain_new_items)
     log.info("feedback %s to %s: %s; train again: %s", first, last, domains, ", ".join(retrain) or "nothing")
     rows = sum(value["items"] for value in domains.values())
-    return Result(rows_in=rows, rows_out=rows, model_id=model.model_id, details={"domains": domains, "retrain": retrain})
+    return Result(rows_in=rows, rows_out=rows, model_id=model.model_id, details=FeedbackDetails(domains, retrain))
 
 
 def followed(lists: DataFrame, events: DataFrame, days: int) -> DataFrame:

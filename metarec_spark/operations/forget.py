@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,13 +15,44 @@ from metarec_spark import columns as c
 from metarec_spark.errors import ConfigError
 from metarec_spark.evaluation import report
 from metarec_spark.features.erased import HASH, hash_of, hashed
-from metarec_spark.job import Job, Result, log
+from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.registry import versions_in_use
 from metarec_spark.warehouse.contracts import contract
 from metarec_spark.warehouse.storage import exists, list_names, remove
 
 _SHOWN = 12
 """Digits of a hash that stand for a person in logs and results."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What forget removed from a table, and which versions still hold it; the last three are None if none does."""
+
+    rows: int
+    in_versions_before: int | None = None
+    removed_from: str | None = None
+    """First day on which ``maintain`` removes these versions."""
+    pinned_by_model: bool | None = None
+    """Whether a model that serves was trained on one of them, so that they stay until another model serves."""
+
+
+@dataclass(frozen=True)
+class ForgetDetails(Details):
+    """What forget reports beside its counts."""
+
+    tables: dict[str, Removed]
+    reports: int
+    """Reports that showed one of these people."""
+    unknown: list[str]
+    """First digits of the hashes of people without a row in any table."""
+
+    def to_json(self) -> dict[str, object]:
+        """Tables without the fields that are None."""
+        tables = {
+            name: {key: value for key, value in asdict(removed).items() if value is not None}
+            for name, removed in self.tables.items()
+        }
+        return {"tables": tables, "reports": self.reports, "unknown": self.unknown}
 
 
 def ids(given: Sequence[str], file: Path | None) -> list[str]:
@@ -56,15 +88,15 @@ def forget(job: Job, users: Sequence[str]) -> Result:
     """
     warehouse, hashes = job.warehouse, sorted({hash_of(user) for user in users})
     _enter(job, hashes)
-    theirs, of_person, removed = hashed().isin(hashes), Counter(), {}
+    named, of_person, counts = hashed().isin(hashes), Counter[str](), {}
     for name in warehouse.names():
         if c.USER_ID in contract(name).schema.names:
-            found = warehouse.read(name).where(theirs).groupBy(hashed()).count()
-            rows = Counter(dict(found.toLocalIterator()))
+            found = warehouse.read(name).where(named).groupBy(hashed()).count()
+            rows = Counter({row[0]: row[1] for row in found.toLocalIterator()})
             if rows:
-                warehouse.delete(name, theirs, job.commit())
+                warehouse.delete(name, named, job.commit())
             of_person += rows
-            removed[name] = rows.total()
+            counts[name] = rows.total()
     pages = _files(job, users)
     for person in hashes:
         if person not in of_person:
@@ -72,8 +104,8 @@ def forget(job: Job, users: Sequence[str]) -> Result:
         else:
             log.info("user %s: %d rows removed", person[:_SHOWN], of_person[person])
     in_use = versions_in_use(job)
-    tables = {name: {"rows": rows, **_held(job, name, in_use)} for name, rows in removed.items()}
-    details = {"tables": tables, "reports": pages, "unknown": [of[:_SHOWN] for of in hashes if of not in of_person]}
+    tables = {name: _removed(job, name, rows, in_use) for name, rows in counts.items()}
+    details = ForgetDetails(tables, pages, [person[:_SHOWN] for person in hashes if person not in of_person])
     return Result(rows_in=len(hashes), rows_out=of_person.total(), details=details)
 
 
@@ -93,15 +125,16 @@ def _files(job: Job, users: Sequence[str]) -> int:
     return sum(report.forget(page, users) for page in pages if exists(page))
 
 
-def _held(job: Job, name: str, in_use: dict[str, int]) -> dict[str, object]:
+def _removed(job: Job, name: str, rows: int, in_use: dict[str, int]) -> Removed:
     """Which versions of a table still hold what was deleted, and when ``maintain`` removes their files."""
-    deleted = next((version for version, said in job.warehouse.commits(name) if said.get("job") == job.name), None)
+    commits = job.warehouse.commits(name)
+    deleted = next((logged.version for logged in commits if logged.metadata and logged.metadata.job == job.name), None)
     if deleted is None:
-        return {}
+        return Removed(rows)
     since = timedelta(hours=job.warehouse.hours_since(name, deleted - 1))
     until = datetime.now(UTC) - since + timedelta(days=job.config.maintain.retention_days + 1)
     pinned = in_use.get(name, deleted) < deleted
     said = ", and once no model that serves was made from one of them: train and evaluate again" if pinned else ""
     first = f"{until:%Y-%m-%d}"
     log.info("table %s: versions before %d hold them; `metarec maintain` removes these from %s on%s", name, deleted, first, said)
-    return {"in_versions_before": deleted, "removed_from": first, "pinned_by_model": pinned}
+    return Removed(rows, deleted, first, pinned)

@@ -5,12 +5,29 @@ tables: what the warehouse holds, and who wrote it last.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from metarec_spark.job import Job, Result, log
+from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.registry import versions_in_use
+from metarec_spark.warehouse.tables import Overview
+
+
+@dataclass(frozen=True)
+class MaintainDetails(Details):
+    """What maintain reports beside its counts."""
+
+    tables: list[str]
+
+
+@dataclass(frozen=True)
+class TablesDetails(Details):
+    """What tables reports beside its counts."""
+
+    tables: list[Overview]
 
 
 def maintain(job: Job) -> Result:
@@ -23,7 +40,7 @@ def maintain(job: Job) -> Result:
         job.warehouse.optimize(name, job.commit())
         job.warehouse.vacuum(name, hours)
         log.info("table %s: compacted; what was replaced more than %.0f days ago is removed", name, hours / 24)
-    return Result(rows_in=len(names), rows_out=len(names), details={"tables": names})
+    return Result(rows_in=len(names), rows_out=len(names), details=MaintainDetails(names))
 
 
 def tables(job: Job) -> Result:
@@ -33,7 +50,7 @@ def tables(job: Job) -> Result:
     for name in ("table", "version", "files", "size", "written by", "of day", "at"):
         shown.add_column(name, justify="right" if name in ("version", "files", "size") else "left")
     for row in found:
-        numbers = (str(row["version"]), str(row["files"]), decimal(row["bytes"]))
-        shown.add_row(row["table"], *numbers, row["job"] or "", row["ds"] or "", row["written"])
+        numbers = (str(row.version), str(row.files), decimal(row.bytes))
+        shown.add_row(row.table, *numbers, row.job or "", row.ds or "", row.written)
     Console(stderr=True, width=None if Console(stderr=True).is_terminal else 110).print(shown)
-    return Result(rows_in=len(found), rows_out=len(found), details={"tables": found})
+    return Result(rows_in=len(found), rows_out=len(found), details=TablesDetails(found))

@@ -80,22 +80,22 @@ def _kept(job: Job, versions: dict[str, int], models: Sequence[ServingModel], sh
         said = f"model.dim, model.dim / model.heads or model.adapter is no multiple of {WIDTHS}"
         return None, f"{said}: last bits depend on who is scored together"
     # Whatever job made lists last; the commits after it keep files in order, or erase people.
-    commits = list(job.warehouse.commits(c.RECOMMENDATIONS))
-    last = next((said for _, said in commits if c.USER_SEQUENCES in said.get("inputs", {})), None)
+    commits = (logged.metadata for logged in job.warehouse.commits(c.RECOMMENDATIONS))
+    last = next((commit for commit in commits if commit and c.USER_SEQUENCES in commit.inputs), None)
     if last is None:
         return None, "there are no lists yet"
     if shaped is None:
         return None, f"there are events after {job.ds}"
-    if last.get("settings") != shaped:
-        return None, f"the lists of {last['ds']} are of another model, of other items or settings, or of a day run late"
-    since, until = last["inputs"][c.USER_SEQUENCES], versions[c.USER_SEQUENCES]
+    if last.settings != shaped:
+        return None, f"the lists of {last.ds} are of another model, of other items or settings, or of a day run late"
+    since, until = last.inputs[c.USER_SEQUENCES], versions[c.USER_SEQUENCES]
     changes = job.warehouse.changes(c.USER_SEQUENCES, since, until)
     if changes is None:
         return None, f"what changed in {c.USER_SEQUENCES} since its version {since} is not on record any more"
-    lists = job.warehouse.read(c.RECOMMENDATIONS, commits[0][0]).where(F.col("ds") == F.lit(last["ds"]).cast("date"))
+    lists = job.warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(last.ds))
     changed = changes.select(c.USER_ID)
     if c.WITHHELD in versions:
-        since, until = last["inputs"][c.WITHHELD], versions[c.WITHHELD]
+        since, until = last.inputs[c.WITHHELD], versions[c.WITHHELD]
         rules = job.warehouse.changes(c.WITHHELD, since, until)
         if rules is None:
             return None, f"what changed in {c.WITHHELD} since its version {since} is not on record any more"

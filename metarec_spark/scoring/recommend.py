@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.features.as_of import has_newer, users_as_of
 from metarec_spark.features.encoding import encoded, position
-from metarec_spark.job import Job, Result, log
+from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model.manifest import Manifest
 from metarec_spark.scoring import incremental, new_items, rules
 from metarec_spark.scoring.batch import SCHEMA, Task, score, warm_up
@@ -29,6 +29,23 @@ USERS_PER_TASK, PAIRS_PER_TASK = 50_000, 2_500_000_000
 USERS_PER_PROCESS = 20_000
 """Scored in about the time that one more process takes to start and to load the model."""
 _PINNED = (c.USER_SEQUENCES, c.EVENTS, c.ITEMS, c.ITEM_CONTENT, c.ITEM_TRANSITIONS)
+
+
+@dataclass(frozen=True)
+class RecommendDetails(Details):
+    """What recommend reports beside its counts."""
+
+    items: int
+    """Items in all lists."""
+    models: list[str]
+    new_items: list[int]
+    """Of each model, items that came after it."""
+    scored_users: int
+    pairs: int
+    """Of a scored user and an item on offer."""
+    list_seconds: float
+    processor_seconds: dict[str, float]
+    """Of tasks, by part of the work."""
 
 
 def recommend(job: Job) -> Result:
@@ -69,8 +86,8 @@ def _recommend(job: Job) -> Result:
     spent = {name: round(value, 3) for name, value in work.timings.seconds().items()}
     pairs = sum(work.pairs_of.values())
     log.info("%.3g pairs of a user and an item in %.1f s; processor seconds of tasks: %s", pairs, seconds, spent)
-    details = {"items": counts[2], "models": ids, "new_items": [of.came.count if of.came else 0 for of in models]}
-    details |= {"scored_users": work.users, "pairs": pairs, "list_seconds": round(seconds, 1), "processor_seconds": spent}
+    new = [of.came.count if of.came else 0 for of in models]
+    details = RecommendDetails(counts[2], ids, new, work.users, pairs, round(seconds, 1), spent)
     return Result(rows_in=counts[1], rows_out=counts[0], model_id=ids[0], details=details)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from metarec_spark import __version__, registry
 from metarec_spark import columns as c
@@ -12,7 +14,7 @@ from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import DataError
 from metarec_spark.features.as_of import transitions_as_of, users_as_of
 from metarec_spark.features.split import held_out
-from metarec_spark.job import Job, Result, log
+from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
 from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.training import snapshot
@@ -20,6 +22,14 @@ from metarec_spark.training.launch import launch, threads
 from metarec_spark.training.manifest import PINNED, draft, known_names
 from metarec_spark.training.spec import TrainSpec
 from metarec_spark.warehouse.storage import exists, read_json, remove, write_json
+
+
+@dataclass(frozen=True)
+class TrainDetails(Details):
+    """What train reports beside its counts."""
+
+    metrics: dict[str, Any]
+    """The manifest's metrics, but the history of epochs."""
 
 
 def train(job: Job) -> Result:
@@ -48,7 +58,7 @@ def train(job: Job) -> Result:
     registry.enter(job, manifest, model)
     with suppress(OSError):  # what is left harms nobody
         remove(work)
-    return Result(rows_in=manifest.sequences, rows_out=1, model_id=model_id, details={"metrics": manifest.metrics.summary()})
+    return Result(rows_in=manifest.sequences, rows_out=1, model_id=model_id, details=TrainDetails(manifest.metrics.summary()))
 
 
 def _inherited(job: Job) -> tuple[str | None, dict[str, DomainSettings]]:

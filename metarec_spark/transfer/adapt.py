@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from pyspark.sql import Window
 from pyspark.sql import functions as F
@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.config.sections import Adapt
-from metarec_spark.job import Job, Result, log
+from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
 from metarec_spark.training.launch import threads
 from metarec_spark.transfer import predictor
@@ -24,6 +24,22 @@ from metarec_spark.transfer.task import Task
 from metarec_spark.warehouse.storage import remove
 
 _MAX_TRIALS = 10_000
+
+
+@dataclass(frozen=True)
+class AdaptDetails(Details):
+    """What adapt reports beside its counts; of an adaptation that was done before, only what the table holds of it."""
+
+    used: str
+    """Mode of the model that serves."""
+    winner: str | None = None
+    """Mode of the best transfer, which serves unless it was refused."""
+    gain: float | None = None
+    noise: float | None = None
+    test_ndcg: float | None = field(default=None, metadata={"key": "test_ndcg@10"})
+    """Of the model that serves."""
+    validation_ndcg: dict[str, float] | None = field(default=None, metadata={"key": "validation_ndcg@100"})
+    """By mode."""
 
 
 def adapt(job: Job, domain: str) -> Result:
@@ -72,10 +88,9 @@ def adapt(job: Job, domain: str) -> Result:
     job.warehouse.merge_records(c.TRANSFER_RUNS, rows, job.commit(inputs=task.versions, model_id=task.base.model_id))
     with suppress(OSError):  # leftovers do no harm
         remove(task.work)
-    details = {"used": decision.used, "winner": decision.winner, "gain": decision.gain, "noise": decision.noise}
-    details |= {"reason": decision.reason, "test_ndcg@10": round(test_ndcg, 5)}
-    details |= {"validation_ndcg@100": _summary(candidates)}
-    return Result(rows_in=task.pairs, rows_out=1, model_id=served, details=details)
+    measured = round(test_ndcg, 5), _summary(candidates)
+    details = AdaptDetails(decision.used, decision.winner, decision.gain, decision.noise, *measured)
+    return Result(task.pairs, 1, served, details, reason=decision.reason)
 
 
 def distinct(settings: Adapt, method: str, source_events: int) -> list[Mode]:
@@ -165,4 +180,4 @@ def _recorded(task: Task) -> Result | None:
         return None
     log.info("domain %s was adapted to before, on the same data: %s", task.domain, row["reason"])
     used = model_id(job.ds.isoformat(), task.run, Candidate(MODES[row["mode"]]))
-    return Result(task.pairs, 1, used, {"used": row["mode"], "reason": row["reason"]})
+    return Result(task.pairs, 1, used, AdaptDetails(row["mode"]), reason=row["reason"])

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
@@ -159,9 +159,9 @@ def _copies() -> Path:
         folder = of_executor / "metarec"
         folder.mkdir(exist_ok=True)
         return folder
-    folder = tempfile.mkdtemp(prefix="metarec-")
+    folder = Path(tempfile.mkdtemp(prefix="metarec-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    return folder
 
 
 @contextmanager
@@ -204,9 +204,14 @@ def write_json(file: Location, value: dict) -> None:
         draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def jvm(spark: SparkSession) -> Any:
+    """The driver's JVM, whose classes are found by name."""
+    return spark.sparkContext._jvm
+
+
 def hadoop_path(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:
     """A path and its file system, as Hadoop knows them."""
-    path = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(uri)
+    path = jvm(spark).org.apache.hadoop.fs.Path(uri)
     return path, path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
 
 

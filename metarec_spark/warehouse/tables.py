@@ -6,11 +6,11 @@ records job, day, model and input versions in its metadata, from which the next 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 from delta import exceptions
 from delta.exceptions import captured  # noqa: F401 (it makes PySpark raise these)
@@ -21,16 +21,15 @@ from pyspark.sql import functions as F
 
 from metarec_spark.columns import ALL, WRITTEN_BY
 from metarec_spark.errors import ConfigError, DataError, first_line
+from metarec_spark.warehouse.commits import LOG, Commit, LoggedCommit, TableLog, changes_on_record
 from metarec_spark.warehouse.contracts import Contract, conform, contract
-from metarec_spark.warehouse.storage import hadoop_path
+from metarec_spark.warehouse.storage import hadoop_path, jvm
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
 
 CONFLICTS = tuple(getattr(exceptions, name) for name in exceptions.__all__)
-"""What Delta raises where another writer's commit came in between."""
-_WRITING = timedelta(hours=12)
-"""What a commit may have taken from its first file on."""
+"""What Delta raises if another writer's commit came in between."""
 _PROPERTIES = {
     "delta.enableChangeDataFeed": "true",
     "delta.logRetentionDuration": "interval 365 days",  # a model in use names versions that old
@@ -39,37 +38,37 @@ _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
 @dataclass(frozen=True)
-class Commit:
-    """What a write says of itself in the table's history."""
+class Overview:
+    """Size and last writer of a table."""
 
-    job: str
-    """Job that wrote."""
-    ds: date
-    """Its logical day."""
-    inputs: dict[str, int] = field(default_factory=dict)
-    """Delta version of each table that the rows were made from."""
-    model_id: str | None = None
-    """Model that the rows were made with."""
-    settings: str | None = None
-    """Fingerprint of the settings that shaped the rows."""
-
-    def to_json(self) -> str:
-        """The commit's ``userMetadata``."""
-        said = {"job": self.job, "ds": self.ds.isoformat(), "inputs": self.inputs}
-        said |= {"model_id": self.model_id} if self.model_id else {}
-        return json.dumps(said | ({"settings": self.settings} if self.settings else {}), sort_keys=True)
+    table: str
+    version: int
+    files: int
+    bytes: int
+    job: str | None
+    """Job that wrote last; None if it was another program."""
+    ds: str | None
+    """That job's logical day."""
+    written: str
+    """When, UTC."""
 
 
 class Warehouse:
-    """The tables under one root URI, as seen by one Spark session."""
+    """The tables under one root URI, as one run sees them.
+
+    A table's newest version is looked up once, when the run first asks for it, and again after each write of the run itself: all
+    steps of a run read the same version, whoever else writes meanwhile.
+    """
 
     def __init__(self, spark: SparkSession, root: str) -> None:
         self.spark = spark
         # As Hadoop spells it (file:/ with one slash): Delta refuses to create a table under two spellings.
-        self.root = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(root).toString()
+        self.root: str = jvm(spark).org.apache.hadoop.fs.Path(root).toString()
         self.versions_read: dict[str, int] = {}
         self.versions_written: dict[str, int] = {}
-        self._fitting: set[str] = set()
+        self._newest: dict[str, int] = {}
+        self._logs: dict[str, TableLog] = {}
+        self._ensured: set[str] = set()
 
     def path(self, name: str) -> str:
         """Folder of a table, or of anything else that lives under the warehouse."""
@@ -81,53 +80,66 @@ class Warehouse:
         Raises
         ------
         ConfigError
-            Where the warehouse cannot be written.
+            If the warehouse cannot be written.
         """
         try:
             probe, files = hadoop_path(self.spark, self.path("_writable"))
             files.create(probe, True).close()
             files.delete(probe, False)
         except Exception as error:
-            said = f"warehouse {self.root} cannot be written: {first_line(error)}"
-            raise ConfigError(f"{said}. Set warehouse to a folder that this user may write") from None
+            message = f"warehouse {self.root} cannot be written: {first_line(error)}"
+            raise ConfigError(f"{message}. Set warehouse to a folder that this user may write") from None
 
     def exists(self, name: str) -> bool:
         """Whether the table has been written."""
-        return DeltaTable.isDeltaTable(self.spark, self.path(name))
+        if name not in self._newest:
+            version = int(self._newest_snapshot(name).version())
+            if version < 0:
+                return False
+            self._newest[name] = version
+        return True
 
     def version(self, name: str) -> int:
-        """Newest version of a table, whoever wrote it."""
-        return int(self._snapshot(name).version())
-
-    def read(self, name: str, version: int | None = None) -> DataFrame:
-        """Read a table, at a pinned version where one is given.
+        """Newest version of a table, whoever wrote it, when this run first asked or last wrote to it.
 
         Raises
         ------
         DataError
-            Where there is no such table (yet); the message names the command that writes it.
+            If there is no such table (yet); the message names the command that writes it.
         """
+        if not self.exists(name):
+            raise self._missing(name)
+        return self._newest[name]
+
+    def read(self, name: str, version: int | None = None) -> DataFrame:
+        """Read a table at a version, by default at :meth:`version`."""
         version = self.version(name) if version is None else version
         self.versions_read[name] = version
         return self.spark.read.format("delta").option("versionAsOf", version).load(self.path(name))
 
     def ensure(self, name: str) -> None:
-        """Create the table empty, with its contract, where it is missing; add columns that the contract has gained since.
+        """Create the table empty, with its contract, if it is missing; add columns that the contract has gained. Once a run.
 
         Raises
         ------
         DataError
-            Where the table is of a contract that cannot become this one: only columns that may be null can be added.
+            If the stored contract cannot become this one: only columns that may be null can be added.
         """
-        spec = contract(name)
-        if self.exists(name):
-            self._evolve(spec)
+        if name in self._ensured:
             return
+        if self.exists(name):
+            self._evolve(contract(name))
+        else:
+            self._create(contract(name))
+        self._ensured.add(name)
+
+    def _create(self, spec: Contract) -> None:
+        name = spec.name
         if self.root.startswith(("file:", "hdfs:")):  # nobody else writes there now
-            # Drafts that are left of a first commit, and nothing else, Delta takes for a table that it then does not find.
-            log, files = hadoop_path(self.spark, f"{self.path(name)}/_delta_log")
-            left = [of.getPath().getName() for of in (files.listStatus(log) if files.exists(log) else ())]
-            if not any(name[0] != "." and name.endswith((".json", ".parquet")) for name in left):
+            # If a first commit was never finished, its draft alone is in the log: Delta takes that for a table, and finds none.
+            log, files = hadoop_path(self.spark, f"{self.path(name)}/{LOG}")
+            left = [status.getPath().getName() for status in (files.listStatus(log) if files.exists(log) else ())]
+            if not any(file[0] != "." and file.endswith((".json", ".parquet")) for file in left):
                 files.delete(log, True)
         builder = (
             DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(spec.schema).comment(spec.description)
@@ -140,8 +152,6 @@ class Warehouse:
         builder.execute()
 
     def _evolve(self, spec: Contract) -> None:
-        if spec.name in self._fitting:
-            return
         rows = self.spark.read.format("delta").load(self.path(spec.name))
         stored = {field.name: field.dataType.simpleString() for field in rows.schema}
         gained = [field for field in spec.schema if field.name not in stored]
@@ -160,18 +170,18 @@ class Warehouse:
         if gained:
             none = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("append")
             none.option("mergeSchema", "true").save(self.path(spec.name))
-        self._fitting.add(spec.name)
+            self._newest.pop(spec.name)
 
     def changes(self, name: str, since: int, until: int) -> DataFrame | None:
         """Rows added (``_change_type`` insert) and removed (delete) after version ``since``, up to version ``until``.
 
-        Returns None where the change feed no longer reaches back that far (vacuumed, or the log was cleaned), or the table was
-        made anew and has not come to ``since``: the caller then works from the whole table.
+        Returns None if the change feed no longer reaches back that far (vacuumed, or the log was cleaned), or the table was
+        created anew and has not come to ``since``: the caller then works from the whole table.
         """
         self.versions_read[name] = until
         if since == until:
             return self.read(name, until).withColumn("_change_type", F.lit("insert")).limit(0)
-        if since > until or since + 1 < self._oldest_change(name):
+        if since > until or not changes_on_record(self.commits(name), since):
             return None
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
         rows = reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
@@ -179,51 +189,33 @@ class Warehouse:
         rows = rows.withColumn("_change_type", F.when(kind.isin("insert", "update_postimage"), "insert").otherwise("delete"))
         return rows.drop("_commit_version", "_commit_timestamp")
 
-    def _oldest_change(self, name: str) -> int:
-        """The first version whose changes can be read: its log is there, and so are its files, which VACUUM may have removed."""
-        history = self._table(name).history().select("version", "timestamp", "operation", "operationParameters")
-        commits = [row.asDict() for row in history.toLocalIterator()]
-        gone = datetime.min
-        for row in commits:
-            if row["operation"] == "VACUUM START":
-                said = row["operationParameters"]
-                # Files that are not in use any more are kept for the table's own retention alone.
-                kept = min(int(of) for name, of in said.items() if name.endswith("RetentionMillis"))
-                gone = max(gone, row["timestamp"] - timedelta(milliseconds=kept))
-        # A file is somewhat older than the commit that names it.
-        left = [row["version"] for row in commits if row["timestamp"] - gone > _WRITING]
-        return min(left, default=commits[0]["version"] + 1)
+    def last_commit(self, name: str, job: str | None = None) -> Commit | None:
+        """The newest commit of a job to a table, or the newest of any job that records its settings; None if there is none."""
+        commits = (logged.metadata for logged in self.commits(name) if logged.metadata)
+        return next((commit for commit in commits if (commit.job == job if job else commit.settings)), None)
 
-    def last_commit(self, name: str, job: str | None = None) -> dict | None:
-        """What the newest commit of a job to a table said of itself, or the newest of all that name their settings; None where
-        there is none in the history."""
-        said = (said for _, said in self.commits(name))
-        return next((of for of in said if (of.get("job") == job if job else "settings" in of)), None)
-
-    def commits(self, name: str) -> Iterator[tuple[int, dict]]:
-        """Version of each commit that is on record, newest first, and what it said of itself; nothing where there is no table."""
+    def commits(self, name: str) -> Iterator[LoggedCommit]:
+        """Versions on record, newest first, from :meth:`version` on; nothing if there is no table."""
         if self.exists(name):
-            for version, said in self._table(name).history().select("version", "userMetadata").toLocalIterator():
-                yield version, json.loads(said) if said else {}
+            log = self._logs.setdefault(name, TableLog(self.spark, self.path(name)))
+            yield from log.commits(self.version(name))
 
     def hours_since(self, name: str, version: int) -> float:
-        """Hours since a version was superseded, or since the table was made where that is no more on record; 0 for the newest."""
-        history = self._table(name).history().where(F.col("version") > version)
-        after = [row["timestamp"] for row in history.select("timestamp").toLocalIterator()]
-        return (datetime.now() - min(after)).total_seconds() / 3600 if after else 0.0
+        """Hours since a version was superseded, or since the oldest one on record if its successor is not; 0 for the newest."""
+        after = [logged.written for logged in takewhile(lambda logged: logged.version > version, self.commits(name))]
+        return (datetime.now(UTC) - min(after)).total_seconds() / 3600 if after else 0.0
 
-    def overview(self, name: str) -> dict[str, object]:
-        """Version, files and bytes of a table, and who wrote it last: job, its day, and when (UTC)."""
-        table = self._table(name)
-        detail, newest = table.detail().select("numFiles", "sizeInBytes").first(), table.history(1).first()
-        said = json.loads(newest["userMetadata"] or "{}")
-        written = newest["timestamp"].astimezone(UTC).isoformat(timespec="seconds")
-        found = {"table": name, "version": newest["version"], "files": detail["numFiles"], "bytes": detail["sizeInBytes"]}
-        return found | {"job": said.get("job"), "ds": said.get("ds"), "written": written}
+    def overview(self, name: str) -> Overview:
+        """Version, files and bytes of a table, and who wrote it last."""
+        newest, snapshot = next(self.commits(name)), self._newest_snapshot(name)
+        job, ds = (newest.metadata.job, newest.metadata.ds.isoformat()) if newest.metadata else (None, None)
+        size = int(snapshot.numOfFiles()), int(snapshot.sizeInBytes())
+        return Overview(name, newest.version, *size, job, ds, newest.written.isoformat(timespec="seconds"))
 
     def identity(self, name: str) -> str:
-        """Another one for each table that was ever made in this place."""
-        return self._snapshot(name).metadata().id()
+        """Id of the table, which is another one if the table is deleted and created anew."""
+        self.version(name)
+        return str(self._newest_snapshot(name).metadata().id())
 
     def replace_days(
         self, name: str, rows: DataFrame, column: str, first: date, last: date, commit: Commit, *, undated: bool = False
@@ -259,59 +251,58 @@ class Warehouse:
             it is true are not inserted.
         """
         self.ensure(name)
-        spec, snapshot = contract(name), self._snapshot(name)
+        spec, snapshot = contract(name), self._newest_snapshot(name)
         fitting = conform(rows.where(f"NOT {delete}").drop(delete) if delete else rows, name)
-        if snapshot.version() == 0 and snapshot.numOfFiles() == 0:  # made just now: there is nothing to look for
+        if snapshot.version() == 0 and snapshot.numOfFiles() == 0:  # created just now: no row can match
             self._replace(name, fitting, "true", commit)
             return
         on = " AND ".join(f"old.{column} <=> new.{column}" for column in spec.key)
-        values = {field.name: f"new.{field.name}" for field in spec.schema}
+        values: dict[str, str | Column] = {field.name: f"new.{field.name}" for field in spec.schema}
         differs = " OR ".join(f"NOT (old.{column} <=> new.{column})" for column in self._comparable(spec))
         merge = self._table(name).alias("old").merge(rows.alias("new"), on)
         if delete:
             merge = merge.whenMatchedDelete(f"new.{delete}")
         merge = merge.whenMatchedUpdate(condition=differs or None, set=values)
-        merge = merge.whenNotMatchedInsert(condition=f"NOT new.{delete}" if delete else None, values=values)
-        with self._saying(commit):
+        merge = merge.whenNotMatchedInsert(condition=f"NOT new.{delete}" if delete else "true", values=values)
+        with self._recording(commit):
             merge.execute()
         self._wrote(name)
 
-    def merge_records(self, name: str, records: list[dict], commit: Commit) -> None:
+    def merge_records(self, name: str, records: list[dict[str, Any]], commit: Commit) -> None:
         """Merge a few rows given as dictionaries."""
         self.merge(name, self.spark.createDataFrame(records, contract(name).schema), commit)
 
     def delete(self, name: str, condition: Column, commit: Commit) -> None:
         """Delete rows; versions before this one hold them until they are vacuumed. The condition stands in the table's log."""
-        with self._saying(commit):
+        with self._recording(commit):
             self._table(name).delete(condition)
         self._wrote(name)
 
     def optimize(self, name: str, commit: Commit) -> None:
         """Compact small files."""
-        with self._saying(commit):
+        with self._recording(commit):
             self._table(name).optimize().executeCompaction()
         self._wrote(name)
 
     def vacuum(self, name: str, hours: float) -> None:
         """Delete files that no version younger than ``hours`` needs."""
-        # On record everywhere, so that it is known what changes can still be read.
+        # In the log on every file system, so that a later run knows which changes can still be read.
         with _SessionConf(self.spark, {"spark.databricks.delta.vacuum.logging.enabled": "true"}):
             self._table(name).vacuum(hours)
+        self._newest.pop(name, None)
 
     def names(self) -> list[str]:
         """Tables that have been written, in the order of the data flow."""
         return [name for name in ALL if self.exists(name)]
 
     def _wrote(self, name: str) -> None:
+        self._newest.pop(name, None)
         self.versions_written[name] = self.version(name)
 
-    def _snapshot(self, name: str) -> JavaObject:
-        """The newest, from the log itself: a query of the history takes a quarter of a second."""
-        log = self.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog
-        snapshot = log.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
-        if snapshot.version() < 0:
-            raise self._missing(name)
-        return snapshot
+    def _newest_snapshot(self, name: str) -> JavaObject:
+        """Delta's newest snapshot, of version -1 if there is no table; from the log itself, without a query."""
+        log = jvm(self.spark).org.apache.spark.sql.delta.DeltaLog
+        return log.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
 
     def _table(self, name: str) -> DeltaTable:
         try:
@@ -329,12 +320,12 @@ class Warehouse:
         """Columns whose change makes a row worth rewriting; maps cannot be compared, and are set by the same key."""
         return [f.name for f in spec.schema if f.name not in spec.key and f.dataType.typeName() != "map"]
 
-    def _saying(self, commit: Commit) -> _SessionConf:
+    def _recording(self, commit: Commit) -> _SessionConf:
         return _SessionConf(self.spark, {_USER_METADATA: commit.to_json()})
 
 
 class _SessionConf:
-    """Session settings that hold for a block: how DML commands, which take no options, get their commit metadata."""
+    """Session settings for a block: DML commands take no options, so that their commit metadata goes this way."""
 
     def __init__(self, spark: SparkSession, values: dict[str, str]) -> None:
         self.spark, self.values = spark, values

@@ -10,7 +10,7 @@ from training.warehouses import DAY, copied, job_at, rows_of, stages
 
 from metarec_spark import columns as c
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation.evaluate import _decide, evaluate, judge
+from metarec_spark.evaluation.evaluate import EvaluateDetails, _decide, evaluate, judge
 from metarec_spark.job import Result
 from metarec_spark.registry import chosen
 from metarec_spark.training.train import train
@@ -49,7 +49,7 @@ def test_a_model_no_better_than_popularity_is_rejected():
 def test_a_rejected_model_is_entered_as_such_and_gives_the_commands_exit_code(spark, folder):
     job = job_at(spark, folder, "evaluate")
     model = job.warehouse.read("models").first().asDict()
-    assert _decide(job, model, "rejected", "too weak", Result()).exit_code == 4
+    assert _decide(job, model, "rejected", "too weak", Result(details=EvaluateDetails("rejected"))).exit_code == 4
     (after,) = job.warehouse.read("models").collect()
     assert after.asDict() == model | {"status": "rejected", "reason": "too weak"}
 
@@ -70,7 +70,7 @@ def test_the_same_model_again_gives_the_same_rows_whatever_came_since(spark, fol
     before = {name: rows_of(job, name) for name in ("metrics", "models")}
     result = evaluate(job_at(spark, folder, "evaluate"))
     assert {name: rows_of(job, name) for name in before} == before
-    assert (result.exit_code, result.rows_in, result.details["status"]) == (0, 46, "approved")
+    assert (result.exit_code, result.rows_in, result.details.status) == (0, 46, "approved")
 
 
 def test_a_model_is_judged_at_ten_whatever_cutoffs_are_reported(spark, folder):

@@ -56,8 +56,8 @@ def nightly(shop: Callable[..., Shop]) -> tuple[Shop, list[dict]]:
 def test_a_run_over_the_whole_log_says_what_it_made(at_once: tuple[Result, dict[str, list]]):
     result, tables = at_once
     assert (result.rows_in, result.rows_out) == (12, 8)
-    assert result.details["rejected"] == {"duplicate": 1, "late": 1, "null_item": 1, "null_user": 1}
-    assert (result.details[c.ITEMS], result.details[c.USER_SEQUENCES]) == (7, 3)
+    assert result.details.rejected == {"duplicate": 1, "late": 1, "null_item": 1, "null_user": 1}
+    assert (result.details.items, result.details.user_sequences) == (7, 3)
     assert len(tables[c.EVENTS]) == 8 and len(tables[c.REJECTED_EVENTS]) == 4
 
 
@@ -135,11 +135,11 @@ def test_missed_nights_and_a_killed_run_are_made_up_for_and_new_rules_judge_the_
     with pytest.raises(KeyboardInterrupt):
         extract(made.job(LAST, Killed))
     result = made.extract(LAST)
-    assert result.details["first_day"] == "2024-01-07", "the day after the last run, less late_days"
+    assert result.details.first_day == "2024-01-07", "the day after the last run, less late_days"
     assert made.tables() == at_once[1]
 
     before = made.indexes()
-    assert made.extract(LAST, event_types=["odd"], max_length=2).details["first_day"] == "1970-01-01"
+    assert made.extract(LAST, event_types=["odd"], max_length=2).details.first_day == "1970-01-01"
     assert made.read(c.EVENTS).select("event_type").distinct().collect() == [("odd",)]
     assert [row.user_id for row in made.read(c.USER_SEQUENCES).collect()] == ["u3"]
     assert made.indexes() == before, "an item keeps its index, even where its events are gone"
@@ -174,7 +174,7 @@ def test_a_day_that_lost_too_much_is_not_published(shop: Callable[..., Shop]):
     assert made.versions() == before
     job = made.job(10)
     allowed = job.config.model_copy(update={"quality": job.config.quality.model_copy(update={"max_rejected_share": 1.0})})
-    assert extract(Job("extract", allowed, job.ds, job.spark, job.warehouse)).details["rejected"]["null_item"] == 100
+    assert extract(Job("extract", allowed, job.ds, job.spark, job.warehouse)).details.rejected["null_item"] == 100
 
 
 def test_a_user_with_a_hundred_thousand_events_is_one_row(spark: SparkSession, tmp_path: Path):

@@ -63,9 +63,9 @@ def test_lists_of_a_day_are_held_against_the_next_days_events(spark, tmp_path, t
     ]
     assert len(found) == len(expected) == result.rows_out and set(found) == expected
     # Ten of the day's eleven events are with items in the vocabulary's domains: 9 books that the model knows and one that it lacks.
-    assert result.details["domains"]["books"]["new_item_share"] == 0.1
-    assert result.details["domains"]["games"]["new_item_share"] == 1.0
-    assert result.details["retrain"] == ["games"]
+    assert result.details.domains["books"]["new_item_share"] == 0.1
+    assert result.details.domains["games"]["new_item_share"] == 1.0
+    assert result.details.retrain == ["games"]
 
     before = rows_of(job, "feedback")
     collect(job_at(spark, folder, "feedback", NEXT))

@@ -116,22 +116,22 @@ def test_the_hash_alone_is_kept(done):
 
 
 def test_the_result_counts_the_rows_of_each_table(done):
-    found = done.result.details["tables"]
-    assert {name: of["rows"] for name, of in found.items()} == {name: len(of_people(done.before[name])) for name in WITH_USERS}
-    assert done.result.rows_in == len(PEOPLE) and done.result.rows_out == sum(of["rows"] for of in found.values())
-    assert done.result.details["unknown"] == []
+    found = done.result.details.tables
+    assert {name: of.rows for name, of in found.items()} == {name: len(of_people(done.before[name])) for name in WITH_USERS}
+    assert done.result.rows_in == len(PEOPLE) and done.result.rows_out == sum(of.rows for of in found.values())
+    assert done.result.details.unknown == []
 
 
 def test_the_result_says_which_versions_hold_them_and_until_when(done):
-    warehouse, found = done.job().warehouse, done.result.details["tables"]
+    warehouse, found = done.job().warehouse, done.result.details.tables
     first = datetime.now(UTC).date() + timedelta(days=31)
     for name, of in found.items():
-        without = of["in_versions_before"]
+        without = of.in_versions_before
         assert of_people([tuple(row) for row in warehouse.read(name, without - 1).collect()]), name
         assert not of_people([tuple(row) for row in warehouse.read(name, without).collect()]), name
-        assert first - timedelta(days=1) <= date.fromisoformat(of["removed_from"]) <= first
+        assert first - timedelta(days=1) <= date.fromisoformat(of.removed_from) <= first
     # The model that serves was trained on versions of these two with the people in it.
-    assert {name for name, of in found.items() if of["pinned_by_model"]} == {"events", "user_sequences"}
+    assert {name for name, of in found.items() if of.pinned_by_model} == {"events", "user_sequences"}
     assert "train and evaluate again" in done.said and "`metarec maintain` removes these from" in done.said
 
 
@@ -139,7 +139,7 @@ def test_neither_log_nor_result_nor_a_tables_own_log_names_them(done):
     warehouse = local_path(done.job().warehouse.root)
     logs = [file.read_text() for file in warehouse.glob("*/_delta_log/*.json")]
     assert len(logs) > 20
-    for place in (done.said, json.dumps(done.result.details, ensure_ascii=False), *logs):
+    for place in (done.said, json.dumps(done.result.to_json(), ensure_ascii=False), *logs):
         assert not [person for person in PEOPLE if json.dumps(person, ensure_ascii=False)[1:-1] in place]
     assert all(f"user {hash_of(person)[:12]}: " in done.said for person in PEOPLE)
 
@@ -170,8 +170,8 @@ def test_the_whole_log_read_again_does_not_bring_them_back(done, again):
     job, read, _ = again
     assert not [name for name, rows in tables(job).items() if of_people(rows)]
     theirs = of_people(done.before["events"]) + of_people(done.before["rejected_events"])
-    assert read.details["forgotten"] == len(theirs) == 29
-    assert read.rows_in == read.rows_out + sum(read.details["rejected"].values()) + len(theirs)
+    assert read.details.forgotten == len(theirs) == 29
+    assert read.rows_in == read.rows_out + sum(read.details.rejected.values()) + len(theirs)
     for name in ("events", "rejected_events"):
         assert rows_of(job, name) == done.after[name]
     counts = Counter({row[3]: 0 for row in done.before["quality"]})
@@ -185,14 +185,14 @@ def test_counts_and_transitions_follow(again):
     of_items = {(row.domain, row.item_id): row.events for row in job.warehouse.read("items").collect() if row.events}
     of_events = job.warehouse.read("events").groupBy("domain", "item_id").count().collect()
     assert of_items == {(row[0], row[1]): row[2] for row in of_events}
-    inputs = job.warehouse.last_commit("item_transitions", "extract")["inputs"]
+    inputs = job.warehouse.last_commit("item_transitions", "extract").inputs
     assert inputs["user_sequences"] == job.warehouse.version("user_sequences")
 
 
 def test_lists_of_others_stand_and_nobody_is_scored_for_it(done, again):
     job, _, _ = again
     before = rows_of(job, "recommendations")
-    assert recommend(replace(job, name="recommend")).details["scored_users"] == 0
+    assert recommend(replace(job, name="recommend")).details.scored_users == 0
     assert rows_of(job, "recommendations") == before
     collect(replace(job, name="feedback"))
     assert rows_of(job, "feedback") == done.after["feedback"]
@@ -200,9 +200,8 @@ def test_lists_of_others_stand_and_nobody_is_scored_for_it(done, again):
 
 def test_forgetting_again_removes_nothing_and_still_says_what_is_left_to_do(done, again):
     _, _, second = again
-    assert second.rows_out == 0 and len(second.details["unknown"]) == len(PEOPLE)
-    first = done.result.details["tables"]
-    assert second.details["tables"] == {name: of | {"rows": 0} for name, of in first.items()}
+    assert second.rows_out == 0 and len(second.details.unknown) == len(PEOPLE)
+    assert second.details.tables == {name: replace(of, rows=0) for name, of in done.result.details.tables.items()}
 
 
 def test_what_maintain_has_removed_is_gone_from_the_disk(again):
@@ -237,7 +236,7 @@ def test_a_run_that_was_killed_is_completed_by_the_next(spark, tmp_path, tmp_pat
     assert [row[0] for row in rows_of(job, "forgotten")] == [hash_of("u3")]
     assert "u3" in {row[0] for row in rows_of(job, "user_sequences")}
     extract(job_at(spark, folder, "extract", NEXT))
-    assert {name: of["rows"] for name, of in forget(job, ["u3"]).details["tables"].items()}["events"] == 0
+    assert {name: of.rows for name, of in forget(job, ["u3"]).details.tables.items()}["events"] == 0
     assert not [name for name, rows in tables(job).items() if "u3" in set(texts(rows))]
 
 
@@ -245,10 +244,10 @@ def test_someone_unknown_is_told_and_kept_out_all_the_same(spark, tmp_path, capl
     job = job_at(spark, tmp_path, "forget")
     with caplog.at_level("INFO", "metarec_spark"):
         result = forget(job, ["nobody", "nobody"])
-    assert (result.rows_in, result.rows_out, result.details["unknown"]) == (1, 0, [hash_of("nobody")[:12]])
+    assert (result.rows_in, result.rows_out, result.details.unknown) == (1, 0, [hash_of("nobody")[:12]])
     assert caplog.messages == [f"user {hash_of('nobody')[:12]}: no row in any table; an id counts as the tables hold it"]
     write_log(tmp_path / "log" / "1.parquet", [event(user, "books", "b0", DAY) for user in ("nobody", "u1")])
-    assert extract(job_at(spark, tmp_path, "extract")).details["forgotten"] == 1
+    assert extract(job_at(spark, tmp_path, "extract")).details.forgotten == 1
     maintain(job_at(spark, tmp_path, "maintain"))
 
 

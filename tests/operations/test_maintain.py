@@ -26,7 +26,7 @@ def test_every_table_keeps_its_rows_and_has_one_file_a_day_at_most(spark, tmp_pa
     assert files(job, "rejected_events") == 2
     result = maintain(job)
     assert (
-        result.details["tables"]
+        result.details.tables
         == names
         == [
             "events",
@@ -74,6 +74,6 @@ def test_without_a_model_no_version_is_in_use(job):
 
 def test_tables_are_told_with_their_last_writer(spark, tmp_path_factory):
     job = job_at(spark, stages(spark, tmp_path_factory).evaluated, "tables")
-    found = {row["table"]: row for row in tables(job).details["tables"]}
+    found = {row.table: row for row in tables(job).details.tables}
     assert list(found) == job.warehouse.names()
-    assert (found["events"]["job"], found["models"]["job"], found["events"]["ds"]) == ("extract", "evaluate", NEXT.isoformat())
+    assert (found["events"].job, found["models"].job, found["events"].ds) == ("extract", "evaluate", NEXT.isoformat())

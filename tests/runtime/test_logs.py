@@ -10,7 +10,7 @@ from datetime import date
 import pytest
 
 from metarec_spark.runtime import logs
-from metarec_spark.runtime.logs import about, log, start, step
+from metarec_spark.runtime.logs import context, log, start, step
 
 
 @pytest.fixture(autouse=True)
@@ -22,16 +22,16 @@ def own_logging() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(of_root)
     log.setLevel(level)
-    about.form = "text"
+    context.form = "text"
     start("tests", None)
     root.handlers[:] = handlers
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_each_record_is_one_line_with_job_day_and_step(capsys: pytest.CaptureFixture[str], form: logs.Form):
-    about.form = form
+    context.form = form
     start("nightly", date(2024, 1, 10))
-    about.run_id = "r1"
+    context.run_id = "r1"
     log.info("begun")
     with step("train"):
         log.info('%d "rows"\nread', 3, extra={"seconds": 1.5, "rows_in": 3, "other": 1})
@@ -59,7 +59,7 @@ def test_control_characters_are_spelled_out(capsys: pytest.CaptureFixture[str]):
 
 
 def test_an_error_and_its_traceback_are_one_object_and_the_step_stays(capsys: pytest.CaptureFixture[str]):
-    about.form = "json"
+    context.form = "json"
     start("nightly", date(2024, 1, 10))
     try:
         with step("train"):
@@ -71,4 +71,4 @@ def test_an_error_and_its_traceback_are_one_object_and_the_step_stays(capsys: py
     assert (said["step"], said["message"], said["level"]) == ("train", "failed", "ERROR")
     assert said["traceback"].startswith("Traceback") and said["traceback"].endswith("ValueError: no")
     start("nightly", date(2024, 1, 11))
-    assert about.step is None
+    assert context.step is None

@@ -1,4 +1,4 @@
-"""Compiled loops are kept for the processes that come after, wherever the package lies, and taken from nobody else."""
+"""Compiled functions are cached for later processes, wherever the package lies, in a folder that nobody else can write."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import metarec_spark
 PACKAGE = Path(metarec_spark.__file__).parent
 CALL = """
 import numpy as np
-from metarec_spark import compiled
-assert ".zip" in compiled.__file__
+from metarec_spark.runtime import numba_cache
+assert ".zip" in numba_cache.__file__
 for kind in (np.float32, np.float64):
-    assert compiled.product(np.arange(3, dtype=kind), np.arange(3, dtype=kind)) == 5
-print(sum(compiled.product.stats.cache_hits.values()))
+    assert numba_cache.product(np.arange(3, dtype=kind), np.arange(3, dtype=kind)) == 5
+print(sum(numba_cache.product.stats.cache_hits.values()))
 """
 
 
@@ -32,9 +32,9 @@ def zipped(folder: Path, more: str = "") -> Path:
     """The package, in a zip; ``more`` is added to the module of the loops."""
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / "metarec_spark.zip", "w") as file:
-        for name in ("__init__", "errors", "storage", "compiled"):
+        for name in ("__init__", "errors", "runtime/__init__", "runtime/cache", "runtime/numba_cache"):
             text = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
-            file.writestr(f"metarec_spark/{name}.py", text + (more if name == "compiled" else ""))
+            file.writestr(f"metarec_spark/{name}.py", text + (more if name == "runtime/numba_cache" else ""))
     return folder / "metarec_spark.zip"
 
 

@@ -22,7 +22,7 @@ LATER = NEXT + timedelta(days=1)
 def folder(spark, tmp_path_factory):
     """Lists of NEXT are there; the day after it brings events of two users, and of one who is new."""
     made = copied(stages(spark, tmp_path_factory).evaluated, tmp_path_factory.mktemp("increment"))
-    assert recommend(job_at(spark, made, "recommend", NEXT)).details["scored_users"] == 33
+    assert recommend(job_at(spark, made, "recommend", NEXT)).details.scored_users == 33
     rows = [event("u1", "books", "b0", LATER), event("u2", "films", "f9", LATER), event("late", "books", "b2", LATER)]
     write_log(made / "log" / "3.parquet", rows)
     extract(job_at(spark, made, "extract", LATER))
@@ -32,7 +32,7 @@ def folder(spark, tmp_path_factory):
 def night(spark, folder, ds=LATER, **section) -> tuple[int, list[tuple]]:
     """Users scored, and the day's rows."""
     job = job_at(spark, folder, "recommend", ds, recommend=section)
-    scored = recommend(job).details["scored_users"]
+    scored = recommend(job).details.scored_users
     return scored, [row for row in rows_of(job, "recommendations") if row[0] == ds]
 
 

@@ -205,10 +205,10 @@ def test_again_the_same_and_the_models_folder_stays_as_it_is(at):
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
     first = recommend(job)
     rows = rows_of(job, "recommendations")
-    assert recommend(at("recommend")).details["scored_users"] == 0, "nothing new is known of them"
+    assert recommend(at("recommend")).details.scored_users == 0, "nothing new is known of them"
     assert rows_of(job, "recommendations") == rows
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
-    assert first.details["new_items"] == [4]
+    assert first.details.new_items == [4]
     assert not list(folder.parent.parent.joinpath("_newcomers").iterdir())
 
 
@@ -218,4 +218,4 @@ def test_everyone_is_scored_where_another_item_came(at):
     write_items(Path(urlparse(job.config.items[0].path).path) / "3.parquet", ("books", "b-late", "even", None))
     extract(job)
     again = recommend(at("recommend")).details
-    assert again["new_items"] == [5] and again["scored_users"] > 30
+    assert again.new_items == [5] and again.scored_users > 30

@@ -122,8 +122,8 @@ def test_lists_do_not_depend_on_who_is_scored_at_a_time(spark, folder, monkeypat
 
 def test_a_run_says_how_many_pairs_it_ranked_and_where_the_time_went(spark, folder, seen):
     details = recommend(job_at(spark, folder, "recommend", NEXT, recommend={"mode": "full"})).details
-    assert details["pairs"] == sum(len(KNOWN[domain]) for _, domain in seen if domain in KNOWN)
-    seconds = details["processor_seconds"]
+    assert details.pairs == sum(len(KNOWN[domain]) for _, domain in seen if domain in KNOWN)
+    seconds = details.processor_seconds
     assert set(seconds) == {"encoding", "additions", "search", "other"}
     assert seconds["search"] > 0 and seconds["other"] > 0
 

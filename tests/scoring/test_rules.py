@@ -27,7 +27,7 @@ def free(spark, folder) -> dict:
 def night(spark, folder, **sections) -> tuple[int, dict]:
     """Users scored, and (user, domain) → [(item, score)] of NEXT."""
     job = job_at(spark, folder, "recommend", NEXT, **sections)
-    scored = recommend(job).details["scored_users"]
+    scored = recommend(job).details.scored_users
     rows = job.warehouse.read("recommendations").where(f"ds = DATE'{NEXT}'").collect()
     return scored, {(row["user_id"], row["domain"]): [tuple(item) for item in row["items"]] for row in rows}
 

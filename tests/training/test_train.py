@@ -33,8 +33,8 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
     (row,) = models(job)
     assert (row["model_id"], row["status"], row["kind"], row["ds"]) == (result.model_id, "candidate", "base", DAY)
     assert row["table_versions"] == {name: job.warehouse.version(name) for name in row["table_versions"]}
-    assert json.loads(row["metrics"]) == result.details["metrics"]
-    assert 0 < result.details["metrics"]["validation_ndcg@10"] <= 1
+    assert json.loads(row["metrics"]) == result.details.metrics
+    assert 0 < result.details.metrics["validation_ndcg@10"] <= 1
 
     folder = local_path(row["path"])
     manifest = artifact.read_manifest(folder)

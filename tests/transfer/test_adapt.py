@@ -56,7 +56,7 @@ def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
     assert (row["kind"], row["status"], row["domains"], row["parent"]) == ("adapted", "approved", ["songs"], base["model_id"])
     made = artifact.load(Path(urlparse(row["path"]).path))
     assert "songs" in made.domains and "songs" not in artifact.load(Path(urlparse(base["path"]).path)).domains
-    assert row["reason"] == adapted.details["reason"]
+    assert row["reason"] == adapted.reason
     assert not list((folder / WAREHOUSE / "_training").iterdir())
 
 
@@ -65,7 +65,7 @@ def test_what_was_tried_is_on_record(spark, folder, adapted):
     assert {row["mode"] for row in rows} == set(MODES) - {"fine_tuned_from_meta"}
     assert {row["share"] for row in rows if row["mode"] == "from_scratch"} == {1.0}
     assert len([row for row in rows if row["share"] == 0.5]) == 2, "of four transfers with an encoder, two go on"
-    assert {row["mode"] for row in rows if row["used"]} == {adapted.details["used"]}
+    assert {row["mode"] for row in rows if row["used"]} == {adapted.details.used}
     facts = rows[0]["statistics"]
     assert (facts["users"], facts["items"], facts["events"], facts["shared_users"]) == (25, ITEMS, 50, 1.0)
 
@@ -124,4 +124,4 @@ def test_if_days_are_held_out_the_first_event_of_a_later_day_is_predicted(spark,
     manifest = artifact.read_manifest(urlparse(models(spark, folder)[found.model_id]["path"]).path)
     assert manifest.split == Split(protocol="temporal", test_days=3, validation_days=1)
     expected = {"heuristic", "ranker", "from_scratch", "meta_trained_ranker", "fine_tuned"}
-    assert set(found.details["validation_ndcg@100"]) == expected, "the candidates by default"
+    assert set(found.details.validation_ndcg) == expected, "the candidates by default"

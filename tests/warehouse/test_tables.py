@@ -116,7 +116,7 @@ def test_the_first_merge_looks_for_nothing(spark: SparkSession, warehouse: Wareh
     rows = items(spark, (0, 1), (1, 1), gone="item_idx = 1")
     warehouse.merge("items", rows, COMMIT, delete="gone")
     assert held(warehouse, "items", "item_idx") == [(0,)]
-    assert warehouse.last_commit("items", "extract")["inputs"] == {"events": 3}
+    assert warehouse.last_commit("items", "extract") == COMMIT
     assert [(row[0], row[1]) for row in warehouse.changes("items", 0, 1).select("_change_type", "item_idx").collect()] == [
         ("insert", 0)
     ]
@@ -124,19 +124,59 @@ def test_the_first_merge_looks_for_nothing(spark: SparkSession, warehouse: Wareh
     assert (newest.version, newest.operation) == (1, "WRITE")
 
 
-def test_a_version_of_another_process_is_seen(spark: SparkSession, warehouse: Warehouse):
+def test_a_run_sees_one_version_and_the_next_run_what_others_wrote_meanwhile(spark: SparkSession, warehouse: Warehouse):
     warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
     assert warehouse.version("items") == 1
+    other = Warehouse(spark, warehouse.root)
+    other.replace_all("items", items(spark, (0, 2)), Commit(job="train", ds=ELEVENTH))
+    assert (warehouse.version("items"), held(warehouse, "items", "events")) == (1, [(1,)])
+    assert warehouse.last_commit("items") == COMMIT and next(warehouse.commits("items")).version == 1
+    warehouse.merge("items", items(spark, (1, 1)), COMMIT)
+    assert (warehouse.version("items"), held(warehouse, "items", "events")) == (3, [(1,), (2,)])
+    assert [logged.version for logged in warehouse.commits("items")] == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mended by Bob",
+        "[1]",
+        "null",
+        "{}",
+        '{"job": "x"}',
+        '{"job": "x", "ds": 7}',
+        '{"job": "x", "ds": "2024-01-01", "inputs": {"a": "b"}}',
+    ],
+)
+def test_a_commit_of_another_program_is_one_without_metadata(spark: SparkSession, warehouse: Warehouse, text: str):
+    warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
+    append = items(spark, (1, 1)).write.format("delta").mode("append").option("userMetadata", text)
+    append.save(warehouse.path("items"))
+    reader = Warehouse(spark, warehouse.root)
+    newest = next(reader.commits("items"))
+    assert (newest.version, newest.operation, newest.metadata) == (2, "WRITE", None)
+    assert reader.last_commit("items", "extract") == reader.last_commit("items") == COMMIT
+    assert (reader.overview("items").job, reader.overview("items").ds) == (None, None)
+
+
+def test_a_commit_whose_information_comes_last_is_read(warehouse: Warehouse, spark: SparkSession):
+    warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
     log = Path(warehouse.path("items").removeprefix("file:")) / "_delta_log"
-    (log / f"{2:020}.json").write_text('{"commitInfo":{"timestamp":0,"operation":"WRITE","operationParameters":{}}}\n')
-    assert warehouse.version("items") == 2
+    for version, lines in (
+        (2, ['{"txn":{"appId":"a","version":1}}', '{"commitInfo":{"timestamp":1,"operation":"MERGE"}}']),
+        (3, ['{"txn":{"appId":"b","version":1}}']),
+    ):
+        (log / f"{version:020}.json").write_text("\n".join(lines) + "\n")
+    third, second, *_ = Warehouse(spark, warehouse.root).commits("items")
+    assert (second.operation, second.written.year, second.metadata) == ("MERGE", 1970, None)
+    assert (third.operation, third.metadata) == ("", None) and third.written.year > 2000
 
 
 def test_deleting_leaves_other_rows_and_says_who_did(spark: SparkSession, warehouse: Warehouse):
     warehouse.replace_all("items", items(spark, (0, 1), (1, 1)), COMMIT)
     warehouse.delete("items", F.col("item_idx").isin([1]), Commit(job="forget", ds=ELEVENTH))
     assert held(warehouse, "items", "item_idx") == [(0,)]
-    assert warehouse.last_commit("items", "forget")["ds"] == "2024-01-11"
+    assert warehouse.last_commit("items", "forget") == Commit(job="forget", ds=ELEVENTH)
     assert warehouse.versions_written["items"] == warehouse.version("items")
 
 
@@ -203,13 +243,8 @@ def test_a_commit_says_who_wrote_from_what(spark: SparkSession, warehouse: Wareh
     assert warehouse.last_commit("items", "extract") is None
     warehouse.merge("items", items(spark, (0, 1)), COMMIT)
     warehouse.replace_all("items", items(spark, (0, 2)), Commit(job="train", ds=ELEVENTH, model_id="m"))
-    assert warehouse.last_commit("items", "extract") == {
-        "job": "extract",
-        "ds": "2024-01-10",
-        "inputs": {"events": 3},
-        "settings": "abc",
-    }
-    assert warehouse.last_commit("items", "train") == {"job": "train", "ds": "2024-01-11", "inputs": {}, "model_id": "m"}
+    assert warehouse.last_commit("items", "extract") == COMMIT
+    assert warehouse.last_commit("items", "train") == Commit(job="train", ds=ELEVENTH, model_id="m")
     assert warehouse.last_commit("items", "evaluate") is None
     assert warehouse.last_commit("items") == warehouse.last_commit("items", "extract"), "the newest that names its settings"
 
@@ -288,8 +323,8 @@ def test_a_table_of_another_contract_is_refused(spark: SparkSession, warehouse: 
 def test_the_overview_says_who_wrote_last(spark: SparkSession, warehouse: Warehouse):
     warehouse.replace_all("items", items(spark, (0, 1)), COMMIT)
     said = warehouse.overview("items")
-    assert (said["table"], said["version"], said["files"], said["job"], said["ds"]) == ("items", 1, 1, "extract", "2024-01-10")
-    assert said["bytes"] > 0 and datetime.now(UTC) - datetime.fromisoformat(said["written"]) < timedelta(minutes=5)
+    assert (said.table, said.version, said.files, said.job, said.ds) == ("items", 1, 1, "extract", "2024-01-10")
+    assert said.bytes > 0 and datetime.now(UTC) - datetime.fromisoformat(said.written) < timedelta(minutes=5)
 
 
 def test_hours_since_a_version_was_superseded(spark: SparkSession, warehouse: Warehouse):
