@@ -26,7 +26,6 @@ from transfer import configured
 from metarec_spark.model import artifact
 from metarec_spark.model.ranking import places, seen_places, sparse_ranks
 from metarec_spark.training.validation import gain
-from metarec_spark.warehouse.storage import local_path
 
 EVENTS = ("user_id", "item_id", "domain", "event_type", "event_time")
 SCORERS = ("model", "encoder", "transitions_tuned", "popularity")
@@ -77,7 +76,9 @@ def evaluated(options: argparse.Namespace, events: pd.DataFrame, cold: set[str],
     rows = metrics.query("split == 'test' and segment == 'cold_user' and metric == 'ndcg' and k == 10")
     rows = rows[rows["domain"] == options.target].set_index("scorer")["value"]
     (model,) = DeltaTable(str(folder / "tables" / "models")).to_pandas()["path"]
-    return {name: float(rows[name]) for name in SCORERS} | {"titles alone": titles(local_path(model), left, cold, options.target)}
+    return {name: float(rows[name]) for name in SCORERS} | {
+        "titles alone": titles(folder / "tables" / model, left, cold, options.target)
+    }
 
 
 def titles(model: Path, events: pd.DataFrame, cold: set[str], target: str) -> float:

@@ -1,7 +1,7 @@
 """The model registry: it alone reads and writes rows of the table ``models``.
 
-A model is entered as a candidate by training, decided on by evaluation, entered as approved or rejected by adaptation, and
-found here by whoever serves it, inherits from it, or must keep the table versions that it was trained on.
+Training enters a model as a candidate, evaluation decides on it, and adaptation enters one as approved or rejected. Scoring,
+training and maintenance find here which model serves, which one to inherit from, and which table versions must stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from metarec_spark import columns as c
 from metarec_spark.errors import DataError, ModelRejected
 from metarec_spark.job import Job
 from metarec_spark.model.manifest import Manifest
-from metarec_spark.warehouse.storage import Location, uri
+from metarec_spark.warehouse.storage import Location, exists, uri
+
+_FOLDER = "_models"
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,8 @@ class ModelRow:
     status: str
     reason: str | None
     path: str
+    """Folder of the model; in the table, relative to the warehouse."""
     code_version: str
-
-    @classmethod
-    def from_row(cls, row: Row) -> ModelRow:
-        """From a row as Spark gives it."""
-        return cls(**row.asDict())
 
 
 def enter(job: Job, manifest: Manifest, place: Location, status: str = "candidate", reason: str | None = None) -> None:
@@ -61,28 +59,41 @@ def enter(job: Job, manifest: Manifest, place: Location, status: str = "candidat
         metrics=json.dumps(manifest.metrics.summary(), sort_keys=True),
         status=status,
         reason=reason,
-        path=uri(place),
+        path=str(place),
         code_version=manifest.code_version,
     )
-    commit = job.commit(inputs=manifest.table_versions, model_id=manifest.model_id)
-    job.warehouse.merge_records(c.MODELS, [asdict(row)], commit)
+    _write(job, row, manifest.table_versions)
+
+
+def _write(job: Job, row: ModelRow, inputs: dict[str, int] | None = None) -> None:
+    """Merge a row, with the path relative to the warehouse: a copy of the warehouse has its own models."""
+    path = uri(row.path).removeprefix(f"{uri(job.warehouse.root)}/")
+    job.warehouse.merge_records(c.MODELS, [asdict(replace(row, path=path))], job.commit(inputs, row.model_id))
+
+
+def _from_row(job: Job, row: Row) -> ModelRow:
+    """A row of the table, with the whole path. Absolute paths, which older versions wrote, may be another warehouse's: that folder
+    is taken only if this warehouse has none of the name."""
+    path = row["path"]
+    own = job.warehouse.path(f"{_FOLDER}/{path.rstrip('/').rpartition('/')[2]}")
+    absolute = path.startswith("/") or ":" in path.partition("/")[0]
+    return ModelRow(**row.asDict() | {"path": path if absolute and not exists(own) else own})
 
 
 def chosen(job: Job, model_id: str | None) -> ModelRow:
-    """The model of that id, or the newest; of those of one day, one that is not yet judged."""
+    """The model of that id, or the newest; among those of one day, one that is not decided on yet."""
     rows = job.warehouse.read(c.MODELS).where(F.col("ds") <= F.lit(job.ds))
     rows = rows.where((F.col("kind") == "base") if model_id is None else (F.col("model_id") == F.lit(model_id)))
     row = rows.orderBy(F.desc("ds"), F.desc(F.col("status") == "candidate"), F.desc("model_id")).first()
     if row is None:
         named = f"model {model_id}" if model_id else "model"
         raise DataError(f"no {named} on or before {job.ds} in {job.warehouse.root}; run `metarec train` first")
-    return ModelRow.from_row(row)
+    return _from_row(job, row)
 
 
 def decide(job: Job, model: ModelRow, status: str, reason: str) -> None:
     """Write a model's status (approved or rejected) and the reason into its row."""
-    row = replace(model, status=status, reason=reason)
-    job.warehouse.merge_records(c.MODELS, [asdict(row)], job.commit(model_id=model.model_id))
+    _write(job, replace(model, status=status, reason=reason))
 
 
 def trained_since(job: Job, first: date) -> bool:
@@ -100,8 +111,8 @@ def approved_before(job: Job) -> Iterator[tuple[str, Location]]:
         return
     earlier = (F.col("kind") == "base") & (F.col("status") == "approved") & (F.col("ds") < F.lit(job.ds))
     rows = job.warehouse.read(c.MODELS).where(earlier).orderBy(F.desc("ds"), F.desc("model_id"))
-    for row in rows.select("model_id", "path").toLocalIterator():
-        yield row["model_id"], row["path"]
+    for row in rows.toLocalIterator():
+        yield row["model_id"], _from_row(job, row).path
 
 
 def newest_approved(job: Job) -> ModelRow:
@@ -110,7 +121,7 @@ def newest_approved(job: Job) -> ModelRow:
     Raises
     ------
     ModelRejected
-        Where there is none.
+        If there is none.
     """
     return next(row for row in _approved(job) if row.kind == "base")
 
@@ -121,17 +132,17 @@ def check_items(job: Job, manifest: Manifest) -> None:
     Raises
     ------
     DataError
-        Where the table was deleted and made anew since the model was trained.
+        If the table was deleted and created anew since the model was trained.
     """
     if manifest.items_table not in (None, job.warehouse.identity(c.ITEMS)):
         raise DataError(
             f"model {manifest.model_id} was trained on another table {c.ITEMS} than the one in {job.warehouse.root}, "
-            "which was made anew since: its indexes mean other items. Restore that table, or train again"
+            "which was created anew since: its indexes mean other items. Restore that table, or train again"
         )
 
 
 def versions_in_use(job: Job) -> dict[str, int]:
-    """Of each table, the oldest version that a model which serves today was trained on; nothing before any is approved."""
+    """For each table, the oldest version that a serving model was trained on; empty if no model is approved."""
     try:
         rows = serving_rows(job).values() if job.warehouse.exists(c.MODELS) else ()
     except ModelRejected:
@@ -143,7 +154,7 @@ def versions_in_use(job: Job) -> dict[str, int]:
 
 
 def serving_rows(job: Job) -> dict[str, ModelRow]:
-    """Domain → the row of the approved model that serves it on the job's day: the newest; of one day, an adapted one.
+    """Domain → the approved model that serves it on the job's day: the newest; among those of one day, an adapted one.
 
     Raises
     ------
@@ -161,7 +172,7 @@ def _approved(job: Job) -> list[ModelRow]:
     """Approved models not after the job's day, newest first: a few a week."""
     approved = job.warehouse.read(c.MODELS).where((F.col("status") == "approved") & (F.col("ds") <= F.lit(job.ds)))
     rows = approved.orderBy(F.desc("ds"), F.col("kind") == "base", F.desc("model_id")).toLocalIterator()
-    found = [ModelRow.from_row(row) for row in rows]
+    found = [_from_row(job, row) for row in rows]
     if not any(row.kind == "base" for row in found):
         raise ModelRejected(
             f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.parse import urlparse
-
 import pytest
 from training.warehouses import DAY, copied, job_at, rows_of, stages
 
@@ -14,6 +11,7 @@ from metarec_spark.evaluation.evaluate import EvaluateDetails, _decide, evaluate
 from metarec_spark.job import Result
 from metarec_spark.registry import chosen
 from metarec_spark.training.train import train
+from metarec_spark.warehouse.storage import local_path
 
 
 @pytest.fixture
@@ -92,7 +90,7 @@ def test_the_report_lies_beside_the_model_and_shows_what_was_measured(spark, fol
     row = job.warehouse.read("metrics").where(
         "split = 'test' AND segment = 'all' AND scorer = 'model' AND domain = 'books' AND metric = 'ndcg' AND k = 10"
     ).first()  # fmt: skip
-    text = (Path(urlparse(model["path"]).path) / "report.html").read_text()
+    text = (local_path(job.warehouse.path(model["path"])) / "report.html").read_text()
     assert f"{row['value']:.4f}" in text and model["model_id"] in text
     assert text.count("u1") and "books" in text
 

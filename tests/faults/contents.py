@@ -32,7 +32,7 @@ def models(warehouse: Path) -> dict[str, dict[str, str]]:
     DataError
         Where a file is missing or is not the one that was saved.
     """
-    return {row["model_id"]: artifact.load(row["path"]).manifest.sha256 for row in _rows(warehouse, "models")}
+    return {row["model_id"]: artifact.load(warehouse / row["path"]).manifest.sha256 for row in _rows(warehouse, "models")}
 
 
 def _rows(warehouse: Path, name: str) -> list[dict]:

@@ -23,7 +23,7 @@ from metarec_spark.scoring import new_items
 from metarec_spark.scoring.batch import contexts_of
 from metarec_spark.scoring.recommend import inputs, recommend
 from metarec_spark.training.train import train
-from metarec_spark.warehouse.storage import file_uri
+from metarec_spark.warehouse.storage import file_uri, local_path
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_lists_are_the_sorted_scores_of_model_and_newcomers(at):
     job = at("recommend", recommend=EVERYTHING)
     found = lists(job)
     model = job.warehouse.read("models").first()
-    folder = Path(urlparse(model["path"]).path)
+    folder = local_path(job.warehouse.path(model["path"]))
     versions = {name: job.warehouse.version(name) for name in ("items", "item_content", "item_transitions")}
     manifest = artifact.read_manifest(folder)
     with new_items.written(job, folder, versions) as came:
@@ -201,7 +201,7 @@ def test_lists_are_the_sorted_scores_of_model_and_newcomers(at):
 
 def test_again_the_same_and_the_models_folder_stays_as_it_is(at):
     job = at("recommend")
-    folder = Path(urlparse(job.warehouse.read("models").first()["path"]).path)
+    folder = local_path(job.warehouse.path(job.warehouse.read("models").first()["path"]))
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
     first = recommend(job)
     rows = rows_of(job, "recommendations")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import urlparse
 
 import pyarrow as pa
 import pytest
@@ -19,6 +17,7 @@ from metarec_spark.scoring import batch
 from metarec_spark.scoring.batch import contexts_of
 from metarec_spark.scoring.recommend import _Work, inputs, recommend
 from metarec_spark.scoring.timings import Timings
+from metarec_spark.warehouse.storage import local_path
 
 KNOWN = {"books": {f"b{i}" for i in range(10)}, "films": {f"f{i}" for i in range(10)}}
 
@@ -89,7 +88,7 @@ def test_all_users_get_lists_in_all_domains_and_seen_items_where_they_are_wanted
 def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_lend(spark, folder, seen):
     found = lists(spark, folder, users="all", top_n=10, exclude_seen=False)
     job = job_at(spark, folder, "recommend", NEXT)
-    model = artifact.load(Path(urlparse(job.warehouse.read("models").first()["path"]).path))
+    model = artifact.load(local_path(job.warehouse.path(job.warehouse.read("models").first()["path"])))
     users = inputs(job.warehouse.read("user_sequences"), model.manifest, model.domains, None, everywhere=True)
     cold = [user for user, domain in seen if domain == "books" and (user, "films") not in seen and user != "new"]
     (of_cold,) = users.where(F.col("user_id").isin(cold)).toArrow().combine_chunks().to_batches()
@@ -106,7 +105,7 @@ def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_len
 
 def test_lists_do_not_depend_on_who_is_scored_at_a_time(spark, folder, monkeypatch):
     job = job_at(spark, folder, "recommend", NEXT)
-    model = Path(urlparse(job.warehouse.read("models").first()["path"]).path)
+    model = local_path(job.warehouse.path(job.warehouse.read("models").first()["path"]))
     made = artifact.load(model)
     users = inputs(job.warehouse.read("user_sequences"), made.manifest, made.domains, None, everywhere=True).toArrow()
     (users,), found = users.combine_chunks().to_batches(), []

@@ -36,7 +36,7 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
     assert json.loads(row["metrics"]) == result.details.metrics
     assert 0 < result.details.metrics["validation_ndcg@10"] <= 1
 
-    folder = local_path(row["path"])
+    folder = local_path(job.warehouse.path(row["path"]))
     manifest = artifact.read_manifest(folder)
     assert (manifest.domains, manifest.event_types, manifest.items) == (["books", "films"], ["event"], 20)
     assert manifest.sequences == result.rows_in == manifest.metrics.history[0].sequences == 31
@@ -56,7 +56,7 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
 def test_meta_training_reads_a_row_for_each_user_and_domain(spark, extracted):
     result = train(job_at(spark, extracted, "train", train={"method": "fomaml", "epochs": 1}))
     (row,) = models(job_at(spark, extracted, "train"))
-    history = artifact.read_manifest(local_path(row["path"])).metrics.history
+    history = artifact.read_manifest(extracted / WAREHOUSE / row["path"]).metrics.history
     # 15 of the 31 have films too; 8 of those have trained on one book alone, their first event.
     assert result.rows_in == history[0].sequences == 31 + 15 - 8
     assert all(history[0].loss_by_domain)
@@ -64,7 +64,7 @@ def test_meta_training_reads_a_row_for_each_user_and_domain(spark, extracted):
 
 def lent(job, model_id: str) -> dict[str, list]:
     """What a model knows of who follows whom."""
-    (path,) = (row["path"] for row in models(job) if row["model_id"] == model_id)
+    (path,) = (job.warehouse.path(row["path"]) for row in models(job) if row["model_id"] == model_id)
     part = artifact.load(local_path(path)).catalogue.successors
     return {name: getattr(part, name).tolist() for name in ("indptr", "indices", "forward", "backward")}
 
@@ -107,10 +107,10 @@ def test_a_night_without_validation_inherits_what_the_newest_approved_model_of_a
         return job_at(spark, folder, "train", ds, split={"protocol": "none"}, train={"epochs": 1, **train})
 
     (measured,) = models(night(NEXT))
-    found = artifact.read_manifest(local_path(measured["path"])).tuned
+    found = artifact.read_manifest(folder / WAREHOUSE / measured["path"]).tuned
     result = train(night(NEXT))
     (made,) = (row for row in models(night(NEXT)) if row["model_id"] == result.model_id)
-    manifest = artifact.read_manifest(local_path(made["path"]))
+    manifest = artifact.read_manifest(folder / WAREHOUSE / made["path"])
     assert manifest.inherited_from == measured["model_id"]
     assert {name: manifest.tuned[name] for name in found} == manifest.inherited == found
     assert manifest.tuned["games"].fusion == Fusion(), "no model knows it"
@@ -122,7 +122,7 @@ def test_a_night_without_validation_inherits_what_the_newest_approved_model_of_a
     assert len({_model_id(night(NEXT).config, {}, NEXT, of) for of in (None, measured["model_id"], result.model_id)}) == 3
     assert _inherited(night(NEXT + timedelta(days=1), tune=False)) == _inherited(night(DAY)) == (None, {})
 
-    shutil.rmtree(local_path(made["path"]))
+    shutil.rmtree(folder / WAREHOUSE / made["path"])
     with caplog.at_level(logging.WARNING, "metarec_spark"):
         assert _inherited(night(NEXT + timedelta(days=1))) == (measured["model_id"], found)
     assert f"no settings are inherited from model {result.model_id}: model " in caplog.text
@@ -140,5 +140,5 @@ def test_more_ranks_than_sequences_is_an_error_that_says_what_to_do(spark, extra
 def test_spark_launches_the_ranks_too(spark, extracted):
     job = job_at(spark, extracted, "train", train={"processes": 2, "launcher": "spark", "epochs": 1})
     result = train(job)
-    manifest = artifact.read_manifest(local_path(models(job)[0]["path"]))
+    manifest = artifact.read_manifest(extracted / WAREHOUSE / models(job)[0]["path"])
     assert manifest.metrics.history[0].sequences == result.rows_in == 31

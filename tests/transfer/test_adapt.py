@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlparse
 
 import pytest
 from training.warehouses import DAY, ITEMS, NEXT, WAREHOUSE, event, job_at, rows_of, walkers, write_log
@@ -54,8 +53,8 @@ def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
     row = models(spark, folder)[adapted.model_id]
     (base,) = (row for row in models(spark, folder).values() if row["kind"] == "base")
     assert (row["kind"], row["status"], row["domains"], row["parent"]) == ("adapted", "approved", ["songs"], base["model_id"])
-    made = artifact.load(Path(urlparse(row["path"]).path))
-    assert "songs" in made.domains and "songs" not in artifact.load(Path(urlparse(base["path"]).path)).domains
+    made = artifact.load(folder / WAREHOUSE / row["path"])
+    assert "songs" in made.domains and "songs" not in artifact.load(folder / WAREHOUSE / base["path"]).domains
     assert row["reason"] == adapted.reason
     assert not list((folder / WAREHOUSE / "_training").iterdir())
 
@@ -121,7 +120,7 @@ def test_if_days_are_held_out_the_first_event_of_a_later_day_is_predicted(spark,
     split = {"protocol": "temporal", "test_days": 3}
     found = adapt(job_at(spark, folder, "adapt", NEXT, split=split, adapt={"training_events": 3000}), "songs")
     assert found.rows_in == 25, "a pair of each reader: the step of the day before the test"
-    manifest = artifact.read_manifest(urlparse(models(spark, folder)[found.model_id]["path"]).path)
+    manifest = artifact.read_manifest(folder / WAREHOUSE / models(spark, folder)[found.model_id]["path"])
     assert manifest.split == Split(protocol="temporal", test_days=3, validation_days=1)
     expected = {"heuristic", "ranker", "from_scratch", "meta_trained_ranker", "fine_tuned"}
     assert set(found.details.validation_ndcg) == expected, "the candidates by default"
