@@ -12,12 +12,14 @@ from typing import Annotated, TypeVar
 import typer
 
 from metarec_spark import __version__, config, job
-from metarec_spark.errors import MetarecError
+from metarec_spark.config import Config
+from metarec_spark.errors import ConfigError, MetarecError
 from metarec_spark.job import Details, Job, Result, RowDetails
 from metarec_spark.runtime import logs
 from metarec_spark.warehouse.storage import file_uri
 
 T = TypeVar("T")
+_FIRST_DAY = date(1995, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,16 @@ def _run(
     name: str, path: Path, ds: datetime, overrides: list[str] | None, work: Callable[[Job], Result], *, writes: bool = True
 ) -> None:
     logs.start(name, ds.date())
-    settings = _checked(name, ds.date(), lambda: config.load(path, overrides))
+    settings = _checked(name, ds.date(), lambda: _for_day(config.load(path, overrides), ds.date()))
     raise typer.Exit(job.run(name, settings, ds.date(), work, writes=writes))
+
+
+def _for_day(settings: Config, ds: date) -> Config:
+    """The configuration, if the day is one that a job can run for."""
+    today = datetime.now(UTC).date()
+    if not _FIRST_DAY <= ds <= today:
+        raise ConfigError(f"--ds {ds}: expected a day from {_FIRST_DAY} to today, {today} (UTC)")
+    return settings
 
 
 def _checked(name: str, ds: date | None, work: Callable[[], T]) -> T:
@@ -221,5 +231,6 @@ def _checked(name: str, ds: date | None, work: Callable[[], T]) -> T:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; the exit code is 0 done, 2 usage or configuration, 3 data, 4 model rejected, 1 anything else."""
+    """Run a command; the exit code is 0 done, 2 usage or configuration, 3 data, 4 model rejected, 5 waited too long for another
+    run, 128 + n ended by signal n, 1 anything else."""
     app(args=sys.argv[1:] if arguments is None else arguments)

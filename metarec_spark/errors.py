@@ -47,9 +47,20 @@ class TrainingError(MetarecError):
     """A training rank failed, or the rows that ranks read do not add up."""
 
 
+def damaged_table(name: str, cause: str) -> str:
+    """Say that a table's log cannot be read, and what to do."""
+    return (
+        f"table {name} cannot be read: {cause[:_LONGEST_CAUSE]}. If a file of its folder _delta_log is missing or cut, restore "
+        "the table's folder from a backup; or move it away, and the command that writes the table makes it anew (events: "
+        "`metarec extract --history`, if the sources still hold the whole log)"
+    )
+
+
 def unreadable(error: Exception) -> str | None:
     """Explain a file that Spark could not read; None if the error is about something else."""
     text = str(error)
+    if log := re.search(r"/(\w+)/_delta_log/([\w.]+)", text):
+        return damaged_table(log[1], f"{log[2]}: {first_line(error)}")
     found = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S+?)\.?\s", text)
     if found is None:
         return None

@@ -24,6 +24,7 @@ from metarec_spark.config import Config
 from metarec_spark.errors import Conflict, DataError, MetarecError, first_line, unreadable
 from metarec_spark.runtime import logs
 from metarec_spark.runtime.interrupts import Interrupted, interruptible
+from metarec_spark.runtime.isolation import isolated_environment
 from metarec_spark.runtime.logs import log, redacted
 from metarec_spark.runtime.session import java_end, session
 from metarec_spark.warehouse.lock import warehouse_lock
@@ -221,9 +222,9 @@ def _record(warehouse: Warehouse, config: Config, record: RunRecord, failure: _F
         writer.start()
         writer.join(_LAST_ROW_SECONDS)
     else:  # another process has another JVM
-        command = [sys.executable, "-m", "metarec_spark.job"]
+        command, settings = [sys.executable, "-m", "metarec_spark.job"], config.model_dump_json().encode()
         with suppress(subprocess.SubprocessError, OSError):
-            subprocess.run(command, input=config.model_dump_json(), text=True, capture_output=True, timeout=_NEW_JAVA_SECONDS)
+            subprocess.run(command, input=settings, env=isolated_environment(), capture_output=True, timeout=_NEW_JAVA_SECONDS)
 
 
 def _enter_unfinished() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.evaluation.evaluate import evaluate
 from metarec_spark.features.extract import extract
@@ -64,5 +65,13 @@ def _step(job: Job, work: Callable[[Job], Result]) -> Step:
 
 
 def _due(job: Job) -> bool:
-    """Whether no approved model is younger than ``train.every_days``."""
-    return not registry.trained_since(job, job.ds - timedelta(days=job.config.train.every_days - 1))
+    """Whether no approved model is younger than ``train.every_days``, or none serves a platform with events."""
+    if not registry.trained_since(job, job.ds - timedelta(days=job.config.train.every_days - 1)):
+        return True
+    rows = job.warehouse.read(c.ITEMS).where("events > 0").select(c.DOMAIN).distinct().toLocalIterator()
+    platforms, served = {row[0] for row in rows}, registry.serving_rows(job).keys()
+    if platforms and not platforms & served:
+        names = ", ".join(sorted(served)), ", ".join(sorted(platforms))
+        log.warning("the approved models serve %s, but events are on %s: training at once. Was a platform renamed?", *names)
+        return True
+    return False

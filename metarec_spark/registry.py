@@ -72,8 +72,8 @@ def _write(job: Job, row: ModelRow, inputs: dict[str, int] | None = None) -> Non
 
 
 def _from_row(job: Job, row: Row) -> ModelRow:
-    """A row of the table, with the whole path. Absolute paths, which older versions wrote, may be another warehouse's: that folder
-    is taken only if this warehouse has none of the name."""
+    """A row of the table, with the whole path. Absolute paths, which older versions wrote, may lead to another warehouse: such a
+    folder is taken only if this warehouse has none of its name."""
     path = row["path"]
     own = job.warehouse.path(f"{_FOLDER}/{path.rstrip('/').rpartition('/')[2]}")
     absolute = path.startswith("/") or ":" in path.partition("/")[0]

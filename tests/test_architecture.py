@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, str] = {
     "errors": "",
     "config": "columns errors",
     # What a process needs to start, and everything that is read and written.
-    "runtime": "config errors",
+    "runtime": "columns config errors",
     "warehouse": "columns errors",
     "job": "columns config errors runtime warehouse",
     "registry": "columns config errors job model warehouse",

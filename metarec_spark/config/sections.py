@@ -269,8 +269,8 @@ class Maintain(Section):
 class Lock(Section):
     """The lock that lets one job at a time write to the warehouse."""
 
-    timeout_seconds: Count = 21_600
-    """Longest wait for another job to end; then a job ends with exit code 5 and has done nothing."""
+    timeout_seconds: Advanced[Count] = 21_600
+    """Longest wait for another job to end. A job that waited longer ends with exit code 5 and has done nothing."""
 
 
 class Spark(Section):

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.registry import versions_in_use
-from metarec_spark.warehouse.tables import Overview
+from metarec_spark.warehouse.commits import Overview
 
 
 @dataclass(frozen=True)

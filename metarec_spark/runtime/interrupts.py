@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -11,6 +12,8 @@ from types import FrameType
 from pyspark import SparkContext
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SAME_SIGNAL = 1.0
+"""Seconds in which a second signal counts as the first: a terminal and a script may both pass it on."""
 
 
 class Interrupted(BaseException):
@@ -31,8 +34,15 @@ def interruptible() -> Iterator[Callable[[], None]]:
     """
 
     def handle(number: int, _: FrameType | None) -> None:
+        first = time.monotonic()
+
+        def again(number: int, _: FrameType | None) -> None:
+            if time.monotonic() - first > _SAME_SIGNAL:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+
         for name in _SIGNALS:
-            signal.signal(name, signal.SIG_DFL)
+            signal.signal(name, again)
         _cancel_spark_jobs()
         raise Interrupted(number)
 

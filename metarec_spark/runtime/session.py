@@ -24,6 +24,7 @@ from pyspark.sql import SparkSession
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError
 from metarec_spark.runtime.cache import cache_folder
+from metarec_spark.runtime.isolation import ISOLATED, isolated_environment
 from metarec_spark.runtime.jars import ensure_jars
 from metarec_spark.runtime.java import ensure_java
 from metarec_spark.runtime.sizing import LARGE, SMALL, has_small_inputs
@@ -39,14 +40,6 @@ REQUIRED = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # every reader knows them, unlike Spark's default
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.execution.arrow.maxBytesPerBatch": "64m",
-}
-
-# Code is taken from nowhere but the installation: Spark's defaults name a folder relative to the working directory, and Python
-# would import modules from it.
-ISOLATED = {
-    "spark.driver.defaultExtraClassPath": "",
-    "spark.executor.defaultExtraClassPath": "",
-    "spark.executorEnv.PYTHONSAFEPATH": "1",
 }
 
 # Defaults of a local session; [spark.conf] overrides them.
@@ -96,14 +89,6 @@ def session(config: Config, app: str) -> SparkSession:
             spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
-
-
-def isolated_environment() -> dict[str, str]:
-    """This process's environment for Python processes that import nothing from the working directory."""
-    environment = os.environ | {"PYTHONSAFEPATH": "1"}
-    if path := environment.pop("PYTHONPATH", ""):  # an empty part of it means the working directory
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path.split(os.pathsep)))
-    return environment
 
 
 def java_end(error: BaseException) -> str | None:

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from metarec_spark.runtime.isolation import isolated_environment
+
 # Horovod's launcher takes its ranks with it, however it ends. It ends when its standard input does: with the process that
 # started it, or else ranks of a job that was killed would go on beside those of the next. (Not read through sys.stdin: that
 # holds its lock meanwhile, and Horovod forks a process which closes it.) Where its ranks meet is open to whoever reaches it
@@ -116,7 +118,7 @@ def on_this_host(rank: list[str], processes: int, timeout: int) -> int:
     """Run the command ``rank`` in so many processes of this host, which meet on its loopback; its exit code."""
     command = [sys.executable, "-c", _LAUNCHER, "-np", str(processes), "-H", f"localhost:{processes}", "--gloo"]
     command += ["--network-interfaces", "lo", "--start-timeout", str(timeout), *rank]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr) as launcher:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, env=isolated_environment()) as launcher:
         return launcher.wait()
 
 

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 from pydantic import BaseModel
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -252,12 +252,17 @@ def _save(
 def _resume(
     place: Location, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer
 ) -> tuple[State, dict[str, Tensor]]:
-    """Load a checkpoint where there is one; otherwise the beginning."""
+    """Load a checkpoint; without one, or if it is damaged, start from the beginning."""
+    beginning = State(), {name: value.clone() for name, value in model.state_dict().items()}
     if not exists(place):
-        return State(), {name: value.clone() for name, value in model.state_dict().items()}
-    with safe_open(local_copy(place), framework="pt") as file:
-        state = State.model_validate_json(file.metadata()["state"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return beginning
+    try:
+        with safe_open(local_copy(place), framework="pt") as file:
+            state = State.model_validate_json(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        log.warning("checkpoint %s cannot be read, so training starts from the beginning: %s", place, error)
+        return beginning
 
     def part(of: str) -> dict[str, Tensor]:
         return {name.removeprefix(f"{of}."): value for name, value in tensors.items() if name.startswith(f"{of}.")}

@@ -66,6 +66,22 @@ class LoggedCommit:
     """What this product recorded; None if another program wrote the version."""
 
 
+@dataclass(frozen=True)
+class Overview:
+    """Size and last writer of a table."""
+
+    table: str
+    version: int
+    files: int
+    bytes: int
+    job: str | None
+    """Job that wrote last; None if it was another program."""
+    ds: str | None
+    """That job's logical day."""
+    written: str
+    """When, UTC."""
+
+
 class TableLog:
     """The log of one table; each commit is read when it is first asked for, and then remembered, since a commit never changes."""
 

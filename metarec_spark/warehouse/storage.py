@@ -1,7 +1,7 @@
-"""What lies beside the tables: models, checkpoints, snapshots and their manifests, on this machine or on any file system.
+"""Files beside the tables: models, checkpoints, snapshots and their manifests, on this machine or on any other file system.
 
-Spark reads and writes by URI. What Python reads by itself, it reads as files of this machine: those of the machine's own file
-system where they lie, others as copies. What it writes is made here, and then put in its place whole.
+Spark reads and writes by URI. Python reads local files as they are; remote ones are first copied to local disk. What Python
+writes is a local draft first, which then takes its place in one step.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 Location = str | Path
 """A path of this machine, or a URI: of its own file system (``file:``), or of another."""
 _LONGEST_RUN = 2 * 86_400
-"""Seconds after which no run uses its scratch folder any more."""
+"""Seconds after which a scratch folder belongs to no run that still goes on."""
 
 
 def file_uri(path: Path) -> str:
-    """``file:`` URI of a path, as Hadoop spells it: no character is escaped, whatever a folder is called."""
+    """``file:`` URI of a path, as Hadoop spells it: without escapes, whatever characters a folder's name has."""
     return f"file://{path.absolute()}"
 
 
 def uri(place: Location) -> str:
-    """The place as Spark takes it."""
+    """A location as a URI, which Spark takes."""
     path = local_path(place)
     return file_uri(path) if path else str(place)
 
 
 def local_path(place: Location) -> Path | None:
-    """The path on the machine's own file system, mounts included; None where the place is on another."""
+    """The path on the machine's own file system, mounts included; None if the location is on another file system."""
     scheme, colon, path = str(place).partition(":")
     if isinstance(place, Path) or not colon or "/" in scheme:
         return Path(place)
@@ -59,8 +59,8 @@ def _files(place: Location) -> tuple[fsspec.AbstractFileSystem, str]:
     if path:
         return fsspec.filesystem("file"), str(path)
     try:
-        # Nothing is kept: Spark writes there too; and a process that is forked, as Horovod does, waits forever for the threads of
-        # an HDFS client that it inherits.
+        # No cached instance: its listings would be out of date, since Spark writes there too; and a forked process, as Horovod
+        # starts them, would wait forever for the threads of an HDFS client that it inherits.
         return fsspec.core.url_to_fs(place, skip_instance_cache=True)
     except (ImportError, ValueError) as error:
         raise ConfigError(
@@ -70,37 +70,37 @@ def _files(place: Location) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def sibling(place: Location, name: str) -> Location:
-    """Another place in the same folder."""
+    """Another file or folder in the same folder."""
     return f"{str(place).rpartition('/')[0]}/{name}"
 
 
 def exists(place: Location) -> bool:
-    """Whether there is such a file or folder.
+    """Whether a file or folder exists.
 
     Raises
     ------
     ConfigError
-        Where nothing here can read that kind of file system.
+        If no installed package can read that kind of file system.
     """
     files, path = _files(place)
     return files.exists(path)
 
 
 def list_names(folder: Location) -> list[str]:
-    """Of what lies directly in a folder, sorted; nothing where there is no such folder."""
+    """Sorted names of the files and folders directly in a folder; empty if there is no such folder."""
     files, path = _files(folder)
     return sorted(found.rpartition("/")[2] for found in files.ls(path, detail=False)) if files.exists(path) else []
 
 
 def remove(place: Location) -> None:
-    """Remove a file, or a folder with all that is in it, where it is there."""
+    """Remove a file, or a folder with its contents, if it exists."""
     files, path = _files(place)
     if files.exists(path):
         files.rm(path, recursive=True)
 
 
 def read_bytes(file: Location) -> bytes:
-    """A file's bytes, as they are now."""
+    """Read a file."""
     files, path = _files(file)
     return files.cat_file(path)
 
@@ -111,7 +111,7 @@ def read_json(file: Location) -> dict:
 
 
 def local_copy(place: Location, only: Sequence[str] | None = None) -> Path:
-    """The file or folder as a path of this machine: its own where it lies here, otherwise a copy to read.
+    """A path on this machine to read a file or folder from: its own if it is local, otherwise that of a copy.
 
     Parameters
     ----------
@@ -121,12 +121,12 @@ def local_copy(place: Location, only: Sequence[str] | None = None) -> Path:
     Raises
     ------
     DataError
-        Where a place elsewhere holds nothing.
+        If a remote location holds nothing.
 
     Notes
     -----
-    A copy is made once by all processes of a Spark executor, and once by any other process, as long as nothing changes there; it
-    takes as much disk as the files, and goes when the executor or process ends.
+    All processes of a Spark executor share a copy; any other process has its own. A copy is made anew if a file changed. It takes
+    as much disk as the files, and is removed when the executor or process ends.
     """
     path = local_path(place)
     if path:
@@ -135,13 +135,13 @@ def local_copy(place: Location, only: Sequence[str] | None = None) -> Path:
     found = {name.removeprefix(folder).lstrip("/"): info for name, info in files.find(folder, detail=True).items()}
     found = {name: info for name, info in found.items() if only is None or name in only}
     if not found:
-        raise DataError(f"{place}: nothing lies there: was it removed? Run the job that writes it again")
-    states = [{key: said for key, said in info.items() if key != "access_time"} for info in found.values()]
+        raise DataError(f"{place}: there is nothing: was it removed? Run the job that writes it again")
+    states = [{key: value for key, value in info.items() if key != "access_time"} for info in found.values()]
     copy = _copies() / hashlib.sha256(repr((place, states)).encode()).hexdigest()[:16]
     if not copy.exists():
         draft = Path(tempfile.mkdtemp(prefix="draft-", dir=copy.parent))
         for name in found:
-            to = draft / (name or "file")  # without a name: the place is a file itself
+            to = draft / (name or "file")  # without a name: the location is a file itself
             to.parent.mkdir(parents=True, exist_ok=True)
             files.get_file(f"{folder}/{name}" if name else folder, str(to))
         try:
@@ -153,10 +153,10 @@ def local_copy(place: Location, only: Sequence[str] | None = None) -> Path:
 
 @cache
 def _copies() -> Path:
-    """Folder for copies: within the one that Spark removes with the executor; outside of executors, one of this process."""
-    of_executor = Path(os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0])
-    if of_executor.name.startswith("blockmgr-") and of_executor.is_dir():
-        folder = of_executor / "metarec"
+    """Folder for copies: in an executor, within the folder that Spark removes with it; elsewhere, one of this process."""
+    blocks = Path(os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0])
+    if blocks.name.startswith("blockmgr-") and blocks.is_dir():
+        folder = blocks / "metarec"
         folder.mkdir(exist_ok=True)
         return folder
     folder = Path(tempfile.mkdtemp(prefix="metarec-"))
@@ -166,40 +166,53 @@ def _copies() -> Path:
 
 @contextmanager
 def atomic_write(place: Location) -> Iterator[Path]:
-    """A draft to write, a file or a folder, which then takes the place: no reader ever sees a part of it.
+    """Yield a path to write a file or a folder to, which then takes its place in one step: no reader sees a part of it.
 
-    Makes the folder that the place is in.
+    Creates the folder around it. On local disks the contents are written through before the name is, so that a power failure
+    leaves the old file or the new one.
     """
     path = local_path(place)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.draft")
         yield draft
+        for part in [*(draft.rglob("*") if draft.is_dir() else ()), draft]:
+            _sync(part)
         if draft.is_dir() and path.exists():
             shutil.rmtree(path)
         draft.replace(path)
+        _sync(path.parent)
     else:
         with tempfile.TemporaryDirectory(prefix="draft-", dir=_copies()) as folder:
             draft = Path(folder) / "draft"
             yield draft
-            _put(draft, *_files(place))
+            _upload(draft, *_files(place))
 
 
-def _put(made: Path, files: fsspec.AbstractFileSystem, path: str) -> None:
+def _sync(path: Path) -> None:
+    """Have a file's contents, or a folder's names, on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _upload(local: Path, files: fsspec.AbstractFileSystem, path: str) -> None:
     """Bring a file or a folder to another file system, first under a name that nobody reads."""
     folder, _, name = path.rpartition("/")
     draft = f"{folder}/.{name}.draft"
     if files.exists(draft):
         files.rm(draft, recursive=True)
-    for file in [made] if made.is_file() else sorted(file for file in made.rglob("*") if file.is_file()):
-        files.put_file(str(file), draft if file == made else f"{draft}/{file.relative_to(made)}")
-    if made.is_dir() and files.exists(path):
+    for file in [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file()):
+        files.put_file(str(file), draft if file == local else f"{draft}/{file.relative_to(local)}")
+    if local.is_dir() and files.exists(path):
         files.rm(path, recursive=True)
     files.mv(draft, path, recursive=True, overwrite=True)
 
 
 def write_json(file: Location, value: dict) -> None:
-    """Write a JSON object whole."""
+    """Write a JSON object in one step."""
     with atomic_write(file) as draft:
         draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -217,12 +230,12 @@ def hadoop_path(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:
 
 @contextmanager
 def scratch_folder(spark: SparkSession, parent: str) -> Iterator[str]:
-    """The URI of a new folder, which goes at the end of the block; so do those that killed runs left in the parent."""
+    """Yield the URI of a new folder, which is removed at the end of the block, as are folders that killed runs left beside it."""
     path, files = hadoop_path(spark, parent)
-    for left in files.listStatus(path) if files.exists(path) else ():
-        if time.time() - left.getModificationTime() / 1000 > _LONGEST_RUN:
-            files.delete(left.getPath(), True)
-    folder = f"{parent}/{uuid.uuid4().hex}"  # a name of its own: executors keep what they have read
+    for old in files.listStatus(path) if files.exists(path) else ():
+        if time.time() - old.getModificationTime() / 1000 > _LONGEST_RUN:
+            files.delete(old.getPath(), True)
+    folder = f"{parent}/{uuid.uuid4().hex}"  # a name of its own: executors cache what they have read
     try:
         yield folder
     finally:

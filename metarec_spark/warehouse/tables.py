@@ -7,7 +7,6 @@ records job, day, model and input versions in its metadata, from which the next 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.columns import ALL, WRITTEN_BY
-from metarec_spark.errors import ConfigError, DataError, first_line
-from metarec_spark.warehouse.commits import LOG, Commit, LoggedCommit, TableLog, changes_on_record
+from metarec_spark.errors import ConfigError, DataError, damaged_table, first_line
+from metarec_spark.warehouse.commits import LOG, Commit, LoggedCommit, Overview, TableLog, changes_on_record
 from metarec_spark.warehouse.contracts import Contract, conform, contract
 from metarec_spark.warehouse.storage import hadoop_path, jvm
 
@@ -35,22 +34,6 @@ _PROPERTIES = {
     "delta.logRetentionDuration": "interval 365 days",  # a model in use names versions that old
 }
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-
-
-@dataclass(frozen=True)
-class Overview:
-    """Size and last writer of a table."""
-
-    table: str
-    version: int
-    files: int
-    bytes: int
-    job: str | None
-    """Job that wrote last; None if it was another program."""
-    ds: str | None
-    """That job's logical day."""
-    written: str
-    """When, UTC."""
 
 
 class Warehouse:
@@ -94,10 +77,18 @@ class Warehouse:
         """Whether the table has been written."""
         if name not in self._newest:
             version = int(self._newest_snapshot(name).version())
+            self._check_end(name, version)
             if version < 0:
                 return False
             self._newest[name] = version
         return True
+
+    def _check_end(self, name: str, version: int) -> None:
+        """Refuse a log that has lost its newest commit: the checksum that Delta writes after each commit is still there."""
+        missing, files = hadoop_path(self.spark, f"{self.path(name)}/{LOG}/{version + 1:020}.json")
+        checksum = hadoop_path(self.spark, f"{self.path(name)}/{LOG}/{version + 1:020}.crc")[0]
+        if files.exists(checksum) and not files.exists(missing):
+            raise DataError(damaged_table(name, f"{missing.getName()} is missing"))
 
     def version(self, name: str) -> int:
         """Newest version of a table, whoever wrote it, when this run first asked or last wrote to it.
@@ -302,7 +293,10 @@ class Warehouse:
     def _newest_snapshot(self, name: str) -> JavaObject:
         """Delta's newest snapshot, of version -1 if there is no table; from the log itself, without a query."""
         log = jvm(self.spark).org.apache.spark.sql.delta.DeltaLog
-        return log.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
+        try:
+            return log.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
+        except Exception as error:  # whatever Delta and the file system raise
+            raise DataError(damaged_table(name, first_line(error))) from None
 
     def _table(self, name: str) -> DeltaTable:
         try:
