@@ -126,17 +126,19 @@ def maintain(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
 def forget(
     config: ConfigFile,
     user: Annotated[list[str] | None, typer.Option(help="User id as the tables hold it, any number of times.")] = None,
-    users: Annotated[Path | None, typer.Option(help="File with one user id a line.")] = None,
+    users: Annotated[Path | None, typer.Option(help="File with one user id a line, or CSV with a column user_id.")] = None,
+    missing_ok: Annotated[bool, typer.Option("--missing-ok", help="Forget also those whom no table holds.")] = False,
+    items: Annotated[bool, typer.Option("--items", help="Remove also items that have such an id.")] = False,
     ds: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of the request; today by default.")] = None,
     set_: Overrides = None,
 ) -> None:
-    """Remove people from every table, and pass them over from then on."""
+    """Remove people from every table, and drop their rows from then on."""
     from metarec_spark.operations.forget import forget as work
-    from metarec_spark.operations.forget import ids
+    from metarec_spark.operations.people import people
 
     day = ds or datetime.now(UTC)
-    asked = _checked("forget", day.date(), lambda: ids(user or [], users))
-    _run("forget", config, day, set_, lambda job: work(job, asked))
+    named = _checked("forget", day.date(), lambda: people(user or [], users))
+    _run("forget", config, day, set_, lambda job: work(job, named, missing_ok=missing_ok, items=items))
 
 
 @app.command()

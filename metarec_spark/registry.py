@@ -168,6 +168,14 @@ def serving_rows(job: Job) -> dict[str, ModelRow]:
     return of_domain
 
 
+def serving_ids(job: Job) -> list[str]:
+    """Ids of the models that serve on the job's day; empty if none is approved."""
+    try:
+        return sorted({row.model_id for row in serving_rows(job).values()}) if job.warehouse.exists(c.MODELS) else []
+    except ModelRejected:
+        return []
+
+
 def _approved(job: Job) -> list[ModelRow]:
     """Approved models not after the job's day, newest first: a few a week."""
     approved = job.warehouse.read(c.MODELS).where((F.col("status") == "approved") & (F.col("ds") <= F.lit(job.ds)))

@@ -245,7 +245,11 @@ def test_a_log_for_machines_is_json_from_its_first_line(command: Callable, tmp_p
 
 @pytest.mark.usefixtures("spark")
 def test_forget_says_who_is_meant_by_hash_alone(command: Callable, tmp_path: Path):
-    code, out, err = command("forget", "--config", written(tmp_path), "--user", "ada lovelace", "--user", "../x")
+    named = ("forget", "--config", written(tmp_path), "--user", "ada lovelace", "--user", "../x")
+    code, out, err = command(*named)
+    assert code == 3 and "2 of 2 people are in no table: --user 1, --user 2" in result(out)["error"]
+    assert "ada lovelace" not in out + err
+    code, out, err = command(*named, "--missing-ok")
     assert code == 0 and (result(out)["rows_in"], result(out)["rows_out"]) == (2, 0)
     assert "ada lovelace" not in out + err and err.count("no row in any table") == 2
     code, out, err = command("forget", "--config", written(tmp_path))

@@ -200,7 +200,7 @@ def on_hdfs(folder: Path, name_node: str, log: Path, environment: dict[str, str]
         shutil.copy(log, draft)
     made = Company.of(folder / "on_hdfs", f"{name_node}/ware house", f"{name_node}/logs", environment)
     running = made.start("nightly", SPARK_MASTER="local[1]")
-    while not storage.exists(f"{name_node}/ware house/_turn.by"):
+    while not storage.exists(f"{name_node}/ware house/_lock.owner"):
         assert running.poll() is None, (made.folder / "nightly.log").read_text()
         time.sleep(0.1)
     os.killpg(running.pid, signal.SIGKILL)
@@ -270,7 +270,7 @@ def test_it_ends_in_the_tables_and_the_model_of_an_undisturbed_night_on_files(
 def test_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs: Company, capfd: pytest.CaptureFixture[str]) -> None:
     warehouse = f"{name_node}/ware house"
     forgetting = on_hdfs.start("forget", "--user", "u07", SPARK_MASTER="local[1]")
-    while not storage.exists(f"{warehouse}/_turn.by"):
+    while not storage.exists(f"{warehouse}/_lock.owner"):
         assert forgetting.poll() is None, on_hdfs.said("forget")
         time.sleep(0.05)
     capfd.readouterr()

@@ -10,6 +10,10 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 
 HASH = "user_hash"
+AS_ITEM = "as_item"
+"""Column of ``forgotten``: whether rows in which the id is an item's are dropped, too."""
+TOMBSTONE = "forgotten:"
+"""What an erased item's id in ``items`` begins with."""
 
 
 def hash_of(user: str) -> str:
@@ -27,8 +31,24 @@ def without(rows: DataFrame, forgotten: DataFrame) -> DataFrame:
     return rows.join(forgotten.select(HASH), hashed() == F.col(HASH), "left_anti")
 
 
+def without_items(rows: DataFrame, forgotten: DataFrame | None) -> DataFrame:
+    """Remove the rows whose ``item_id`` is an erased item's."""
+    items = None if forgotten is None else _items(forgotten)
+    return rows if items is None else rows.join(F.broadcast(items), F.sha2(F.col(c.ITEM_ID), 256) == F.col(HASH), "left_anti")
+
+
 def marked(judged: DataFrame, forgotten: DataFrame) -> DataFrame:
-    """Set the reason of erased users' rows to ``forgotten``, whatever it was."""
+    """Set the reason of rows of erased users and items to ``forgotten``, whatever it was."""
     erased_ids = forgotten.select(HASH, F.lit(c.FORGOTTEN).alias("erased"))
-    rows = judged.join(erased_ids, hashed() == F.col(HASH), "left")
-    return rows.withColumn(c.REASON, F.coalesce("erased", c.REASON)).drop(HASH, "erased")
+    rows = judged.join(erased_ids, hashed() == F.col(HASH), "left").drop(HASH)
+    items = _items(forgotten)
+    if items is not None:
+        items = items.withColumn("erased_item", F.lit(c.FORGOTTEN))
+        rows = rows.join(F.broadcast(items), F.sha2(F.col(c.ITEM_ID), 256) == F.col(HASH), "left").drop(HASH)
+    reasons = ["erased", *([] if items is None else ["erased_item"])]
+    return rows.withColumn(c.REASON, F.coalesce(*reasons, c.REASON)).drop(*reasons)
+
+
+def _items(forgotten: DataFrame) -> DataFrame | None:
+    """Hashes of erased items; None if the table is of a version that knows none."""
+    return forgotten.where(AS_ITEM).select(HASH) if AS_ITEM in forgotten.columns else None

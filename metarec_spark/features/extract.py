@@ -22,7 +22,7 @@ from metarec_spark import columns as c
 from metarec_spark import sources
 from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import DataError
-from metarec_spark.features import cleaning, quality
+from metarec_spark.features import cleaning, erased, quality
 from metarec_spark.features.as_of import erased_users, transition_settings
 from metarec_spark.features.change_feed import EventChanges, losing
 from metarec_spark.features.content import content, usable
@@ -156,7 +156,7 @@ def _item_information(job: Job) -> tuple[DataFrame | None, int]:
     opened = [
         sources.open_items(job.spark, source, i).withColumn("position", F.lit(i)) for i, source in enumerate(job.config.items)
     ]
-    rows = reduce(DataFrame.unionByName, opened)
+    rows = erased.without_items(reduce(DataFrame.unionByName, opened), erased_users(job))
     unusable = rows.where(~usable(F.col(c.CONTENT))).count()
     if unusable:
         log.warning("%d content vectors have values that are not finite numbers; these items have no content vector", unusable)
@@ -184,7 +184,7 @@ def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> No
         known = known.unionByName(unseen.withColumns({"events": F.lit(0).cast("long"), "first_day": none, "last_day": none}))
     newest = _single(items.agg(F.max(c.ITEM_IDX)))
     first_free = 0 if newest is None else newest + 1
-    with _cached(known) as known:
+    with _cached(erased.without_items(known, erased_users(job))) as known:
         warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: changes.version}))
 
 

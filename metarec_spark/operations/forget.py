@@ -1,4 +1,4 @@
-"""forget: remove people from every table, every report and every unfinished training, and pass them over from then on.
+"""forget: remove people from every table, every report and every unfinished training, and drop their rows from then on.
 
 The hash of an id goes into ``forgotten`` first, the rows go after it: a run that was killed is completed by the next.
 """
@@ -9,19 +9,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+
+from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
-from metarec_spark.errors import ConfigError
+from metarec_spark.errors import DataError
 from metarec_spark.evaluation import report
-from metarec_spark.features.erased import HASH, hash_of, hashed
+from metarec_spark.features.erased import AS_ITEM, HASH, hash_of, hashed
 from metarec_spark.job import Details, Job, Result, log
+from metarec_spark.operations import erased_items
+from metarec_spark.operations.people import Person
 from metarec_spark.registry import versions_in_use
 from metarec_spark.warehouse.contracts import contract
 from metarec_spark.warehouse.storage import exists, list_names, remove
 
 _SHOWN = 12
 """Digits of a hash that stand for a person in logs and results."""
+_NAMED = 10
+"""People that a message names, at most."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class ForgetDetails(Details):
     """Reports that showed one of these people."""
     unknown: list[str]
     """First digits of the hashes of people without a row in any table."""
+    as_items: dict[str, int]
+    """Table → rows in which one of these ids is an item's; they are removed with ``--items`` alone."""
 
     def to_json(self) -> dict[str, object]:
         """Tables without the fields that are None."""
@@ -52,68 +59,97 @@ class ForgetDetails(Details):
             name: {key: value for key, value in asdict(removed).items() if value is not None}
             for name, removed in self.tables.items()
         }
-        return {"tables": tables, "reports": self.reports, "unknown": self.unknown}
+        return {"tables": tables, "reports": self.reports, "unknown": self.unknown, "as_items": self.as_items}
 
 
-def ids(given: Sequence[str], file: Path | None) -> list[str]:
-    """User ids that were given, and those of a file with one a line. Blanks and case count.
+def forget(job: Job, people: Sequence[Person], *, missing_ok: bool = False, items: bool = False) -> Result:
+    """Delete the rows of these people from all tables that have a ``user_id``, and enter them in ``forgotten``.
+
+    Ids are compared with the tables' by their hash: they reach neither SQL nor a table's log. Counts that include these people
+    change with the next extract; models stay as they are.
+
+    Parameters
+    ----------
+    missing_ok
+        Forget also those whom no table holds: their rows are dropped when they come.
+    items
+        Remove also items whose id is one of these, such as people's profiles or channels.
 
     Raises
     ------
-    ConfigError
-        Where there is none, the file cannot be read, or an id is blank or no text.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n") if file else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--users {file}: cannot be read: {error}; give a UTF-8 file with one user id a line") from None
-    found = [*given, *filter(None, lines)]
-    if not found:
-        raise ConfigError("nobody is named; give --user ID, any number of times, or --users FILE with one id a line")
-    for place, user in enumerate(found, 1):
-        if not user.strip(" ") or any("\ud800" <= letter <= "\udfff" for letter in user):
-            raise ConfigError(f"user id {place} of {len(found)} is blank or not UTF-8; no table holds such an id")
-    return found
-
-
-def forget(job: Job, users: Sequence[str]) -> Result:
-    """Delete the rows of these people from all tables that have a ``user_id``, and enter them in ``forgotten``.
-
-    Ids are compared as the tables hold them, by their hash: they reach neither SQL nor a table's log. Counts that were made with
-    these people change with the next extract; models stay as they are.
+    DataError
+        If somebody is in no table, unless ``missing_ok``; nothing is removed then.
 
     Notes
     -----
     The driver holds the ids. The ids of each table are read, and the files that hold a row of these people are written anew.
     """
-    warehouse, hashes = job.warehouse, sorted({hash_of(user) for user in users})
-    _enter(job, hashes)
-    named, of_person, counts = hashed().isin(hashes), Counter[str](), {}
-    for name in warehouse.names():
-        if c.USER_ID in contract(name).schema.names:
-            found = warehouse.read(name).where(named).groupBy(hashed()).count()
-            rows = Counter({row[0]: row[1] for row in found.toLocalIterator()})
-            if rows:
-                warehouse.delete(name, named, job.commit())
-            of_person += rows
-            counts[name] = rows.total()
-    pages = _files(job, users)
-    for person in hashes:
-        if person not in of_person:
-            log.warning("user %s: no row in any table; an id counts as the tables hold it", person[:_SHOWN])
+    warehouse = job.warehouse
+    counts = _rows_of(job, {hash_of(reading) for person in people for reading in person.readings})
+    rows = Counter[str](sum((Counter(of_table) for of_table in counts.values()), Counter()))
+    known = rows.keys() | _forgotten(job)
+    chosen = {person: next((h for h in map(hash_of, person.readings) if h in known), None) for person in people}
+    missing = [person for person, found in chosen.items() if found is None]
+    if missing and not missing_ok:
+        raise DataError(_missing(missing, len(people)))
+    new = {hash_of(reading) for person in missing for reading in person.readings}
+    hashes = sorted({found for found in chosen.values() if found} | new)
+    _enter(job, hashes, items)
+    for name, of_table in counts.items():
+        if of_table.keys() & set(hashes):
+            warehouse.delete(name, hashed().isin(hashes), job.commit())
+    pages = _files(job, [reading for person in people for reading in person.readings])
+    as_items = erased_items.erase(job, hashes) if items else erased_items.count(job, hashes)
+    if as_items and not items:
+        log.warning("items have ids of these people, and stay: %s (rows); add --items to remove them, too", as_items)
+    people_hashes = sorted(found or hash_of(person.readings[0]) for person, found in chosen.items())
+    for person_hash in dict.fromkeys(people_hashes):
+        if rows[person_hash]:
+            log.info("user %s: %d rows removed", person_hash[:_SHOWN], rows[person_hash])
         else:
-            log.info("user %s: %d rows removed", person[:_SHOWN], of_person[person])
+            log.warning("user %s: no row in any table; an id counts as the tables hold it", person_hash[:_SHOWN])
     in_use = versions_in_use(job)
-    tables = {name: _removed(job, name, rows, in_use) for name, rows in counts.items()}
-    details = ForgetDetails(tables, pages, [person[:_SHOWN] for person in hashes if person not in of_person])
-    return Result(rows_in=len(hashes), rows_out=of_person.total(), details=details)
+    removed = {name: sum(count for h, count in of_table.items() if h in hashes) for name, of_table in counts.items()}
+    tables = {name: _removed(job, name, count, in_use) for name, count in removed.items()}
+    unknown = [h[:_SHOWN] for h in dict.fromkeys(people_hashes) if not rows[h]]
+    details = ForgetDetails(tables, pages, unknown, as_items)
+    return Result(rows_in=len(set(people_hashes)), rows_out=sum(removed.values()), details=details)
 
 
-def _enter(job: Job, hashes: Sequence[str]) -> None:
-    """Enter those who are not in ``forgotten`` yet."""
-    rows = job.spark.createDataFrame([(of, job.ds) for of in hashes], contract(c.FORGOTTEN).schema)
+def _rows_of(job: Job, hashes: set[str]) -> dict[str, dict[str, int]]:
+    """Table → hash of a user id → rows."""
+    named, counts = hashed().isin(sorted(hashes)), {}
+    for name in job.warehouse.names():
+        if c.USER_ID in contract(name).schema.names:
+            found = job.warehouse.read(name).where(named).groupBy(hashed()).count()
+            counts[name] = {row[0]: row[1] for row in found.toLocalIterator()}
+    return counts
+
+
+def _forgotten(job: Job) -> set[str]:
+    """Hashes of those who were forgotten before: a run that is repeated finds no row of them."""
+    if not job.warehouse.exists(c.FORGOTTEN):
+        return set()
+    return {row[0] for row in job.warehouse.read(c.FORGOTTEN).select(HASH).toLocalIterator()}
+
+
+def _missing(missing: Sequence[Person], named: int) -> str:
+    where = ", ".join(person.where for person in missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
+    return (
+        f"{len(missing)} of {named} people are in no table: {where}. Nobody was forgotten. An id counts as the tables hold it, "
+        "with its user_namespace. Correct these, or add --missing-ok to forget the others, and to drop rows of these if they come"
+    )
+
+
+def _enter(job: Job, hashes: Sequence[str], items: bool) -> None:
+    """Enter those who are not in ``forgotten`` yet, and mark those whose items go, too."""
+    rows = job.spark.createDataFrame([(of, job.ds, items or None) for of in hashes], contract(c.FORGOTTEN).schema)
     if job.warehouse.exists(c.FORGOTTEN):
-        rows = rows.join(job.warehouse.read(c.FORGOTTEN), HASH, "left_anti")
+        job.warehouse.ensure(c.FORGOTTEN)  # which adds the mark's column
+        stored = job.warehouse.read(c.FORGOTTEN)
+        marked = stored.where(F.col(HASH).isin(list(hashes)) & F.col(AS_ITEM).isNull()).withColumn(AS_ITEM, F.lit(True))
+        rows = rows.join(stored, HASH, "left_anti")
+        rows = rows.unionByName(marked) if items else rows
     job.warehouse.merge(c.FORGOTTEN, rows, job.commit())
 
 

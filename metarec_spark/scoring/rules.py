@@ -18,6 +18,7 @@ from pyspark.storagelevel import StorageLevel
 from metarec_spark import columns as c
 from metarec_spark.config.sections import ItemList
 from metarec_spark.errors import DataError
+from metarec_spark.features.erased import TOMBSTONE
 from metarec_spark.job import Job, log
 from metarec_spark.scoring.eligible import AT_MOST, CAP
 from metarec_spark.scoring.serving import ServingModel
@@ -101,7 +102,8 @@ def _judged(job: Job, items: DataFrame) -> DataFrame:
     restricted = named.distinct().withColumn("restricted", F.lit(True))
     rows = items.join(blocked, _KEY, "left").join(allowed, _KEY, "left").join(F.broadcast(restricted), c.DOMAIN, "left")
     not_allowed = F.col("restricted") & F.col("allowed").isNull()
-    reason = F.when(F.col("blocked"), "blocked").when(not_allowed, "not_allowed")
+    erased = F.col(c.ITEM_ID).startswith(TOMBSTONE)
+    reason = F.when(F.col("blocked") | erased, "blocked").when(not_allowed, "not_allowed")
     return rows.select(c.ITEM_IDX, *_KEY, reason.alias(c.REASON))
 
 

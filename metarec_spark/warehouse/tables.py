@@ -269,6 +269,12 @@ class Warehouse:
             self._table(name).delete(condition)
         self._wrote(name)
 
+    def update(self, name: str, condition: Column, values: dict[str, Column], commit: Commit) -> None:
+        """Set columns of the rows that fulfil a condition; older versions hold the old values until they are vacuumed."""
+        with self._recording(commit):
+            self._table(name).update(condition, dict(values))
+        self._wrote(name)
+
     def optimize(self, name: str, commit: Commit) -> None:
         """Compact small files."""
         with self._recording(commit):

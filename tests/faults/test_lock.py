@@ -29,7 +29,7 @@ def test_the_same_day_twice_and_another_day_at_once_end_as_one_after_the_other(
     """Two in processes of their own, one in this."""
     company, undisturbed = Company(tmp_path / "at once"), Company(tmp_path / "in turn")
     runs = [company.start(work) for work in (EXTRACT, LATER)]
-    while not (company.tables / "_turn").exists():
+    while not (company.tables / "_lock").exists():
         time.sleep(0.01)
     with pytest.raises(SystemExit) as ended:
         main(company.arguments(EXTRACT))

@@ -15,14 +15,15 @@ import pytest
 from pyspark.sql import SparkSession
 from training.warehouses import DAY, NEXT, copied, event, job_at, rows_of, stages, write_log
 
-from metarec_spark.errors import ConfigError
+from metarec_spark.errors import DataError
 from metarec_spark.features.as_of import users_as_of
 from metarec_spark.features.erased import hash_of
 from metarec_spark.features.extract import extract
 from metarec_spark.job import Job, Result
 from metarec_spark.operations.feedback import collect
-from metarec_spark.operations.forget import forget, ids
+from metarec_spark.operations.forget import forget
 from metarec_spark.operations.maintain import maintain
+from metarec_spark.operations.people import people
 from metarec_spark.scoring.recommend import recommend
 from metarec_spark.warehouse.contracts import contract
 from metarec_spark.warehouse.storage import local_path
@@ -93,7 +94,7 @@ def done(spark, tmp_path_factory) -> Forgotten:
     log.setLevel(logging.INFO)
     try:
         before = tables(job)
-        result = forget(job, PEOPLE)
+        result = forget(job, people(PEOPLE, None))
         return Forgotten(spark, folder, before, tables(job), result, "\n".join(said))
     finally:
         log.removeHandler(handler)
@@ -163,7 +164,7 @@ def again(done, tmp_path_factory) -> tuple[Job, Result, Result]:
     folder = copied(done.folder, tmp_path_factory.mktemp("again"))
     read = extract(job_at(done.spark, folder, "extract", LATER), history=True)
     job = job_at(done.spark, folder, "forget", LATER)
-    return job, read, forget(job, PEOPLE)
+    return job, read, forget(job, people(PEOPLE, None))
 
 
 def test_the_whole_log_read_again_does_not_bring_them_back(done, again):
@@ -232,18 +233,28 @@ def test_a_run_that_was_killed_is_completed_by_the_next(spark, tmp_path, tmp_pat
     folder = copied(stages(spark, tmp_path_factory).evaluated, tmp_path)
     job = job_at(spark, folder, "forget", NEXT)
     with pytest.raises(KeyboardInterrupt):
-        forget(replace(job, warehouse=Killed(spark, job.warehouse.root)), ["u3"])
+        forget(replace(job, warehouse=Killed(spark, job.warehouse.root)), people(["u3"], None))
     assert [row[0] for row in rows_of(job, "forgotten")] == [hash_of("u3")]
     assert "u3" in {row[0] for row in rows_of(job, "user_sequences")}
     extract(job_at(spark, folder, "extract", NEXT))
-    assert {name: of.rows for name, of in forget(job, ["u3"]).details.tables.items()}["events"] == 0
+    assert {name: of.rows for name, of in forget(job, people(["u3"], None)).details.tables.items()}["events"] == 0
     assert not [name for name, rows in tables(job).items() if "u3" in set(texts(rows))]
 
 
-def test_someone_unknown_is_told_and_kept_out_all_the_same(spark, tmp_path, caplog):
+def test_someone_unknown_stops_the_run_and_nobody_is_forgotten(spark, tmp_path, tmp_path_factory):
+    job = job_at(spark, copied(stages(spark, tmp_path_factory).extracted, tmp_path), "forget")
+    file = tmp_path / "ids.txt"
+    file.write_text("u3\nnobody\nu4\nno one\n")
+    before = tables(job)
+    with pytest.raises(DataError, match="2 of 4 people are in no table: line 2, line 4. Nobody was forgotten.*--missing-ok"):
+        forget(job, people([], file))
+    assert tables(job) == before and not job.warehouse.exists("forgotten")
+
+
+def test_someone_unknown_is_told_and_kept_out_if_that_is_asked_for(spark, tmp_path, caplog):
     job = job_at(spark, tmp_path, "forget")
     with caplog.at_level("INFO", "metarec_spark"):
-        result = forget(job, ["nobody", "nobody"])
+        result = forget(job, people(["nobody", "nobody"], None), missing_ok=True)
     assert (result.rows_in, result.rows_out, result.details.unknown) == (1, 0, [hash_of("nobody")[:12]])
     assert caplog.messages == [f"user {hash_of('nobody')[:12]}: no row in any table; an id counts as the tables hold it"]
     write_log(tmp_path / "log" / "1.parquet", [event(user, "books", "b0", DAY) for user in ("nobody", "u1")])
@@ -251,27 +262,43 @@ def test_someone_unknown_is_told_and_kept_out_all_the_same(spark, tmp_path, capl
     maintain(job_at(spark, tmp_path, "maintain"))
 
 
+def test_ids_are_found_as_the_log_holds_them(spark, tmp_path, tmp_path_factory):
+    """From a CSV with header and quotes, with white space, or with the decimals of a number."""
+    folder = copied(stages(spark, tmp_path_factory).extracted, tmp_path)
+    write_log(folder / "log" / "3.parquet", [event(user, "books", "b0", NEXT) for user in ("7", "a,b")])
+    extract(job_at(spark, folder, "extract", NEXT))
+    file = tmp_path / "ids.csv"
+    file.write_text('name,user_id\n"Lovelace, Ada",u3\nx, u4 \ny,"a,b"\nz,7.0\n')
+    result = forget(job_at(spark, folder, "forget", NEXT), people([], file))
+    assert result.rows_in == 4 and result.details.unknown == []
+    assert {row[0] for row in rows_of(job_at(spark, folder, "forget"), "events")}.isdisjoint({"u3", "u4", "a,b", "7"})
+
+
+def test_an_item_with_an_erased_persons_id_is_told_and_removed_on_request(spark, tmp_path, tmp_path_factory):
+    """A platform on which people follow people: u5 is a user, and an item that others have events with."""
+    folder = copied(stages(spark, tmp_path_factory).evaluated, tmp_path)
+    follows = [event(f"u{n}", "books", "u5", NEXT) for n in (1, 2)]
+    write_log(folder / "log" / "3.parquet", follows)
+
+    def at(name: str, ds: date = NEXT) -> Job:
+        return job_at(spark, folder, name, ds, recommend={"top_n": 50, "users": "all"})
+
+    extract(at("extract"))
+    recommend(at("recommend"))
+    index = {row.item_id: row.item_idx for row in at("tables").warehouse.read("items").collect()}["u5"]
+    told = forget(at("forget"), people(["u5"], None))
+    assert told.details.as_items.keys() >= {"events", "items"}
+    done = forget(at("forget"), people(["u5"], None), items=True)
+    assert done.details.as_items == told.details.as_items
+    extract(at("extract"), history=True)
+    recommend(at("recommend"))
+    assert not [name for name, rows in tables(at("tables")).items() if "u5" in set(texts(rows))]
+    items = {row.item_idx: row for row in at("tables").warehouse.read("items").collect()}
+    assert items[index].item_id == f"forgotten:{hash_of('u5')}" and items[index].events == 0
+    assert len(items) == index + 1, "no index is given twice"
+    assert not [1 for row in rows_of(at("tables"), "recommendations") if "forgotten:" in json.dumps(row, default=str)]
+    assert forget(at("forget"), people(["u5"], None), items=True).details.as_items == {}
+
+
 def test_the_tables_with_users_are_found_by_their_contracts():
     assert all("user_id" in contract(name).schema.names for name in WITH_USERS)
-
-
-def test_ids_are_taken_as_they_stand(tmp_path):
-    file = tmp_path / "ids.txt"
-    file.write_bytes("\ufeffa\r\n b \n\nc\u2028d\n".encode())
-    assert ids(["x", " y"], file) == ["x", " y", "a", " b ", "c\u2028d"]
-    assert ids([], file) == ["a", " b ", "c\u2028d"]
-
-
-def test_ids_that_are_none_are_refused_and_not_shown(tmp_path):
-    with pytest.raises(ConfigError, match="nobody is named; give --user ID"):
-        ids([], None)
-    with pytest.raises(ConfigError, match="user id 2 of 2 is blank or not UTF-8"):
-        ids(["a", "  "], None)
-    with pytest.raises(ConfigError, match="user id 1 of 1 is blank or not UTF-8") as error:
-        ids(["secret\udcff"], None)
-    assert "secret" not in str(error.value)
-    with pytest.raises(ConfigError, match="none.txt: cannot be read"):
-        ids([], tmp_path / "none.txt")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(ConfigError, match="binary: cannot be read"):
-        ids([], tmp_path / "binary")
