@@ -61,17 +61,17 @@ def unreadable(error: Exception) -> str | None:
     text = str(error)
     if log := re.search(r"/(\w+)/_delta_log/([\w.]+)", text):
         return damaged_table(log[1], f"{log[2]}: {first_line(error)}")
-    found = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S+?)\.?\s", text)
-    if found is None:
+    file = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S+?)\.?\s", text)
+    if file is None:
         return None
     causes = re.findall(r"^Caused by: (?:[\w$]+\.)*([\w$]+(?:: .+)?)$", text, re.MULTILINE)
     why = f": {causes[-1][:_LONGEST_CAUSE]}" if causes else ""
-    return f"{found[1]} cannot be read{why}. Is it whole, and of the format that the configuration names? Mend it or take it away"
+    return f"{file[1]} cannot be read{why}. Is it whole, and of the format that the configuration names? Mend it or take it away"
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error. If Py4J carries a JVM's error, the line is of that one, which says why a call failed; if the
     error is a Python worker's traceback, it is the line at its end."""
     lines = str(getattr(error, "java_exception", error)).strip().splitlines() or [""]
-    of_worker = dropwhile(lambda line: not line.startswith("Traceback"), lines)
-    return next((line for line in islice(of_worker, 1, None) if line and not line[0].isspace()), lines[0])
+    traceback = dropwhile(lambda line: not line.startswith("Traceback"), lines)
+    return next((line for line in islice(traceback, 1, None) if line and not line[0].isspace()), lines[0])

@@ -1,1 +1,1 @@
-"""A made-up behaviour log of several platforms, for demonstrations, tests and benchmarks."""
+"""A generated behaviour log of several platforms, for the demo, tests and benchmarks."""

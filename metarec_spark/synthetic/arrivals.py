@@ -1,4 +1,4 @@
-"""The log as it arrives: people's events and bots', some late, doubled or broken."""
+"""Events as they arrive: those of users and bots, some late, duplicate or broken."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ KINDS = {
     "bad_time": 0.001,
     "future_time": 0.001,
 }
-"""Kind of row → its share of people's events. A duplicate is a row more; the others stand instead of a clean one. Kinds that
-cleaning rejects are called as its reasons are."""
+"""Kind of row → its share of users' events. A duplicate is an additional row; other kinds replace a clean row. Kinds that
+cleaning rejects have the name of the reason."""
 LATE_DAYS = 2
-"""A late row arrives 1 to this many days after its event, though not after the last day."""
+"""A late row arrives 1 to this many days after its event, but not after the last day."""
 UNKNOWN_TYPE = "???"
 FUTURE = datetime(2200, 1, 1, tzinfo=UTC)
 BOT_EVENTS = 2000
 """Events of a bot, all in one clock hour."""
 BOT_SHARE = 0.002
-"""Bots' events as a share of people's, where that makes more than two bots."""
+"""Bots' events as a share of users' events; there are at least two bots."""
 
 
 def events(spark: SparkSession, scale: Scale, partitions: int | None = None) -> DataFrame:
-    """The log as (user_id, item_id, domain, event_type, event_time, value, ds, kind).
+    """Return the log as (user_id, item_id, domain, event_type, event_time, value, ds, kind).
 
-    ``ds`` is the day on which a row arrived; ``kind`` says what it is: ``clean``, ``bot`` or one of ``KINDS``. Rows depend on
-    the scale alone, not on partitions or order. Nothing is shuffled.
+    ``ds`` is the day on which a row arrived; ``kind`` is ``clean``, ``bot`` or one of ``KINDS``. Rows depend on the scale alone,
+    not on partitions or order. Nothing is shuffled.
 
     Parameters
     ----------
     partitions
-        Tasks, each with as many users; by default the session's parallelism.
+        Number of tasks, each with the same number of users; by default the session's parallelism.
     """
     kind = one_of(spread({**KINDS, CLEAN: 1 - sum(KINDS.values())}), scale.draw("kind", "session", "step"))
     people = behaviour(spark, scale, partitions or spark.sparkContext.defaultParallelism).withColumn(KIND, kind)
@@ -54,12 +54,12 @@ def events(spark: SparkSession, scale: Scale, partitions: int | None = None) -> 
 
 
 def bots(scale: Scale) -> int:
-    """Number of bot users; they are numbered after the people."""
+    """Return the number of bots; their numbers follow those of the users."""
     return max(2, round(scale.events * BOT_SHARE / BOT_EVENTS))
 
 
 def _bots(spark: SparkSession, scale: Scale) -> DataFrame:
-    """Events of bots, as :func:`behaviour` has people's; a bot's session is a negative number."""
+    """Events of bots, with the columns of :func:`behaviour`; a bot's session is a negative number."""
     rows = spark.range(0, bots(scale) * BOT_EVENTS, 1, 1)
     rows = rows.select(F.expr(f"-1 - id div {BOT_EVENTS}").alias("session"), (F.col("id") % BOT_EVENTS).alias("step"))
     hour = F.floor(scale.draw("bot hour", "session") * scale.days * 24)

@@ -1,4 +1,4 @@
-"""What people do: users with a taste, their sessions in time, and the steps of a session through neighbouring items.
+"""User behaviour: users with interests, their sessions in time, and the steps of a session through neighbouring items.
 
 A task's memory grows with the sessions of one user.
 """
@@ -15,7 +15,7 @@ from metarec_spark.synthetic.platforms import PLATFORMS, Scale, items_of_topic
 from metarec_spark.synthetic.topics import TOPICS
 
 SESSION_EVENTS = 6
-"""Mean events of a session; it has 1 to twice as many less one."""
+"""Mean number of events of a session; it has 1 to 2 · SESSION_EVENTS − 1."""
 ACTIVITY_HEAD = 0.002
 """The user of rank r has sessions ∝ 1 / (r + ACTIVITY_HEAD · users): the busiest has 80 times the mean."""
 POPULARITY_HEAD = 5
@@ -27,9 +27,9 @@ INTEREST_DAYS = 28
 EXPLORING = 0.1
 """Share of sessions on any topic instead of an interest."""
 STRAYING = 0.25
-"""Share of events on a popular item of any topic instead of the session's next."""
+"""Share of events on a popular item of any topic instead of the session's next item."""
 SKIPPING = 0.25
-"""A step goes two places on; this share of items is one further."""
+"""A step moves on by two ranks of the topic, and with this probability by three."""
 
 DAY_MS = 86_400_000
 _STEP_MS = 60_000
@@ -46,7 +46,7 @@ def behaviour(spark: SparkSession, scale: Scale, partitions: int) -> DataFrame:
 
 
 def _people(spark: SparkSession, scale: Scale, partitions: int) -> DataFrame:
-    """Users with sessions as (user, platforms, first, end): theirs are the sessions from first to before end."""
+    """Users with sessions as (user, platforms, first, end); a user has the sessions from first to end − 1."""
     users = spark.range(0, scale.users, 1, partitions).withColumnRenamed("id", "user")
     users = users.withColumn("rank", scattered(F.col("user"), scale.users, scale.draw("user")))
 
@@ -66,10 +66,10 @@ def _people(spark: SparkSession, scale: Scale, partitions: int) -> DataFrame:
 
 
 def _sessions(people: DataFrame, scale: Scale) -> DataFrame:
-    """Sessions as (user, session, platform, start, topic, opening): when they begin, and at which rank of which topic."""
+    """Sessions as (user, session, platform, start, topic, opening); a session begins at rank ``opening`` of its topic."""
     sessions = people.withColumn("session", F.explode(F.sequence("first", F.col("end") - 1)))
     race = F.transform("platforms", lambda p: _race(scale.draw("platform", "session", p), p))
-    # Each session has a slot of the user's time and begins in its first half; the whole is turned at random, for each user.
+    # Each session begins in the first half of its slot of the user's time; the slots are rotated by a random angle per user.
     slot = (F.col("session") - F.col("first") + scale.draw("start", "session") / 2) / (F.col("end") - F.col("first"))
     start = F.floor((slot + scale.draw("turn", "user")) % 1 * (scale.days * DAY_MS - _SESSION_MS))
     sessions = sessions.select("user", "session", F.array_min(race)["platform"].alias("platform"), start.alias("start"))

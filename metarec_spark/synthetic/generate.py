@@ -1,4 +1,4 @@
-"""generate: write a made-up log, events by arrival day and items, as Parquet."""
+"""generate: write a generated log as Parquet: events by day of arrival, and items."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _EVENTS_PER_TASK = 2_000_000
 def generate(spark: SparkSession, scale: Scale, out: str) -> dict[str, int]:
     """Write ``out/events/ds=YYYY-MM-DD/`` and ``out/items/`` as Parquet.
 
-    Each task writes one file a day: there are ``_EVENTS_PER_TASK`` events a task, and at least as many tasks as cores. A task
-    sorts its rows by day, on disk where memory is short; the driver's memory does not grow with the log.
+    Each task writes one file per day and has ``_EVENTS_PER_TASK`` events; there are at least as many tasks as cores. A task sorts
+    its rows by day and spills to disk; the driver's memory does not grow with the log.
 
     Returns
     -------
@@ -27,7 +27,7 @@ def generate(spark: SparkSession, scale: Scale, out: str) -> dict[str, int]:
     Raises
     ------
     ConfigError
-        Where ``out`` has events or items already.
+        If ``out`` already has events or items.
     """
     out = out.rstrip("/")
     for path in (f"{out}/events", f"{out}/items"):

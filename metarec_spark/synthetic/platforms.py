@@ -1,4 +1,4 @@
-"""The platforms, their items, and the scale of a log: what people's behaviour is made from."""
+"""The platforms, their items, and the scale of a log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Platform:
     name: str
     """Domain of its rows."""
     share: float
-    """Its share of all events, about."""
+    """Approximate share of all events."""
     event_types: dict[str, float]
     """Event type → share of the platform's events."""
     noun: str
@@ -46,13 +46,13 @@ class Scale:
     Raises
     ------
     ConfigError
-        Where a field is out of range.
+        If a field is out of range.
     """
 
     users: int
-    """People, from 1; one user id on all platforms. With few events, the least active have none."""
+    """Number of users, from 1; a user has one id on all platforms. With few events, the least active users have none."""
     events: int
-    """Events of people, from 1, exactly; duplicates and bots come on top (see arrivals.py)."""
+    """Exact number of users' events, from 1; duplicates and bots come on top (see arrivals.py)."""
     items: int
     """Items of each platform, at least one for each topic."""
     days: int
@@ -62,7 +62,7 @@ class Scale:
     seed: int
     """Any whole number of 64 bits."""
     shared_taste: float = 1.0
-    """Probability, 0 to 1, that a user's taste on a platform is the person's and not one of that platform's own."""
+    """Probability, 0 to 1, that a user's taste on a platform is the one shared by all platforms."""
 
     def __post_init__(self) -> None:
         ranges = {"users": (1, 2**31 - 1), "events": (1, 2**53), "items": (len(TOPICS), 2**31 - 1), "days": (1, 36_500)}
@@ -71,7 +71,7 @@ class Scale:
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected {low} to {high}")
 
     def draw(self, what: str, *keys: Column | str) -> Column:
-        """A uniform number from 0 to below 1; see :func:`metarec_spark.synthetic.draws.uniform`."""
+        """Return a uniform number in [0, 1); see :func:`metarec_spark.synthetic.draws.uniform`."""
         return uniform(self.seed, what, *keys)
 
 
@@ -107,8 +107,8 @@ def items(spark: SparkSession, scale: Scale) -> DataFrame:
     brand = F.lit(BRANDS)[(F.col("topic") + F.floor(scale.draw("brand", *keys) * 3)) % len(BRANDS)]
     drawn = scale.draw("attribute", *keys)
     any_topic = F.floor(scale.draw("attribute topic", *keys) * len(TOPICS))
-    said = F.lit(list(TOPICS))[F.when(drawn < 0.8, F.col("topic")).when(drawn < 0.9, any_topic)]
-    attributes = F.array_compact(F.array(F.concat(F.lit("brand:"), brand), F.concat(F.lit("topic:"), said)))
+    shown_topic = F.lit(list(TOPICS))[F.when(drawn < 0.8, F.col("topic")).when(drawn < 0.9, any_topic)]
+    attributes = F.array_compact(F.array(F.concat(F.lit("brand:"), brand), F.concat(F.lit("topic:"), shown_topic)))
     return numbered.select(
         item_id(scale).alias(c.ITEM_ID),
         of_platform([p.name for p in PLATFORMS]).alias(c.DOMAIN),
@@ -118,17 +118,17 @@ def items(spark: SparkSession, scale: Scale) -> DataFrame:
 
 
 def item_id(scale: Scale) -> Column:
-    """The id shown for (platform, number); numbers go from 0 to below ``scale.items``."""
+    """Return the item id of (platform, number); numbers go from 0 to ``scale.items`` − 1."""
     shown = scattered(F.col("number"), scale.items, scale.draw("item", "platform")).cast("string")
     prefix = of_platform([f"{p.name}-" for p in PLATFORMS])
     return F.concat(prefix, F.lpad(shown, max(6, len(str(scale.items))), "0"))
 
 
 def items_of_topic(topic: Column, scale: Scale) -> Column:
-    """How many items of a platform have the topic: number % topics is an item's topic, number div topics its rank in it."""
+    """Return the number of a platform's items with the topic: number % topics is an item's topic, number div topics its rank."""
     return F.floor((scale.items - 1 - topic) / len(TOPICS)) + 1
 
 
 def of_platform(values: list[str] | list[float] | list[Column]) -> Column:
-    """From values in the order of ``PLATFORMS``, the one of the row's platform."""
+    """Return the value of the row's platform, from values in the order of ``PLATFORMS``."""
     return F.array(*[value if isinstance(value, Column) else F.lit(value) for value in values])[F.col("platform")]
