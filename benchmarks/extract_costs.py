@@ -59,11 +59,11 @@ def main() -> None:
         command = [sys.executable, __file__, "night", json.dumps(settings), ds.isoformat()]
         ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         seconds = time.monotonic() - start
-        found = json.loads(ended.stdout.splitlines()[-1])
-        numbers = [*found["costs"], f"{seconds:.1f}", found["cpu"]]
+        result = json.loads(ended.stdout.splitlines()[-1])
+        numbers = [*result["costs"], f"{seconds:.1f}", result["cpu"]]
         print(f"| {ds} | {' | '.join(map(str, numbers))} |", flush=True)
         if options.calls:
-            for call, count in found["calls"]:
+            for call, count in result["calls"]:
                 print(f"    {count:4} {call}")
 
 
@@ -72,10 +72,10 @@ def night(settings: str, ds: str) -> None:
     logs.start("extract", date.fromisoformat(ds))
     start, begun = time.monotonic(), []
 
-    def work(of: job.Job) -> job.Result:
+    def work(running: job.Job) -> job.Result:
         begun.append(time.monotonic() - start)
-        spark.append(of.spark)
-        return extract(of)
+        spark.append(running.spark)
+        return extract(running)
 
     spark: list = []
     if job.run("extract", config.parse(json.loads(settings)), date.fromisoformat(ds), work):
