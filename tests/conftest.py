@@ -28,6 +28,7 @@ from metarec_spark.warehouse.tables import Warehouse
 # Small tables: what a session costs is start-up and planning, not data.
 FAST = {
     "spark.sql.shuffle.partitions": "2",
+    "spark.sql.codegen.wholeStage": "false",
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.driver.memory": "2g",
@@ -44,7 +45,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 # The longest first, so that no worker ends with one of them while the other has nothing to do. Their tier, and their files.
 TIERS = {
     "cluster": ["test_cluster.py"],
-    "process": ["faults/", "test_ports.py", "training/test_distributed.py", "training/test_stack.py", "test_readme.py"],
+    "process": ["faults/", "test_ports.py", "training/test_distributed.py"],
     "jobs": [
         "transfer/test_adapt.py",
         "scoring/test_incremental.py",

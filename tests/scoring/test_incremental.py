@@ -18,8 +18,8 @@ from metarec_spark.warehouse.storage import local_path
 LATER = NEXT + timedelta(days=1)
 
 
-@pytest.fixture
-def folder(spark, tmp_path_factory):
+@pytest.fixture(scope="module")
+def day_after(spark, tmp_path_factory):
     """Lists of NEXT are there; the day after it brings events of two users, and of one who is new."""
     made = copied(stages(spark, tmp_path_factory).evaluated, tmp_path_factory.mktemp("increment"))
     assert recommend(job_at(spark, made, "recommend", NEXT)).details.scored_users == 33
@@ -27,6 +27,11 @@ def folder(spark, tmp_path_factory):
     write_log(made / "log" / "3.parquet", rows)
     extract(job_at(spark, made, "extract", LATER))
     return made
+
+
+@pytest.fixture
+def folder(day_after, tmp_path):
+    return copied(day_after, tmp_path)
 
 
 def night(spark, folder, ds=LATER, **section) -> tuple[int, list[tuple]]:
