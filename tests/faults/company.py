@@ -44,7 +44,7 @@ batch_tokens = 128
 [adapt]
 modes = ["cross_domain_heuristic", "frozen_encoder"]
 training_events = 1000
-seeds = 2
+seeds = 1
 [recommend]
 top_n = 5
 [spark]

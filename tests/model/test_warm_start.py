@@ -15,7 +15,7 @@ from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.warm_start import warm_start
 
 # The new model's names are in another order, and there are more of them, and more items.
-NEW = {**MANIFEST, "domains": ["films", "songs", "books"], "event_types": ["play", "view"], "items": 24, "vector_widths": []}
+NEW = MANIFEST.model_copy(update={"domains": ["films", "songs", "books"], "event_types": ["play", "view"], "items": 24})
 
 
 @pytest.fixture(params=[True, False])
