@@ -45,7 +45,11 @@ def main() -> None:
         sizes = {"users": options.events // 30, "events": options.events, "items": 400, "days": DAYS, "seed": 7}
         arguments = [part for name, value in sizes.items() for part in (f"--{name}", str(value))]
         shutil.rmtree(log, ignore_errors=True)
-        subprocess.run(["metarec", "generate", "--out", str(log), *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-c", "from metarec_spark.cli import main; main()", "generate", "--out", str(log), *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
     shutil.rmtree(tables, ignore_errors=True)
     print(f"| night | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}", flush=True)
     for ds in NIGHTS:
