@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from metarec_spark import __version__, config, job
+from metarec_spark import config as _config
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError, MetarecError
 from metarec_spark.job import Details, Job, Result, RowDetails
@@ -197,6 +198,21 @@ def setup() -> None:
     java = _checked("setup", None, lambda: ensure_java(cache_folder()))
     jars = _checked("setup", None, lambda: ensure_jars(java))
     job.report("setup", None, Result(details=SetupDetails(str(java), [str(jar) for jar in jars])), 0.0, {}, {})
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Option("--config", help="Check what this configuration names, too.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Check Java, jars, Horovod, memory, disks, permissions and versions, and say what to do."""
+    from metarec_spark.doctor import doctor as work
+
+    logs.start("doctor", None)
+    settings = _checked("doctor", None, lambda: _config.load(config, set_)) if config else None
+    result = work(settings)
+    job.report("doctor", None, result, 0.0, {}, {})
+    raise typer.Exit(result.exit_code)
 
 
 @app.command()

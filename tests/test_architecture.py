@@ -33,8 +33,9 @@ MAY_IMPORT: dict[str, str] = {
     "operations": "columns config errors evaluation features job model registry runtime scoring warehouse",
     # What people and schedulers start.
     "nightly": "columns config errors evaluation features job operations registry runtime scoring training",
+    "doctor": "config errors job runtime training warehouse",
     "demo": "columns config errors job nightly runtime synthetic transfer warehouse",
-    "cli": "columns config demo errors evaluation features job nightly operations runtime scoring synthetic training transfer warehouse",
+    "cli": "columns config demo doctor errors evaluation features job nightly operations runtime scoring synthetic training transfer warehouse",
 }
 """Room → the rooms that it may import. A room is a module or folder directly in the package; all else fails."""
 JOB_FILES = {

@@ -1,4 +1,4 @@
-"""Jars, Delta's above all: resolved once by Spark's own Ivy, checked, cached, and used without network ever after."""
+"""Delta's jars: fetched once by Spark's own Ivy, checked, cached, and used without network from then on."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ def ensure_jars(java_home: Path, jars: Sequence[tuple[str, str, str, str]] = JAR
     Raises
     ------
     ConfigError
-        Where a jar cannot be fetched, or is not the one that was pinned.
+        If a jar cannot be fetched, or is not the pinned one.
     """
     return [_ensure(java_home, *jar) for jar in jars]
 
 
+def jar_path(artifact: str, version: str) -> Path:
+    """Where a jar is cached."""
+    return cache_folder() / "jars" / f"{artifact}-{version}.jar"
+
+
 def _ensure(java_home: Path, group: str, artifact: str, version: str, sha256: str) -> Path:
-    folder = cache_folder() / "jars"
-    path = folder / f"{artifact}-{version}.jar"
+    path = jar_path(artifact, version)
+    folder = path.parent
     if not path.exists():
         ivy = next((Path(pyspark.__path__[0]) / "jars").glob("ivy-*.jar"))
         command = [java_home / "bin" / "java", "-cp", ivy, "org.apache.ivy.Main", "-cache", cache_folder() / "ivy"]

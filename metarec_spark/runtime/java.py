@@ -32,12 +32,12 @@ def ensure_java(cache: Path) -> Path:
     Raises
     ------
     ConfigError
-        Where none of them is Java 17 or newer; the message names the command that installs one.
+        If none of them is Java 17 or newer; the message names the command that installs one.
     """
     tried = []
     for candidate in (os.environ.get("JAVA_HOME"), _home_on_path()):
         if candidate:
-            version = _major_version(Path(candidate) / "bin" / "java")
+            version = java_version(Path(candidate))
             if version >= OLDEST:
                 os.environ["JAVA_HOME"] = candidate
                 return Path(candidate)
@@ -57,10 +57,10 @@ def _home_on_path() -> str | None:
     return str(Path(java).resolve().parent.parent) if java else None
 
 
-def _major_version(java: Path) -> int:
-    """Major version that ``java -version`` prints; 0 where it does not run."""
+def java_version(home: Path) -> int:
+    """Major version that ``bin/java -version`` prints; 0 if it does not run."""
     try:
-        shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
+        shown = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60).stderr
     except (OSError, subprocess.TimeoutExpired):
         return 0
     found = re.search(r'version "(?:1\.)?(\d+)', shown)

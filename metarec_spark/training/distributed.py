@@ -114,6 +114,13 @@ class Horovod:
         return {name: (rows, tables[name]) for name, rows in union.items()}
 
 
+def built_with_gloo() -> bool:
+    """Whether Horovod is installed with Gloo and PyTorch; an ImportError if it is not installed."""
+    import horovod.torch as hvd
+
+    return bool(hvd.gloo_built())
+
+
 def run_on_this_host(rank: list[str], processes: int, timeout: int) -> int:
     """Run the command ``rank`` in so many processes of this host, connected by its loopback; return the exit code."""
     command = [sys.executable, "-c", _LAUNCHER, "-np", str(processes), "-H", f"localhost:{processes}", "--gloo"]
