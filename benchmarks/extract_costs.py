@@ -63,11 +63,11 @@ def main() -> None:
         command = [sys.executable, __file__, "night", json.dumps(settings), ds.isoformat()]
         ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         seconds = time.monotonic() - start
-        result = json.loads(ended.stdout.splitlines()[-1])
-        numbers = [*result["costs"], f"{seconds:.1f}", result["cpu"]]
+        measured = json.loads(ended.stdout.splitlines()[-1])
+        numbers = [*measured["costs"], f"{seconds:.1f}", measured["cpu"]]
         print(f"| {ds} | {' | '.join(map(str, numbers))} |", flush=True)
         if options.calls:
-            for call, count in result["calls"]:
+            for call, count in measured["calls"]:
                 print(f"    {count:4} {call}")
 
 
