@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import shutil
 import statistics
 import subprocess
@@ -39,7 +38,7 @@ from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.spec import TrainSpec
-from metarec_spark.training.tuning import FUSIONS, ensemble_ndcg
+from metarec_spark.training.tuning import FUSIONS, gains_of
 from metarec_spark.training.worker import train
 from metarec_spark.transfer.candidates import Candidate, Candidates
 from metarec_spark.transfer.halving import final_comparison, records
@@ -140,28 +139,21 @@ def by_jobs(options: argparse.Namespace, out: Path) -> list[dict]:
         [part for override in options.set for part in ("--set", override)],
     )
 
-    def job(name: str, command: str, *more: str) -> None:
-        start, cpu = time.monotonic(), cpu_seconds()
+    def job(command: str, *more: str) -> float:
+        start = time.monotonic()
         run = ["metarec", command, "--config", folder / "metarec.toml", "--ds", options.ds, *sets, *more]
         subprocess.run(run, stdout=subprocess.DEVNULL, check=True)
-        print(f"{name}: {(time.monotonic() - start) / 60:.1f} minutes, {(cpu_seconds() - cpu) / 60:.1f} CPU-minutes", flush=True)
+        return time.monotonic() - start
 
     configured(folder, [file for file in files if "source" in file.name], items)
-    for name in ("extract", "train", "evaluate"):
-        job(name, name)
+    minutes = {name: job(name) / 60 for name in ("extract", "train", "evaluate")}
     configured(folder, files, items)
-    job("extract with the target", "extract")
-    job("adapt", "adapt", "--domain", options.target)
-    job("full retraining", "train")
+    minutes |= {"extract with the target": job("extract") / 60, "adapt": job("adapt", "--domain", options.target) / 60}
+    minutes["full retraining"] = job("train") / 60
+    print("minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()))
     rows = DeltaTable(str(folder / "tables" / "transfer_runs")).to_pyarrow_table().to_pylist()
     last = {(row["mode"], row["seed"]): row for row in sorted(rows, key=lambda row: row["share"])}
     return [{**row, "cut": number} for row in last.values()]
-
-
-def cpu_seconds() -> float:
-    """CPU time of all child processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def configured(folder: Path, events: list[Path], items: list[Path]) -> None:
@@ -239,7 +231,7 @@ def with_opponent(candidates: Candidates, candidate: Candidate, folder: Path) ->
     """NDCG@10 of the test pairs by a candidate's encoder, fused with g as the heuristic has it; validation pairs choose the fusion."""
     snapshot, params = candidates.snapshots[candidate.mode.events], candidates.evaluate(Candidate(MODES[OPPONENT])).tuned.params
     twin, pairs = artifact.load(candidates.twin(candidate)).model, with_context(snapshot.pairs(c.VALIDATION))
-    by_fusion = ensemble_ndcg(twin, snapshot.twin_catalogue, pairs, params, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
+    by_fusion = gains_of(twin, snapshot.twin_catalogue, pairs, params, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
     settings = DomainSettings(params=params, fusion=FUSIONS[int(by_fusion.argmax())])
     return test_ndcg(snapshot, artifact.load(folder).model, None, settings)
 

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from metarec_spark.cli import main
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError, DataError, MetarecError, ModelRejected, TrainingError
 from metarec_spark.job import Job, Result, RowDetails
+from metarec_spark.runtime.logs import context
 from metarec_spark.warehouse.tables import Warehouse
 
 
@@ -254,3 +256,30 @@ def test_forget_says_who_is_meant_by_hash_alone(command: Callable, tmp_path: Pat
     assert "ada lovelace" not in out + err and err.count("no row in any table") == 2
     code, out, err = command("forget", "--config", written(tmp_path))
     assert code == 2 and "nobody is named" in result(out)["error"]
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "1994-12-31", "9999-12-31"])
+def test_a_day_that_no_log_can_have_is_refused_with_the_range(command: Callable, tmp_path: Path, day: str):
+    code, out, _ = command("extract", "--config", written(tmp_path), "--ds", day)
+    today = datetime.now(UTC).date()
+    assert code == 2 and result(out)["error"] == f"--ds {day}: expected a day from 1995-01-01 to today, {today} (UTC)"
+    tomorrow = (today + timedelta(days=1)).isoformat()
+    assert command("extract", "--config", written(tmp_path), "--ds", tomorrow)[0] == 2
+    assert not (tmp_path / "warehouse").exists()
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_secret_of_the_configuration_stands_in_no_error(
+    settings: Callable[..., Config], spark: SparkSession, capsys: pytest.CaptureFixture[str]
+):
+    def fail(_: Job) -> Result:
+        raise ValueError("key hunter2-key was refused")
+
+    secret = settings(spark={"conf": {"spark.hadoop.fs.s3a.secret.key": "hunter2-key", "spark.driver.memory": "2g"}})
+    try:
+        assert job.run("extract", secret, DAY, fail) == 1
+    finally:
+        context.secrets.clear()
+    assert "hunter2" not in (out := capsys.readouterr().out) and "key *** was refused" in result(out)["error"]
+    (row,) = Warehouse(spark, secret.warehouse).read("runs").collect()
+    assert row.error == "ValueError: key *** was refused"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from metarec_spark import config
 from metarec_spark.cli import app
+from metarec_spark.runtime.isolation import ISOLATED
 from metarec_spark.runtime.session import REQUIRED
 
 ROOT = Path(__file__).parent.parent
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 SCRIPTS = sorted((ROOT / "deploy").glob("*.sh"))
-WITHOUT_JOB = {"setup.sh", "submit.sh", "standalone.sh"}
+WITHOUT_JOB = {"setup.sh", "submit.sh", "standalone.sh", "cron.sh"}
 
 
 @pytest.fixture
@@ -42,8 +46,9 @@ def test_the_cluster_configuration_trains_on_executors() -> None:
 
 def test_spark_defaults_hold_what_every_session_requires() -> None:
     text = (ROOT / "deploy" / "spark-defaults.conf").read_text()
-    found = dict(line.split() for line in text.splitlines() if line and not line.startswith("#"))
-    assert found.items() >= REQUIRED.items()
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
+    found = {name: "".join(value).strip() for name, *value in lines}
+    assert found.items() >= (REQUIRED | ISOLATED).items()
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -101,3 +106,60 @@ def test_a_missing_zip_is_an_error_that_says_how_to_build_it(built: Path) -> Non
     ended = submit(built, "extract_features")
     assert ended.returncode == 2
     assert "make dist" in ended.stderr
+
+
+def cron(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """deploy/cron.sh with a command ``night`` that is this script."""
+    for name in ("deploy", "logs"):
+        (folder / name).mkdir(exist_ok=True)
+    shutil.copy(ROOT / "deploy" / "cron.sh", folder / "deploy")
+    (folder / "deploy" / "night.sh").write_text(f"#!/usr/bin/env bash\n{script}\n")
+    (folder / "deploy" / "night.sh").chmod(0o755)
+    environment = os.environ | {"CONFIG": "c.toml", "LOGS": str(folder / "logs"), "DS": "2024-01-10"}
+    return subprocess.run([folder / "deploy" / "cron.sh", "night"], env=environment, capture_output=True, text=True)
+
+
+def test_a_scheduled_command_that_went_well_says_nothing_and_is_on_record(tmp_path: Path) -> None:
+    ended = cron(tmp_path, 'echo "{\\"args\\": \\"$*\\"}"; echo done >&2')
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (tmp_path / "logs" / "night.jsonl").read_text() == '{"args": "--config c.toml --ds 2024-01-10"}\n'
+    assert (tmp_path / "logs" / "night.log").read_text() == "done\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [("echo '{\"exit_code\": 5}'; exit 5", 5, '{"exit_code": 5}'), ("kill -9 $$", 137, "It left no result")],
+)
+def test_a_scheduled_command_that_failed_mails_its_own_result_and_no_earlier_one(
+    tmp_path: Path, script: str, code: int, said: str
+) -> None:
+    cron(tmp_path, 'echo \'{"exit_code": 0, "yesterday": true}\'')
+    ended = cron(tmp_path, f"echo why >&2; {script}")
+    assert ended.returncode == code and f"metarec night of 2024-01-10 ended with exit code {code}" in ended.stdout
+    assert said in ended.stdout and "why" in ended.stdout and "yesterday" not in ended.stdout
+
+
+def test_the_example_for_cron_takes_no_lock_of_its_own() -> None:
+    lines = (ROOT / "deploy" / "crontab.example").read_text().splitlines()
+    commands = [line.split(maxsplit=5)[5] for line in lines if line[:1].isdigit()]
+    assert commands == [f"$METAREC/deploy/cron.sh {name}" for name in ("nightly", "feedback", "maintain")]
+
+
+def test_a_signal_to_the_submitting_script_ends_the_jobs_python_in_order(built: Path, tmp_path: Path) -> None:
+    """With a spark-submit that starts Python as Spark does, and ends with its code."""
+    home, mark = tmp_path / "spark", tmp_path / "mark"
+    (home / "bin").mkdir(parents=True)
+    python = "import signal, sys, time, pathlib; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); "
+    python += f"pathlib.Path({str(mark)!r}).touch(); time.sleep(60)"
+    (home / "bin" / "spark-submit").write_text(
+        f"#!/usr/bin/env bash\n{shlex.quote(sys.executable)} -c {shlex.quote(python)} &\nwait $!\n"
+    )
+    (home / "bin" / "spark-submit").chmod(0o755)
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
+    command = [built / "deploy" / "submit.sh", "nightly"]
+    with subprocess.Popen(command, env=plain | {"SPARK_HOME": str(home), "TMPDIR": str(tmp_path)}, cwd=built) as process:
+        while not mark.exists() and process.poll() is None:
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(30) == 143
+    assert (tmp_path / f"metarec-{os.getuid()}").stat().st_mode & 0o777 == 0o700

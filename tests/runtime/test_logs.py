@@ -72,3 +72,27 @@ def test_an_error_and_its_traceback_are_one_object_and_the_step_stays(capsys: py
     assert said["traceback"].startswith("Traceback") and said["traceback"].endswith("ValueError: no")
     start("nightly", date(2024, 1, 11))
     assert context.step is None
+
+
+def test_an_exceptions_text_is_escaped_too(capsys: pytest.CaptureFixture[str]):
+    start("train", None)
+    try:
+        raise ValueError("no \x1b[2J\r2026 INFO forged\u202e")
+    except ValueError:
+        log.exception("failed")
+    shown = capsys.readouterr().err
+    assert "ValueError: no \\x1b[2J\\r2026 INFO forged\\u202e" in shown and not set("\x1b\r\u202e") & set(shown)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_secrets_are_shown_in_no_line(capsys: pytest.CaptureFixture[str], form: logs.Form):
+    context.form = form
+    start("train", None)
+    logs.hide(["hunter2", "", "hunter2-and-more"])
+    try:
+        raise ValueError("key hunter2-and-more was refused")
+    except ValueError:
+        log.exception("with %s", "hunter2")
+    finally:
+        context.secrets.clear()
+    assert "hunter2" not in (shown := capsys.readouterr().err) and shown.count("***") == 3

@@ -1,0 +1,45 @@
+"""The model registry: a copy of a warehouse has its own models, and paths that older versions wrote are read."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+from pyspark.sql import functions as F
+from training.warehouses import WAREHOUSE, copied, job_at, stages
+
+from metarec_spark import registry
+from metarec_spark.scoring.serving import models_of_domains
+from metarec_spark.warehouse.storage import local_path
+
+
+def test_a_copied_warehouse_scores_with_its_own_models(spark, tmp_path, tmp_path_factory):
+    first = copied(stages(spark, tmp_path_factory).evaluated, tmp_path / "first")
+    copy = copied(first, tmp_path / "copy")
+    (stored,) = job_at(spark, copy, "tables").warehouse.read("models").collect()
+    assert stored["path"] == f"_models/{stored['model_id']}"
+    job = job_at(spark, copy, "recommend")
+    folder = copy / WAREHOUSE / "_models" / stored["model_id"]
+    assert local_path(registry.newest_approved(job).path) == folder
+    assert [local_path(model.folder) for model in models_of_domains(job)] == [folder]
+
+
+def test_absolute_paths_of_older_versions_are_read_and_lose_to_the_warehouses_own_folder(spark, tmp_path, tmp_path_factory):
+    folder = copied(stages(spark, tmp_path_factory).evaluated, tmp_path)
+    job = job_at(spark, folder, "recommend")
+    model_id = registry.newest_approved(job).model_id
+    own, other = folder / WAREHOUSE / "_models" / model_id, tmp_path / "elsewhere" / model_id
+    shutil.copytree(own, other)
+    job.warehouse.update("models", F.lit(True), {"path": F.lit(f"file:{other}")}, job.commit())
+    assert local_path(registry.newest_approved(job).path) == own
+    shutil.rmtree(own)
+    assert local_path(registry.newest_approved(job).path) == other
+
+
+def test_a_decision_keeps_the_path_relative(spark, tmp_path, tmp_path_factory):
+    job = job_at(spark, copied(stages(spark, tmp_path_factory).evaluated, tmp_path), "evaluate")
+    model = registry.newest_approved(job)
+    registry.decide(job, replace(model), "rejected", "weak")
+    (row,) = job.warehouse.read("models").collect()
+    assert (row["path"], row["status"]) == (f"_models/{model.model_id}", "rejected")
+    assert registry.serving_ids(job) == []
