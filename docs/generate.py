@@ -22,6 +22,7 @@ MARKER = "<!-- Generated from schemas/ by docs/generate.py; do not edit below th
 ROOMS = {
     "cli": (2, "the metarec command"),
     "demo": (2, "a generated log, two nights"),
+    "doctor": (0, "checks the machine"),
     "nightly": (1, "the order of a night's steps"),
     "operations": (1, "feedback, maintain, forget"),
     "evaluation": (1, "ranks held-out events"),
