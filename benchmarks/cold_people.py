@@ -24,8 +24,7 @@ from scipy import sparse
 from transfer import configured
 
 from metarec_spark.model import artifact
-from metarec_spark.model.ranking import places, seen_places, sparse_ranks
-from metarec_spark.training.validation import gain
+from metarec_spark.model.ranking import local_indexes, ndcg, seen_local_indexes, sparse_ranks
 
 EVENTS = ("user_id", "item_id", "domain", "event_type", "event_time")
 SCORERS = ("model", "encoder", "transitions_tuned", "popularity")
@@ -102,8 +101,10 @@ def titles(model: Path, events: pd.DataFrame, cold: set[str], target: str) -> fl
     flat = np.concatenate([np.array(indexes, np.int64) for indexes in history])
     events_of = sparse.csr_matrix((np.ones(len(flat), np.float32), (np.repeat(np.arange(len(length)), length), flat)))
     events_of.resize(len(length), catalogue.size)
-    ranks = sparse_ranks((events_of @ similarity).tocsr(), places(items, np.array(answer)), seen_places(items, flat, length))
-    return float(gain(ranks)[length > 0].mean()) * float((length > 0).mean())
+    ranks = sparse_ranks(
+        (events_of @ similarity).tocsr(), local_indexes(items, np.array(answer)), seen_local_indexes(items, flat, length)
+    )
+    return float(ndcg(ranks)[length > 0].mean()) * float((length > 0).mean())
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from metarec_spark.config.sections import Adapt, Features, Model, Split, Train, 
 from metarec_spark.features.catalogue import ITEMS, SIGNALS, TOKENS, VECTORS
 from metarec_spark.features.catalogue import TRANSITIONS as SUCCESSORS
 from metarec_spark.features.encoding import ARRAYS, GAP_BUCKETS, LENGTH
-from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, products, strongest
+from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, largest_entries, similarity_products
 from metarec_spark.model.manifest import Manifest
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.runtime.session import session
@@ -110,7 +110,7 @@ class Log:
         entries = self.tokens["weight"].to_numpy()[usable], (self.tokens[c.ITEM_IDX].to_numpy()[usable], token[usable])
         weight = sparse.csr_matrix(entries, (size, len(spread)), np.float32)
         of_domain = (np.flatnonzero(self.domain_of == domain) for domain in range(len(self.domains)))
-        return [products(weight, items, self.settings.successors) for items in of_domain]
+        return [similarity_products(weight, items, self.settings.successors) for items in of_domain]
 
     def packed(self, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> dict[str, Any]:
         """Columns of a snapshot: of each sequence, events rows[start:end], the newest ``max_length`` of them."""
@@ -176,7 +176,7 @@ class Cut:
             items = np.flatnonzero(log.domain_of == domain)
             after, before = forward[:, items], forward.T.tocsr()[:, items]
             damped = by_source @ (after + settings.backward * before) @ sparse.diags(count[items] ** -settings.popularity_damping)
-            heaviest = strongest(damped + settings.similarity * similarity, settings.successors).tocoo()
+            heaviest = largest_entries(damped + settings.similarity * similarity, settings.successors).tocoo()
             row, local = heaviest.row, heaviest.col
             if not len(row):
                 continue
@@ -319,7 +319,7 @@ def _episodes(columns: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def _contexts(columns: dict[str, Any]) -> PackedSequences:
-    return PackedSequences.packed([columns[name] for name in ARRAYS], columns[LENGTH])
+    return PackedSequences.from_padded([columns[name] for name in ARRAYS], columns[LENGTH])
 
 
 def _array(values: Any) -> Any:

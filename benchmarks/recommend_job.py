@@ -37,7 +37,7 @@ from metarec_spark.model.catalogue import Catalogue, Successors
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.manifest import DomainSettings, Manifest
-from metarec_spark.model.ranking import seen_places
+from metarec_spark.model.ranking import seen_local_indexes
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.runtime.session import session
@@ -190,7 +190,7 @@ def model(folder: Path, given: dict) -> None:
         weights=np.zeros((items, 1), np.float32),
         token_hashes=np.zeros(1, np.int64),
         vectors=np.zeros((items, 0), np.float32),
-        successors=Successors.of(items, *np.divmod(pair, items), *signals),
+        successors=Successors.from_pairs(items, *np.divmod(pair, items), *signals),
     )
     params, fusion = TransitionParams.from_settings(Transitions()), Fusion(transitions=1.0)
     manifest = Manifest(
@@ -236,7 +236,7 @@ def kernel(job: Job, out: Path, given: dict) -> dict:
     vectors, index = scorer.user_vectors(hidden, 0).numpy(), ExactIndex(scorer.item_vectors(0).numpy())
     additions = scorer.additions(contexts, hidden, 0)
     lists = batch["seen_items"]
-    row, local = seen_places(scorer.catalogue.of_domain[0], lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
+    row, local = seen_local_indexes(scorer.catalogue.of_domain[0], lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
     seen = sparse.csr_matrix((np.ones(len(row), np.float32), (row, local)), additions.shape)
     index.search(vectors[:256], given["top_n"], seen[:256], additions[:256])
     taken = []

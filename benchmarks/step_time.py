@@ -19,7 +19,7 @@ from metarec_spark.model.catalogue import Catalogue, Successors
 from metarec_spark.model.encoder import NextItemModel, Shape
 from metarec_spark.model.loss import Negatives
 from metarec_spark.model.packed import PackedSequences
-from metarec_spark.training.loader import Episode
+from metarec_spark.training.batches import Episode
 from metarec_spark.training.loop import precision
 from metarec_spark.training.meta import step_losses
 from metarec_spark.training.optimizer import Optimizer
@@ -61,7 +61,7 @@ def run(items: int, method: str):
     random = np.random.default_rng(0)
     tokens = random.integers(1, 1000, (items, 4)).astype(np.int32)
     none = np.zeros(0)
-    successors = Successors.of(items, none.astype(np.int64), none.astype(np.int64), none, none, none)
+    successors = Successors.from_pairs(items, none.astype(np.int64), none.astype(np.int64), none, none, none)
     catalogue = Catalogue(
         domain=np.zeros(items, np.int32),
         events=np.ones(items, np.int64),
@@ -89,8 +89,7 @@ def run(items: int, method: str):
                 users = torch.arange(len(batch.length))
                 batch = Episode(0, batch.take(users[0::2]), batch.take(users[1::2]))
             losses = step_losses(model, batch, candidates, sampler, [0], settings)
-            for parameter in optimizer.network:
-                parameter.grad = None
+            optimizer.zero_grad()
             (losses.sums.sum() / TOKENS).backward()
             optimizer.step(losses.touched(), 1e-3, step)
         yield (time.perf_counter() - start) / STEPS

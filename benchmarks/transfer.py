@@ -38,7 +38,7 @@ from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.distributed import SingleProcess
 from metarec_spark.training.spec import TrainSpec
-from metarec_spark.training.tuning import FUSIONS, gains_of
+from metarec_spark.training.tuning import FUSIONS, ensemble_ndcg
 from metarec_spark.training.worker import train
 from metarec_spark.transfer.candidates import Candidate, Candidates
 from metarec_spark.transfer.halving import final_comparison, records
@@ -231,7 +231,7 @@ def with_opponent(candidates: Candidates, candidate: Candidate, folder: Path) ->
     """NDCG@10 of the test pairs by a candidate's encoder, fused with g as the heuristic has it; validation pairs choose the fusion."""
     snapshot, params = candidates.snapshots[candidate.mode.events], candidates.evaluate(Candidate(MODES[OPPONENT])).tuned.params
     twin, pairs = artifact.load(candidates.twin(candidate)).model, with_context(snapshot.pairs(c.VALIDATION))
-    by_fusion = gains_of(twin, snapshot.twin_catalogue, pairs, params, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
+    by_fusion = ensemble_ndcg(twin, snapshot.twin_catalogue, pairs, params, FUSIONS, CUTOFFS[c.VALIDATION]).mean(1)
     settings = DomainSettings(params=params, fusion=FUSIONS[int(by_fusion.argmax())])
     return test_ndcg(snapshot, artifact.load(folder).model, None, settings)
 

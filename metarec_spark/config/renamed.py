@@ -15,6 +15,8 @@ OLD_KEYS = {
     "adapt.events": "adapt.training_events",
 }
 """Old section.key → new section.key."""
+REMOVED_KEYS = {"train.reader_pool": "Petastorm always reads in the rank itself"}
+"""section.key that is no longer there → what holds instead; it is ignored with a warning."""
 OLD_VALUES: dict[str, dict[str, str]] = {
     "adapt.modes": {
         "taught": "meta_trained_ranker",
@@ -51,14 +53,14 @@ def renamed(raw: dict[str, Any], where: str) -> dict[str, Any]:
     """
     new, replaced = with_new_names(raw, where)
     if replaced:
-        log.warning("%s uses old names, which a later version will not read: %s", where, "; ".join(replaced))
+        log.warning("%s uses old keys or values, which a later version will not read: %s", where, "; ".join(replaced))
     return new
 
 
 def with_new_names(raw: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
     """As :func:`renamed`, with what was replaced in place of the warning; a model's manifest is read so."""
     new = {name: dict(section) if isinstance(section, dict) else section for name, section in raw.items()}
-    return new, [*_rename_keys(new, where), *_rename_values(new)]
+    return new, [*_rename_keys(new, where), *_remove_keys(new), *_rename_values(new)]
 
 
 def _rename_keys(raw: dict[str, Any], where: str) -> list[str]:
@@ -73,6 +75,16 @@ def _rename_keys(raw: dict[str, Any], where: str) -> list[str]:
         section[new_key] = section.pop(old_key)
         replaced.append(f"{old} is now {new}")
     return replaced
+
+
+def _remove_keys(raw: dict[str, Any]) -> list[str]:
+    removed = []
+    for name, instead in REMOVED_KEYS.items():
+        section, key = name.split(".")
+        if isinstance(raw.get(section), dict) and key in raw[section]:
+            del raw[section][key]
+            removed.append(f"{name} has no effect: {instead}")
+    return removed
 
 
 def _rename_values(raw: dict[str, Any]) -> list[str]:

@@ -190,8 +190,6 @@ class Train(Section):
     """Longest wait for all ranks to start, in seconds."""
     threads: Advanced[Literal["auto"] | Count] = "auto"
     """Threads per rank. auto: the host's cores divided by its ranks, or the cores of a Spark task."""
-    reader_pool: Advanced[Literal["process", "dummy"]] = "dummy"
-    """Petastorm's reader pool. dummy: reads in the rank itself. process: in one more process."""
 
 
 class Evaluate(Section):

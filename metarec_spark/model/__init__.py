@@ -1,1 +1,1 @@
-"""The model: a Transformer over mixed sequences, what is lent to it, their fusion, its file. Torch, and nothing of Spark."""
+"""The model: encoder (f), item transitions (g), their ensemble (h), and its files. Torch, no Spark."""

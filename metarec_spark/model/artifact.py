@@ -1,7 +1,7 @@
-"""The model file: model.safetensors and manifest.json in one folder; nothing in it can carry code.
+"""The model artifact: a folder with model.safetensors, items.parquet and manifest.json; nothing in it can carry code.
 
-Everything that scoring needs but the external ids is inside: parameters, catalogue, popularity, successors. The ids lie
-beside it in items.parquet.
+model.safetensors holds all that scoring needs except the external item ids, which are in items.parquet: parameters, catalogue,
+popularity, successors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WEIGHTS, _MANIFEST, _ITEMS = _FILES = "model.safetensors", "manifest.json", "it
 
 @dataclass(frozen=True)
 class ModelArtifact:
-    """A model ready to score."""
+    """A loaded model."""
 
     manifest: Manifest
     model: NextItemModel
@@ -46,20 +46,20 @@ class ModelArtifact:
     item_vectors: np.ndarray
     """[I, D] float32, as scores take them."""
     folder: Path
-    """Where its files are on this machine."""
+    """Its files on this machine."""
     pair_ranker: PairRanker | None = None
-    """What scores pairs of a user and an item in place of g; None: g does."""
+    """Takes the place of g; None: g is used."""
     stacking: Stacking | None = None
-    """What stacks f and g in the domains where it measured no worse than the plain fusion."""
+    """Combines f and g in the domains where it ranked no worse than the plain fusion; None: in no domain."""
 
     @property
     def domains(self) -> list[str]:
-        """Names of the domains, in the model's order."""
+        """Names of the domains; their order gives their indexes."""
         return self.manifest.domains
 
     @property
     def max_length(self) -> int:
-        """Events of a user that the model reads."""
+        """Newest events of a user that the model reads."""
         return self.manifest.max_length
 
     @property
@@ -87,7 +87,7 @@ class ModelArtifact:
         return pq.read_table(self.folder / _ITEMS, columns=["item_id"])["item_id"]
 
     def extended(self, catalogue: Catalogue) -> ModelArtifact:
-        """The same parameters over a catalogue that goes on after this one; the later items have content and no id embedding."""
+        """The same parameters over a catalogue with added items, which have content and no id embedding."""
         settings, state = self.manifest.model, self.model.state_dict()
         model = NextItemModel(settings, self.manifest.shape, catalogue)
         none = torch.zeros(catalogue.size - self.catalogue.size, settings.dim)
@@ -105,7 +105,7 @@ def save(
     pair_ranker: PairRanker | None = None,
     stacking: Stacking | None = None,
 ) -> None:
-    """Write a model folder whole; what was there goes."""
+    """Write a model folder whole, in place of what was there."""
     successors = {f"successors.{field.name}": getattr(catalogue.successors, field.name) for field in fields(Successors)}
     tensors = {f"state.{name}": value.detach().numpy() for name, value in model.state_dict().items()}
     tensors |= {
@@ -130,7 +130,7 @@ def save(
 
 
 def saved(place: Location) -> bool:
-    """Whether there is a whole model."""
+    """Whether there is a whole model folder."""
     return exists(f"{place}/{_MANIFEST}")
 
 
@@ -154,30 +154,32 @@ def read_manifest(place: Location) -> Manifest:
     try:
         return Manifest.from_json(values)
     except (ValidationError, KeyError) as error:
-        said = error.errors()[0] if isinstance(error, ValidationError) else {"loc": error.args, "msg": "missing"}
-        where = ".".join(map(str, said["loc"]))
-        raise DataError(f"model {place}: {_MANIFEST}, {where}: {said['msg']}: restore it or train again") from None
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": error.args, "msg": "missing"}
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"model {place}: {_MANIFEST}, {where}: {first['msg']}: restore it or train again") from None
 
 
 def token_hashes(place: Location) -> np.ndarray:
-    """Hashes of the tokens that a model knows, int64; nothing else is loaded."""
+    """Hashes of the tokens that a model knows, int64, without loading the model."""
     with safe_open(local_copy(place, _FILES) / _WEIGHTS, framework="np") as file:
         return file.get_tensor("catalogue.token_hashes")[1:]
 
 
 def checked(place: Location) -> Manifest:
-    """Read the manifest of a model whose files are those that were saved.
+    """Read a model's manifest after checking that its files are those that were saved.
 
     Raises
     ------
     DataError
-        Where a file is missing, or another one.
+        If a file is missing or its checksum differs; as :func:`read_manifest`.
     """
     manifest, folder = read_manifest(place), local_copy(place, _FILES)
     for name, expected in manifest.sha256.items():
-        found = _sha256(folder / name) if (folder / name).exists() else "nothing"
-        if found != expected:
-            raise DataError(f"model {place}: {name} has sha256 {found}, the manifest says {expected}: restore it or train again")
+        checksum = _sha256(folder / name) if (folder / name).exists() else "nothing"
+        if checksum != expected:
+            raise DataError(
+                f"model {place}: {name} has sha256 {checksum}, the manifest says {expected}: restore it or train again"
+            )
     return manifest
 
 

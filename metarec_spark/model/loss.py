@@ -1,11 +1,12 @@
 """The next-item loss: softmax over the domain's catalogue, or over the target and shared uniform negatives.
 
-Forward and backward are one pass over blocks of events that stay in the processor's cache: a events × items matrix never exists.
+Forward and backward are one pass over blocks of events that stay in the processor's cache: an events × items matrix never exists.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,23 +25,23 @@ class Losses:
     sums: Tensor
     """[domains] sum over the domain's events."""
     counts: Tensor
-    """[domains] number of them."""
+    """[domains] number of events."""
     rows: tuple[TouchedRows, ...]
     """Rows of the tables that the step touched."""
 
     @property
     def mean(self) -> Tensor:
-        """Mean over the events of all domains; 0 of none."""
+        """Mean over the events of all domains; 0 without events."""
         return self.sums.sum() / self.counts.sum().clamp(min=1)
 
     @property
-    def of_tables(self) -> dict[str, Tensor]:
-        """For each table, the rows touched; known before their gradients are. A row may be named more than once."""
-        parts = [rows.of_tables for rows in self.rows]
+    def table_rows(self) -> dict[str, Tensor]:
+        """Touched rows by table, known before their gradients; a row may be there more than once."""
+        parts = [rows.table_rows for rows in self.rows]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def touched(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """For each table, the rows touched, each named once, and their gradients."""
+        """Touched rows, each once, and their gradients by table."""
         first, *others = [rows.touched() for rows in self.rows]
         if not others:
             return first
@@ -52,38 +53,37 @@ class Losses:
 
 @dataclass(frozen=True)
 class Negatives:
-    """Which items a target is told from."""
+    """The items that a target is compared with in the softmax."""
 
     of_domain: list[Tensor]
-    """For each domain, the indexes of its items, int64, ascending."""
+    """Ascending indexes of each domain's items, int64."""
     full: int
-    """A domain with at most so many items is used whole."""
+    """Most items of a domain whose catalogue is used whole."""
     negatives: int
-    """Of another, so many are drawn for the step."""
+    """Items drawn per step for a larger domain."""
     precision: torch.dtype
-    """Of the events × items products: float32, or bfloat16 where the processor has instructions for it."""
+    """Of the events × items products: float32, or bfloat16 if the processor has instructions for it."""
 
 
 def next_item_losses(
     model: NextItemModel,
     contexts: PackedSequences,
-    candidates: Negatives,
+    negatives: Negatives,
     generator: torch.Generator,
     domains: list[int] | None = None,
 ) -> Losses:
-    """Cross-entropy of every event but the first of each sequence, given those before it.
+    """Cross-entropy of every event except the first of each sequence, given the events before it.
 
-    The target's own domain is its catalogue. It is used whole where it has at most ``full`` items; otherwise the softmax runs
-    over the target and ``negatives`` items drawn uniformly from it, shared by all events of the step, those equal to the target
-    masked out.
+    The softmax is over the target's domain: over all its items if they are at most ``full``, otherwise over the target and
+    ``negatives`` uniformly drawn items that all events of the step share; a negative that equals the target is masked.
 
     Parameters
     ----------
     contexts
         Sequences of at least one event.
     generator
-        Source of the sample: its state decides each domain's, whichever other domains there are. Ranks whose generators agree
-        draw the same items, so that together they touch hardly more rows than one of them.
+        Source of the sample. Its state alone decides each domain's sample, so ranks with equal generators draw the same items and
+        together touch hardly more rows than one rank.
     domains
         Domains whose events are targets; None: all.
 
@@ -94,97 +94,115 @@ def next_item_losses(
     position, length = contexts.position, contexts.length.repeat_interleave(contexts.length)
     is_input, is_target = position < length - 1, position > 0
     target_N, domain_N = contexts.item[is_target], contexts.domain[is_target]
-    of = {d: domain_N == d for d in domain_N.unique().tolist() if domains is None or d in domains}
+    events = {d: domain_N == d for d in domain_N.unique().tolist() if domains is None or d in domains}
     seed = int(torch.randint(2**62, (), generator=generator))
-    pools = {d: _pool(candidates, d, seed) for d in of}
+    pools = {d: _pool(negatives, d, seed) for d in events}
     rows = TouchedRows(model, torch.cat([contexts.item, *pools.values()]).unique())
     inputs = contexts.where(is_input, contexts.length - 1)
-    hidden_ND = model.hidden(inputs, rows.of(inputs.item))
-    size = len(candidates.of_domain)
-    # Without any target there is a gradient all the same, of zeros: every step of a rank has one to add to the others'.
-    nothing = hidden_ND.new_zeros(()) if of else 0.0 * rows.vectors_RD.sum()
+    hidden_ND = model.hidden(inputs, rows.vectors(inputs.item))
+    size = len(negatives.of_domain)
+    # Without any target the gradient is zero, not missing: every step of a rank adds one to the other ranks'.
+    nothing = hidden_ND.new_zeros(()) if events else 0.0 * rows.vectors_RD.sum()
     sums, counts = [nothing] * size, torch.zeros(size)
-    for d, events in of.items():
-        user_ND, target_d = model.user_vectors(hidden_ND[events], d), target_N[events]
-        pool_MD = model.directed(rows.of(pools[d]))
-        how = (model.scale, model.cosine, candidates.precision)
-        if pools[d] is candidates.of_domain[d]:
-            sums[d] = FullSoftmax.apply(user_ND, pool_MD, torch.searchsorted(pools[d], target_d), *how)
+    for d, is_inside_N in events.items():
+        user_ND, target_d = model.user_vectors(hidden_ND[is_inside_N], d), target_N[is_inside_N]
+        pool_MD = model.normalized(rows.vectors(pools[d]))
+        options = (model.scale, model.cosine, negatives.precision)
+        if pools[d] is negatives.of_domain[d]:
+            sums[d] = FullSoftmax.apply(user_ND, pool_MD, torch.searchsorted(pools[d], target_d), *options)
         else:
-            target_ND = model.directed(rows.of(target_d))
-            sums[d] = SampledSoftmax.apply(user_ND, pool_MD, target_ND, target_d, pools[d], *how)
+            target_ND = model.normalized(rows.vectors(target_d))
+            sums[d] = SampledSoftmax.apply(user_ND, pool_MD, target_ND, target_d, pools[d], *options)
         counts[d] = len(target_d)
     return Losses(torch.stack(sums), counts, (rows,))
 
 
-def _pool(candidates: Negatives, domain: int, seed: int) -> Tensor:
-    items = candidates.of_domain[domain]
-    if len(items) <= candidates.full:
+def _pool(negatives: Negatives, domain: int, seed: int) -> Tensor:
+    """Items of the softmax besides the targets: the whole domain, or a sample."""
+    items = negatives.of_domain[domain]
+    if len(items) <= negatives.full:
         return items
     generator = torch.Generator().manual_seed(seed + domain)
-    return items[torch.randint(len(items), (candidates.negatives,), generator=generator)]
+    return items[torch.randint(len(items), (negatives.negatives,), generator=generator)]
 
 
 class FullSoftmax(Function):
-    """Sum of -log softmax(scale · users · itemsᵀ) at each user's target; gradients are made in the same pass."""
+    """Sum of -log softmax(scale · users · itemsᵀ) at each user's target; gradients are computed in the same pass."""
 
     @staticmethod
-    def forward(ctx, user_ND, item_MD, place_N, scale, bounded, precision) -> Tensor:
+    def forward(
+        ctx: Any, user_ND: Tensor, item_MD: Tensor, target_N: Tensor, scale: float, bounded: bool, precision: torch.dtype
+    ) -> Tensor:
+        """``target_N`` are positions among the items; ``bounded`` says that logits are at most ``scale``."""
         users, items = (user_ND * scale).to(precision), item_MD.to(precision)
-        of_user, of_item = torch.empty_like(user_ND), torch.zeros_like(item_MD)
+        user_gradient, item_gradient = torch.empty_like(user_ND), torch.zeros_like(item_MD)
         total = user_ND.new_zeros(())
         for at in _blocks(len(user_ND), items):
-            weight, place = users[at] @ items.T, place_N[at, None]
-            target = weight.gather(1, place).to(user_ND.dtype)
+            weight, position = users[at] @ items.T, target_N[at, None]
+            target = weight.gather(1, position).to(user_ND.dtype)
             top = _shift(weight, scale, bounded)
             mass = weight.sub_(top).exp_().sum(1, keepdim=True, dtype=user_ND.dtype)
             total += (mass.log() + top - target).sum()
-            weight.mul_((1 / mass).to(precision)).scatter_add_(1, place, weight.new_full((len(weight), 1), -1.0))
-            of_user[at] = weight @ items
-            of_item += weight.T @ users[at]
-        ctx.save_for_backward(of_user.mul_(scale), of_item)
+            weight.mul_((1 / mass).to(precision)).scatter_add_(1, position, weight.new_full((len(weight), 1), -1.0))
+            user_gradient[at] = weight @ items
+            item_gradient += weight.T @ users[at]
+        ctx.save_for_backward(user_gradient.mul_(scale), item_gradient)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):
-        of_user, of_item = ctx.saved_tensors
-        return of_user * gradient, of_item * gradient, None, None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        user_gradient, item_gradient = ctx.saved_tensors
+        return user_gradient * gradient, item_gradient * gradient, None, None, None, None
 
 
 class SampledSoftmax(Function):
-    """The same over the target and shared negatives; a negative that is the target does not count."""
+    """As :class:`FullSoftmax`, over the target and shared negatives; a negative that equals the target is masked."""
 
     @staticmethod
-    def forward(ctx, user_ND, item_MD, target_ND, target_N, item_M, scale, bounded, precision) -> Tensor:
+    def forward(
+        ctx: Any,
+        user_ND: Tensor,
+        item_MD: Tensor,
+        target_ND: Tensor,
+        target_N: Tensor,
+        item_M: Tensor,
+        scale: float,
+        bounded: bool,
+        precision: torch.dtype,
+    ) -> Tensor:
+        """``item_M`` and ``target_N`` are item indexes of the negatives and of the targets."""
         users, items = (user_ND * scale).to(precision), item_MD.to(precision)
-        of_user, of_item, of_target = torch.empty_like(user_ND), torch.zeros_like(item_MD), torch.empty_like(target_ND)
+        user_gradient, item_gradient = torch.empty_like(user_ND), torch.zeros_like(item_MD)
+        target_gradient = torch.empty_like(target_ND)
         total = user_ND.new_zeros(())
-        hit_row, hit_place = _places(target_N, item_M)
+        hit_row, hit_position = _hits(target_N, item_M)
         for at in _blocks(len(user_ND), items):
             weight, own = users[at] @ items.T, target_ND[at]
             hits = slice(*torch.searchsorted(hit_row, torch.tensor([at.start, at.stop])).tolist())
             target = scale * (user_ND[at] * own).sum(1, keepdim=True)
             top = _shift(weight, scale, bounded)
-            top = top if bounded else torch.maximum(top, target)
-            weight.sub_(top).exp_()[hit_row[hits] - at.start, hit_place[hits]] = 0.0
-            of_own = (target - top).exp()
-            mass = weight.sum(1, keepdim=True, dtype=user_ND.dtype) + of_own
+            top = top if bounded else torch.maximum(torch.as_tensor(top), target)
+            weight.sub_(top).exp_()[hit_row[hits] - at.start, hit_position[hits]] = 0.0
+            own_weight = (target - top).exp()
+            mass = weight.sum(1, keepdim=True, dtype=user_ND.dtype) + own_weight
             total += (mass.log() + top - target).sum()
             weight.mul_((1 / mass).to(precision))
-            pull = of_own / mass - 1
-            of_user[at] = weight @ items + pull * own
-            of_item += weight.T @ users[at]
-            of_target[at] = pull * scale * user_ND[at]
-        ctx.save_for_backward(of_user.mul_(scale), of_item, of_target)
+            pull = own_weight / mass - 1
+            user_gradient[at] = weight @ items + pull * own
+            item_gradient += weight.T @ users[at]
+            target_gradient[at] = pull * scale * user_ND[at]
+        ctx.save_for_backward(user_gradient.mul_(scale), item_gradient, target_gradient)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
         return *(part * gradient for part in ctx.saved_tensors), None, None, None, None, None
 
 
-def _places(target_N: Tensor, item_M: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows, ascending, and places of the targets that are among the items, each as often as it is there."""
+def _hits(target_N: Tensor, item_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows, ascending, and positions at which targets are among the items."""
     ordered, order = item_M.sort()
     first = torch.searchsorted(ordered, target_N)
     count = torch.searchsorted(ordered, target_N, right=True) - first
@@ -198,5 +216,5 @@ def _blocks(rows: int, items: Tensor) -> list[slice]:
 
 
 def _shift(logits: Tensor, scale: float, bounded: bool) -> Tensor | float:
-    """What is taken from the logits before the exponential: their bound where they are cosines, else each row's maximum."""
+    """What is subtracted from the logits before the exponential: their bound if they are cosines, else each row's maximum."""
     return scale if bounded else logits.max(1, keepdim=True).values.float()

@@ -1,4 +1,4 @@
-"""Users' events as the network and the transfer model read them: packed, so that nothing is padded.
+"""Users' sequences as the network and the item transition model read them: packed, so that nothing is padded.
 
 Shape suffixes: B sequences, N events in a flat list, L positions.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """B packed sequences of N events in all; those of a sequence lie together, oldest first."""
+    """B sequences of N events in all, one after another, each with its oldest event first."""
 
     item: Tensor
     """[N] int64 item indexes."""
@@ -29,40 +29,38 @@ class PackedSequences:
 
     @property
     def starts(self) -> Tensor:
-        """[B] int64: where each sequence begins."""
+        """[B] int64: position of each sequence's first event among all."""
         return self.length.cumsum(0) - self.length
 
     @property
     def position(self) -> Tensor:
-        """[N] int64: place of each event in its sequence, from 0."""
+        """[N] int64: position of each event in its sequence, from 0."""
         return torch.arange(len(self.item)) - self.starts.repeat_interleave(self.length)
 
-    def where(self, kept: Tensor, length: Tensor) -> PackedSequences:
-        """The events of a mask or of places; ``length`` says how many of each sequence they are."""
-        return PackedSequences(self.item[kept], self.domain[kept], self.event_type[kept], self.gap[kept], length)
+    def where(self, events: Tensor, length: Tensor) -> PackedSequences:
+        """Some events, by a mask or by positions; ``length`` is the number of them in each sequence, [B]."""
+        return PackedSequences(self.item[events], self.domain[events], self.event_type[events], self.gap[events], length)
 
     def take(self, rows: Tensor) -> PackedSequences:
-        """Some of the sequences, by their places."""
+        """Some sequences, by their positions."""
         length = self.length[rows]
         first = self.starts[rows] - (length.cumsum(0) - length)
-        at = torch.arange(int(length.sum())) + first.repeat_interleave(length)
-        return self.where(at, length)
+        return self.where(torch.arange(int(length.sum())) + first.repeat_interleave(length), length)
 
-    def newest(self, domain: int, pause: int = 0) -> Tensor:
-        """[B] int64: place of each sequence's newest event in a domain; -1 where there is none. With a ``pause``, of those whose
-        gap is at least that."""
+    def newest(self, domain: int, min_gap: int = 0) -> Tensor:
+        """Position of each sequence's newest event in a domain with a gap of at least ``min_gap``, [B] int64; -1 without one."""
         row = torch.arange(len(self.length)).repeat_interleave(self.length)
-        inside = torch.where((self.domain == domain) & (self.gap >= pause), self.position, -1)
+        inside = torch.where((self.domain == domain) & (self.gap >= min_gap), self.position, -1)
         return torch.full_like(self.length, -1).scatter_reduce(0, row, inside, "amax")
 
-    def without(self, place_B: Tensor) -> PackedSequences:
-        """Without the event at a place of each sequence; -1: with all."""
-        kept = self.position != place_B.repeat_interleave(self.length)
-        return self.where(kept, self.length - (place_B >= 0).long())
+    def without(self, position_B: Tensor) -> PackedSequences:
+        """All events except the one at a position of each sequence; -1: none is left out."""
+        left = self.position != position_B.repeat_interleave(self.length)
+        return self.where(left, self.length - (position_B >= 0).long())
 
     @classmethod
-    def packed(cls, arrays: list[np.ndarray], length: np.ndarray) -> PackedSequences:
-        """From item, domain, event type and gap as padded [B, L] arrays, of which the first ``length`` [B] of a row count."""
-        counts = np.arange(arrays[0].shape[1]) < length[:, None]
-        flat = [torch.from_numpy(array[counts].astype(np.int64)) for array in arrays]
-        return cls(*flat, torch.from_numpy(length.astype(np.int64)))
+    def from_padded(cls, arrays: list[np.ndarray], length: np.ndarray) -> PackedSequences:
+        """From item, domain, event type and gap as padded arrays, [B, L], whose first ``length`` [B] entries of a row count."""
+        events = np.arange(arrays[0].shape[1]) < length[:, None]
+        item, domain, event_type, gap = (torch.from_numpy(array[events].astype(np.int64)) for array in arrays)
+        return cls(item, domain, event_type, gap, torch.from_numpy(length.astype(np.int64)))

@@ -1,23 +1,29 @@
-"""g, the transfer model: what other users and other domains lend a task, as a sparse score of the items near a user's events.
+"""The item transition model (g): sparse scores of the items that follow, precede or resemble a user's newest items.
 
-Its few parameters are :class:`TransitionParams`, one for each domain; its signals are the catalogue's successors.
+Its signals are the catalogue's successors, counted over all users; its few parameters, :class:`TransitionParams`, are found for
+each domain. Shape suffixes: B users, I items of all domains, D items of one domain.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy import sparse
+from torch import Tensor
 
 from metarec_spark.config.sections import Transitions
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.packed import PackedSequences
 
+Numbers = TypeVar("Numbers", np.ndarray, Tensor)
+
 
 class TransitionParams(BaseModel):
-    """φ: how a domain weighs what is lent to it; the names are those of the section [transitions]."""
+    """Parameters φ of g in one domain; the names are those of the section [transitions]."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,35 +41,76 @@ class TransitionParams(BaseModel):
         return cls(**{name: getattr(settings, name) for name in cls.model_fields})
 
 
-def weights(catalogue: Catalogue, domain: int, params: TransitionParams) -> sparse.csr_matrix:
-    """What each item lends to those of one domain, [I, I_d] float32; columns are places in ``catalogue.of_domain[domain]``.
+def transition_weight(
+    forward: Numbers, backward: Numbers, similarity: Numbers, damping: Numbers | float, params: TransitionParams
+) -> Numbers:
+    """Weight of an item pair in g: (forward + β · backward) · damping + σ · similarity.
 
-    weight = (forward + backward · forward-of-the-way-back) / n(successor) ** popularity_damping / n(item) ** source_damping
-    + similarity · scalar product of the content, n being training events and at least 1.
+    Parameters
+    ----------
+    forward, backward
+        Decayed counts of the pair in users' sequences, in either order; β is ``params.backward``.
+    similarity
+        Dot product of the items' content; σ is ``params.similarity``.
+    damping
+        See :func:`damping`; 1 for counts that are damped already.
     """
-    part, (row, place, into) = catalogue.successors, catalogue.links(domain)
-    followed = part.forward[into] + np.float32(params.backward) * part.backward[into]
-    followed *= damping(catalogue, domain, params, row, place)
-    weight = (followed + np.float32(params.similarity) * part.similarity[into]).astype(np.float32)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=catalogue.size))])
-    return sparse.csr_matrix((weight, place, indptr), shape=(catalogue.size, len(catalogue.of_domain[domain])))
+    return (forward + params.backward * backward) * damping + params.similarity * similarity
 
 
-def damping(catalogue: Catalogue, domain: int, params: TransitionParams, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """What the counts of (item, place in the domain) pairs are multiplied by, [n] float32."""
+def damping(catalogue: Catalogue, domain: int, params: TransitionParams, item: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Factor of the counts of item pairs, [n] float32: n(target) ** -popularity_damping · n(item) ** -source_damping.
+
+    n are training events, at least 1.
+
+    Parameters
+    ----------
+    item
+        Item indexes, [n].
+    target
+        Local indexes of the following items in the domain, [n].
+    """
     events = np.maximum(catalogue.events, 1).astype(np.float32)
-    column = catalogue.of_domain[domain][place]
-    return (events**-params.popularity_damping)[column] * (events**-params.source_damping)[row]
+    column = catalogue.of_domain[domain][target]
+    return (events**-params.popularity_damping)[column] * (events**-params.source_damping)[item]
+
+
+def weights(catalogue: Catalogue, domain: int, params: TransitionParams) -> sparse.csr_matrix:
+    """Weights of all item pairs whose second item is in the domain, [I, D] float32; columns are local indexes."""
+    pairs, (item, target, inside) = catalogue.successors, catalogue.links(domain)
+    signals = pairs.forward[inside], pairs.backward[inside], pairs.similarity[inside]
+    weight = transition_weight(*signals, damping(catalogue, domain, params, item, target), params).astype(np.float32)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(item, minlength=catalogue.size))])
+    return sparse.csr_matrix((weight, target, indptr), shape=(catalogue.size, len(catalogue.of_domain[domain])))
+
+
+@dataclass(frozen=True)
+class TransitionModel:
+    """g of one domain with given parameters; its pair weights are computed at the first use."""
+
+    catalogue: Catalogue
+    domain: int
+    params: TransitionParams
+
+    @cached_property
+    def weights(self) -> sparse.csr_matrix:
+        """See :func:`weights`."""
+        return weights(self.catalogue, self.domain, self.params)
+
+    def scores(self, contexts: PackedSequences) -> sparse.csr_matrix:
+        """g of every item of the domain for every user, [B, D]; see :func:`scores`."""
+        return scores(contexts, self.domain, self.weights, self.params)
 
 
 class HistoryWeights(NamedTuple):
-    """Events that vote, [n] each: the k-th newest event, k from 0 being its age, votes with share · decay ** k.
+    """The events of users that g reads, [n] each: the k-th newest event, k from 0 being its age, weighs share · decay ** k.
 
-    The share is 1 for events in the domain; for events elsewhere, whose ages are their own, it is across_domains, or 1 for a user
-    who has no event in the domain.
+    The share is 1 for events in the domain. For events elsewhere, whose ages are counted apart, it is across_domains, or 1 if the
+    user has no event in the domain.
     """
 
     user: np.ndarray
+    """Row of the user, ascending."""
     item: np.ndarray
     age: np.ndarray
     share: np.ndarray
@@ -76,23 +123,31 @@ def history_weights(contexts: PackedSequences, domain: int, params: TransitionPa
     length = contexts.length.numpy()
     user, item = np.repeat(np.arange(len(length)), length), contexts.item.numpy()
     inside = contexts.domain.numpy() == domain
-    at_home = np.bincount(user[inside], minlength=len(length)) > 0
+    has_events_inside = np.bincount(user[inside], minlength=len(length)) > 0
     age, share = np.empty(len(item), np.int64), np.ones(len(item))
-    share[~inside & at_home[user]] = params.across_domains
+    share[~inside & has_events_inside[user]] = params.across_domains
     for part in (inside, ~inside):
         last = np.cumsum(np.bincount(user[part], minlength=len(length))) - 1
         age[part] = last[user[part]] - np.arange(part.sum())
     counts = (age < params.history) & (share > 0)
-    return HistoryWeights(*(of[counts] for of in (user, item, age, share, inside)))
+    return HistoryWeights(user[counts], item[counts], age[counts], share[counts], inside[counts])
 
 
-def votes(contexts: PackedSequences, domain: int, size: int, params: TransitionParams) -> sparse.csr_matrix:
-    """Weight of each item in each user's history, [B, I] float32."""
+def history_matrix(contexts: PackedSequences, domain: int, size: int, params: TransitionParams) -> sparse.csr_matrix:
+    """Weight of each of ``size`` items in each user's history, [B, I] float32."""
     user, item, age, share, _ = history_weights(contexts, domain, params)
     weight = (share * params.history_decay**age).astype(np.float32)
     return sparse.csr_matrix((weight, (user, item)), shape=(len(contexts.length), size))
 
 
-def scores(contexts: PackedSequences, domain: int, lent: sparse.csr_matrix, params: TransitionParams) -> sparse.csr_matrix:
-    """g of every item of a domain for every user, [B, I_d] float32, ≥ 0: Σ over the user's votes of what their items lend."""
-    return votes(contexts, domain, lent.shape[0], params) @ lent
+def scores(
+    contexts: PackedSequences, domain: int, pair_weights: sparse.csr_matrix, params: TransitionParams
+) -> sparse.csr_matrix:
+    """g of every item of a domain for every user, [B, D] float32, ≥ 0: the product of history weights and pair weights.
+
+    Parameters
+    ----------
+    pair_weights
+        See :func:`weights`.
+    """
+    return history_matrix(contexts, domain, pair_weights.shape[0], params) @ pair_weights

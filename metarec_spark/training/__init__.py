@@ -1,1 +1,1 @@
-"""From pinned tables to a model file: snapshot, reader, ranks, loop."""
+"""Training: from pinned tables to a snapshot, ranks, the loop, and a model folder."""

@@ -1,4 +1,4 @@
-"""Horovod's home: what ranks do together. One process needs none of it."""
+"""Horovod's home: collective operations of the ranks of one training; a single process does without Horovod."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from metarec_spark.runtime.isolation import isolated_environment
 
-# Horovod's launcher takes its ranks with it, however it ends. It ends when its standard input does: with the process that
-# started it, or else ranks of a job that was killed would go on beside those of the next. (Not read through sys.stdin: that
-# holds its lock meanwhile, and Horovod forks a process which closes it.) Where its ranks meet is open to whoever reaches it
-# (CVE-2026-31234): to nobody outside this machine.
+# Horovod's launcher ends its ranks when it ends. It ends when its standard input is closed, that is, with the process that
+# started it: otherwise ranks of a killed job would run on beside those of the next. (It is not read through sys.stdin: that would
+# hold its lock, and Horovod forks a process that closes it.) The ranks' rendezvous server accepts anybody (CVE-2026-31234), so it
+# listens on the loopback only.
 _LAUNCHER = """
 import os, threading
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
@@ -26,9 +26,9 @@ http_server.find_port = lambda server: find_port(lambda address: server(("127.0.
 run_commandline()
 """
 Touched = dict[str, tuple[Tensor, Tensor]]
-"""For each table, [R] rows and their [R, D] gradients."""
+"""Table = [R] rows and their [R, D] gradients."""
 PendingRows = dict[str, int]
-"""For each table, Horovod's handle of a message on its way."""
+"""Table = Horovod's handle of an asynchronous all-gather."""
 
 
 class Ranks(Protocol):
@@ -38,19 +38,19 @@ class Ranks(Protocol):
     size: int
 
     def sum(self, values: list[float]) -> list[float]:
-        """Sums over all ranks."""
+        """Sum each value over all ranks."""
 
     def max(self, value: int) -> int:
-        """The largest over all ranks."""
+        """The largest value of all ranks."""
 
-    def share(self, tensors: dict[str, Tensor]) -> None:
-        """Give all ranks rank 0's values, in place."""
+    def broadcast(self, tensors: dict[str, Tensor]) -> None:
+        """Copy rank 0's values to all ranks, in place."""
 
-    def tell(self, rows: dict[str, Tensor]) -> PendingRows:
-        """Start to tell all ranks which rows of each table this step touches, while their gradients are made."""
+    def gather_rows(self, rows: dict[str, Tensor]) -> PendingRows:
+        """Start to gather the rows of each table that this step touches from all ranks, while their gradients are computed."""
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: PendingRows) -> Touched:
-        """Sum gradients over all ranks: the network's in place; of the tables only the rows travel that any rank told."""
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, pending: PendingRows) -> Touched:
+        """Sum gradients over all ranks: the network's in place, and the tables' over the rows that some rank touched."""
 
 
 class SingleProcess:
@@ -64,13 +64,13 @@ class SingleProcess:
     def max(self, value: int) -> int:
         return value
 
-    def share(self, tensors: dict[str, Tensor]) -> None:
+    def broadcast(self, tensors: dict[str, Tensor]) -> None:
         pass
 
-    def tell(self, rows: dict[str, Tensor]) -> PendingRows:
+    def gather_rows(self, rows: dict[str, Tensor]) -> PendingRows:
         return {}
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: PendingRows) -> Touched:
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, pending: PendingRows) -> Touched:
         return touched
 
 
@@ -90,21 +90,21 @@ class Horovod:
     def max(self, value: int) -> int:
         return int(self._hvd.allreduce(torch.tensor(value), op=self._hvd.Max))
 
-    def share(self, tensors: dict[str, Tensor]) -> None:
+    def broadcast(self, tensors: dict[str, Tensor]) -> None:
         self._hvd.broadcast_parameters(tensors, root_rank=0)
 
-    def tell(self, rows: dict[str, Tensor]) -> PendingRows:
-        return {name: self._hvd.allgather_async(of, name=f"{name}.rows") for name, of in rows.items()}
+    def gather_rows(self, rows: dict[str, Tensor]) -> PendingRows:
+        return {name: self._hvd.allgather_async(touched, name=f"{name}.rows") for name, touched in rows.items()}
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: PendingRows) -> Touched:
-        # All gradients travel as one tensor: a collective costs less by its bytes than by its start.
-        union = {name: self._hvd.synchronize(message).unique() for name, message in telling.items()}
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, pending: PendingRows) -> Touched:
+        # All gradients are reduced as one tensor: starting a collective costs more than its bytes.
+        union = {name: self._hvd.synchronize(message).unique() for name, message in pending.items()}
         shapes = [parameter.shape for parameter in network]
         shapes += [torch.Size((len(rows), touched[name][1].shape[1])) for name, rows in union.items()]
         flat = torch.zeros(sum(shape.numel() for shape in shapes))
         parts = [part.view(shape) for part, shape in zip(flat.split([s.numel() for s in shapes]), shapes, strict=True)]
         for parameter, part in zip(network, parts, strict=False):
-            if parameter.grad is not None:  # else nothing of this rank's events reached it; other ranks' may have
+            if parameter.grad is not None:  # else none of this rank's events reached it; other ranks' events may have
                 part.copy_(parameter.grad)
             parameter.grad = part
         tables = dict(zip(union, parts[len(network) :], strict=True))
@@ -121,16 +121,16 @@ def built_with_gloo() -> bool:
     return bool(hvd.gloo_built())
 
 
-def on_this_host(rank: list[str], processes: int, timeout: int) -> int:
-    """Run the command ``rank`` in so many processes of this host, which meet on its loopback; its exit code."""
+def run_on_this_host(rank: list[str], processes: int, timeout: int) -> int:
+    """Run the command ``rank`` in so many processes of this host, connected by its loopback; return the exit code."""
     command = [sys.executable, "-c", _LAUNCHER, "-np", str(processes), "-H", f"localhost:{processes}", "--gloo"]
     command += ["--network-interfaces", "lo", "--start-timeout", str(timeout), *rank]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, env=isolated_environment()) as launcher:
         return launcher.wait()
 
 
-def on_executors(rank: Callable[[str], None], spec: str, processes: int, timeout: int, interface: str | None) -> None:
-    """Run ``rank(spec)`` in so many tasks of the active Spark session, which meet on a network interface; None: on any."""
+def run_on_executors(rank: Callable[[str], None], spec: str, processes: int, timeout: int, interface: str | None) -> None:
+    """Run ``rank(spec)`` in so many tasks of the active Spark session, connected by a network interface; None: by any."""
     import horovod.spark
 
     nics = {interface} if interface else None

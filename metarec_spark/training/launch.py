@@ -1,4 +1,4 @@
-"""How the ranks of a training run are started, and what is said where one of them failed."""
+"""Start the ranks of a training run, and report the error of one that failed."""
 
 from __future__ import annotations
 
@@ -9,55 +9,56 @@ from pyspark.sql import SparkSession
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.job import Job
-from metarec_spark.training.distributed import SingleProcess, on_executors, on_this_host
+from metarec_spark.training.distributed import SingleProcess, run_on_executors, run_on_this_host
 from metarec_spark.training.worker import main, train
 from metarec_spark.warehouse.storage import Location, list_names, read_json, remove, sibling
 
 _ERRORS = "errors"
-"""Folder beside the spec where ranks leave what went wrong."""
-_LOST = "HorovodInternalError"
-"""What ranks say of one that has gone."""
+"""Folder beside the spec in which ranks write their errors."""
+_LOST_RANK = "HorovodInternalError"
+"""Error of the ranks that lost another rank."""
 
 
 def launch(spec: Location, processes: int, launcher: str, spark: SparkSession | None, timeout: int) -> None:
-    """Train as ``spec`` says, in this process or on several ranks, and return when all ranks have ended.
+    """Train by a spec, in this process or on several ranks, and return when all ranks have ended.
 
     Parameters
     ----------
     spec
-        JSON file that every rank can read; see :mod:`metarec_spark.training.worker`.
+        File that every rank can read; see :class:`metarec_spark.training.spec.TrainSpec`.
     processes
-        Ranks; 1 is this process.
+        Number of ranks; 1: this process.
     launcher
         local: on this host. spark: on the executors of ``spark``.
     timeout
-        Seconds, at most, for all ranks to start.
+        Most seconds for all ranks to start.
 
     Raises
     ------
     TrainingError
-        Where a rank failed; with its own error where it could say it.
+        If a rank failed; with the rank's own error if it could write it.
     """
     if processes == 1:
         train(spec, SingleProcess())
         return
     remove(sibling(spec, _ERRORS))  # of a run before
-    if launcher == "local":
-        _launch_local(spec, processes, timeout)
-    else:
+    if launcher == "spark" and spark:
         _launch_spark(spec, processes, timeout, spark)
+    else:
+        _launch_local(spec, processes, timeout)
 
 
 def _launch_local(spec: Location, processes: int, timeout: int) -> None:
-    ended = on_this_host([sys.executable, "-m", "metarec_spark.training.worker", str(spec)], processes, timeout)
+    ended = run_on_this_host([sys.executable, "-m", "metarec_spark.training.worker", str(spec)], processes, timeout)
     if ended:
         raise TrainingError(_why(spec, f"horovod ended with {ended}"))
 
 
 def _launch_spark(spec: Location, processes: int, timeout: int, spark: SparkSession) -> None:
-    loopback = spark.sparkContext.master.startswith("local") or "127.0.0.1" in spark.sparkContext.master
+    master = spark.sparkContext.master or ""
+    loopback = master.startswith("local") or "127.0.0.1" in master
     try:
-        on_executors(_rank_on_executor, str(spec), processes, timeout, "lo" if loopback else None)
+        run_on_executors(_rank_on_executor, str(spec), processes, timeout, "lo" if loopback else None)
     except Exception as error:
         raise TrainingError(_why(spec, f"horovod on Spark ended with: {str(error).splitlines()[0]}")) from None
 
@@ -67,16 +68,16 @@ def _rank_on_executor(spec: str) -> None:
 
 
 def _why(spec: Location, ended: str) -> str:
-    """The first error of its own that a rank left beside the spec, or how the run ended."""
+    """The first error that a rank wrote beside the spec, or how the run ended."""
     folder = sibling(spec, _ERRORS)
-    said = [read_json(f"{folder}/{name}") for name in list_names(folder) if name.endswith(".json")]
-    said = [error for error in said if not error["error"].startswith(_LOST)]
-    if not said:
+    errors = [read_json(f"{folder}/{name}") for name in list_names(folder) if name.endswith(".json")]
+    errors = [error for error in errors if not error["error"].startswith(_LOST_RANK)]
+    if not errors:
         return (
             f"{ended}; a rank ended without an error of its own: killed, for want of memory perhaps; see the log above and run "
             "again: training goes on from its last checkpoint"
         )
-    first = min(said, key=lambda error: error["time"])
+    first = min(errors, key=lambda error: error["time"])
     return f"rank {first['rank']} failed: {first['error']}; {ended}"
 
 
@@ -86,5 +87,5 @@ def threads(job: Job) -> int:
     if train.threads != "auto":
         return train.threads
     if train.launcher == "spark" and train.processes > 1:
-        return int(job.spark.conf.get("spark.task.cpus", "1"))
+        return int(job.spark.conf.get("spark.task.cpus", "1") or 1)
     return max(1, (os.cpu_count() or 1) // train.processes)

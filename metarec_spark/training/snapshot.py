@@ -1,17 +1,15 @@
 """The training snapshot: pinned table versions as Parquet, in the shapes that ranks read.
 
-``sequences`` and the held-out pairs (``validation``, ``test``) hold fixed-size arrays for Petastorm; for meta-training,
-``sequences`` holds the rows of episodes. ``items``, ``tokens``, ``vectors`` and ``transitions`` hold what every rank knows of
-the catalogue.
+``sequences`` and the held-out events (``validation``, ``test``) are fixed-size arrays for Petastorm; for meta-training,
+``sequences`` holds the rows of episodes. ``items``, ``tokens``, ``vectors`` and ``transitions`` are the catalogue, which every
+rank reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
@@ -39,11 +37,11 @@ ROWS_PER_FILE = 50_000
 
 def write(
     folder: Location,
-    learnt: DataFrame,
-    held: DataFrame,
+    training: DataFrame,
+    held_out: DataFrame,
     tables: dict[str, DataFrame],
     known: KnownNames,
-    of: Sequence[str],
+    domains: Sequence[str],
     settings: Train,
     splits: Sequence[str] = (c.VALIDATION,),
     counted: DataFrame | None = None,
@@ -52,26 +50,27 @@ def write(
 
     Parameters
     ----------
-    learnt, held
-        Rows of :func:`metarec_spark.features.split.held_out`: whose training events are learnt, and whose held-out events
-        are ranked.
+    training, held_out
+        Rows of :func:`metarec_spark.features.split.held_out`: users whose training events are learned, and users whose held-out
+        events are ranked.
     tables
         items, item_transitions and item_content.
     known
         The model's names and sizes.
-    of
+    domains
         Domains whose held-out events are ranked.
     splits
-        Which of those; a part for each.
+        Splits of held-out events, a part each.
     counted
-        Rows whose training events are counted, an item without any being one that its id says nothing of; None: ``learnt``.
+        Users whose training events are counted as the items' events; None: those of ``training``. An item without an event is
+        represented by its content alone.
 
     Raises
     ------
     DataError
-        Where there are fewer sequences than ranks, or not all were written.
+        If there are fewer sequences than ranks, or not all were written.
     """
-    rows = training_sequences(learnt, known)
+    rows = training_sequences(training, known)
     if settings.method != "joint":
         rows = episodes(rows)
     expected = rows.count()
@@ -82,10 +81,10 @@ def write(
         )
     files = min(expected, max(4 * settings.processes, -(-expected // ROWS_PER_FILE)))
     most = max(settings.validation_pairs, settings.stacking_pairs)
-    ranked = {split: held_pairs(held, split, most, of, known) for split in splits}
+    ranked = {split: held_out_events(held_out, split, most, domains, known) for split in splits}
     parts = {
         SEQUENCES: spread(rows, files),
-        ITEMS: catalogue_items(tables[c.ITEMS], learnt if counted is None else counted, known.domains),
+        ITEMS: catalogue_items(tables[c.ITEMS], training if counted is None else counted, known.domains),
         TOKENS: catalogue_tokens(tables[c.ITEM_CONTENT]),
         VECTORS: catalogue_vectors(tables[c.ITEM_CONTENT]),
         TRANSITIONS: catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
@@ -93,15 +92,10 @@ def write(
     parts |= {split: spread(rows, 4 * settings.processes) for split, rows in ranked.items()}
     for name, part in parts.items():
         part.write.mode("overwrite").parquet(f"{uri(folder)}/{name}")
-    written = learnt.sparkSession.read.parquet(f"{uri(folder)}/{SEQUENCES}").count()
+    written = training.sparkSession.read.parquet(f"{uri(folder)}/{SEQUENCES}").count()
     if written != expected:
         raise DataError(f"snapshot {folder}: {written} sequences written, {expected} expected: run again")
     return written
-
-
-def count_rows(folder: Path) -> int:
-    """Rows of a part, from the files' footers."""
-    return sum(pq.read_metadata(file).num_rows for file in sorted(folder.glob("*.parquet")))
 
 
 def training_sequences(labelled: DataFrame, known: KnownNames) -> DataFrame:
@@ -124,11 +118,11 @@ def _encoded(rows: DataFrame, known: KnownNames) -> DataFrame:
 
 
 def episodes(sequences: DataFrame) -> DataFrame:
-    """A row for each domain of a sequence, which ends with its newest event there, and the ``half`` of its user.
+    """A row for each domain of a sequence, which ends with its newest event there, with the ``half`` of its user.
 
-    The newest event of a row names its task. All events of a domain but a sequence's first are asked in exactly one row of each
-    user, with everything before them as context. ``half`` is 0 or 1 by a hash of the user, who is thus on the same side in all
-    domains. Rows without anything to ask are left out; the arrays stay as they are, and ``length`` says where a row ends.
+    The domain of a row's newest event is its task. Every event except a sequence's first is a target in exactly one row, with
+    everything before it as context. ``half`` is 0 or 1 by a hash of the user, so that a user is in the same half in all domains.
+    Rows without a target are left out; the arrays stay as they are, and ``length`` is the end of a row.
 
     Parameters
     ----------
@@ -137,7 +131,7 @@ def episodes(sequences: DataFrame) -> DataFrame:
 
     Notes
     -----
-    There are as many rows as pairs of a user and one of the user's domains.
+    There are as many rows as pairs of a user and a domain of the user.
     """
     events = F.slice(c.DOMAIN, F.lit(1), F.col(encoding.LENGTH))
     rows = sequences.withColumn("task", F.explode(F.array_distinct(events)))
@@ -147,10 +141,12 @@ def episodes(sequences: DataFrame) -> DataFrame:
     return rows.where(F.col(encoding.LENGTH) > 1).drop("task")
 
 
-def held_pairs(labelled: DataFrame, split: str, most: int, of: Sequence[str], known: KnownNames) -> DataFrame:
-    """Contexts with ``target`` and ``target_domain``, which is one of ``of``: at most ``most`` pairs a domain, numbered from 1 as
-    ``pair``. The same users have the same numbers, whatever of their context is known; it may be empty."""
-    rows = pairs(labelled).where((F.col("split") == split) & F.col("target_domain").isin(list(of)))
+def held_out_events(labelled: DataFrame, split: str, most: int, domains: Sequence[str], known: KnownNames) -> DataFrame:
+    """Contexts, which may be empty, with ``target``, ``target_domain`` and ``pair``: at most ``most`` events a domain.
+
+    ``pair`` numbers the events of a domain from 1, by a hash of the user: the same users get the same numbers in any snapshot.
+    """
+    rows = pairs(labelled).where((F.col("split") == split) & F.col("target_domain").isin(list(domains)))
     by_hash = Window.partitionBy("target_domain").orderBy(F.xxhash64(c.USER_ID, "target_domain"), c.USER_ID)
     rows = _encoded(rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most), known)
     rows = rows.withColumn("target_domain", encoding.position(known.domains, F.col("target_domain")))
@@ -158,7 +154,7 @@ def held_pairs(labelled: DataFrame, split: str, most: int, of: Sequence[str], kn
 
 
 def spread(rows: DataFrame, files: int) -> DataFrame:
-    """Deal rows to files by a hash of the user, in a fixed order: the same rows give the same files."""
+    """Distribute rows over files by a hash of the user, in a fixed order: the same rows give the same files."""
     by_user = F.xxhash64(c.USER_ID)
-    order = [by_user, c.USER_ID, encoding.LENGTH, *({"target_domain"} & set(rows.columns))]
+    order: list[str | Column] = [by_user, c.USER_ID, encoding.LENGTH, *({"target_domain"} & set(rows.columns))]
     return rows.repartition(files, by_user).sortWithinPartitions(*order).drop(c.USER_ID)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator, model_validator
 
 from metarec_spark.model.manifest import Manifest
 from metarec_spark.warehouse.storage import Location, read_json, write_json
@@ -34,9 +34,14 @@ class TrainSpec(BaseModel):
     :mod:`metarec_spark.transfer.validation_twin`. None: all events are learned."""
     stop_after: int | None = None
     """Epoch after which training stops, without validation, though the learning rate is planned for more; None: the last."""
-
     pair_ranker: str | None = None
     """Folder of a model whose pair ranker the model takes over; None: it has none."""
+
+    @model_validator(mode="after")
+    def _whole_sequences(self) -> TrainSpec:
+        if self.without_newest is not None and self.manifest.train.method != "joint":
+            raise ValueError("without_newest needs train.method = joint: an episode's rows end at different events")
+        return self
 
     @field_validator("manifest", mode="before")
     @classmethod

@@ -1,12 +1,13 @@
-"""Teach a model's stacking on held-out events of all domains; and find the domains where it is no worse than the plain fusion.
+"""Train a model's stacking network on held-out events of all domains, and decide in which domains it is used.
 
-Four fifths of the pairs teach, one fifth decides. Ranks hold different pairs and add their gradients, so all of them learn alike.
+Four fifths of the events train it, one fifth decides. Ranks hold different events and add their gradients, so that all ranks get
+the same network.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,116 +16,150 @@ from torch import Tensor
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.stacking import LinkFeatures, Stacking
-from metarec_spark.model.ranking import ranks
+from metarec_spark.model.held_out import MAX_ROWS, HeldOutEvents, local_targets, rank
+from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.ranking import block_rows, hide, ndcg
 from metarec_spark.training.distributed import Ranks
-from metarec_spark.training.loader import HeldOutEvents
+from metarec_spark.training.optimizer import linear_decay
 from metarec_spark.training.tuning import Tuned, thinned
-from metarec_spark.training.validation import blocks, gain, placed
 
 PASSES, RATE = 2, 3e-3
-DECIDES, FEWEST = 5, 1_000
-"""Of so many pairs one decides; and where fewer decide, the plain fusion stays."""
+DECIDING_SHARE, MIN_DECIDING = 5, 1_000
+"""One of so many events decides; and a domain with fewer deciding events keeps the plain fusion."""
 _USERS = 16
 log = logging.getLogger("metarec_spark")
 
 
-class _Part:
-    """This rank's pairs of one domain."""
-
-    def __init__(
-        self, model: NextItemModel, vectors_ID: Tensor, catalogue: Catalogue, held: HeldOutEvents, tuned: Tuned, ranks: int
-    ) -> None:
-        self.model, self.fusion, self.domain = model, tuned.fusion, held.domain
-        self.items = catalogue.of_domain[held.domain]
-        self.held = thinned(held, len(self.items), ranks)
-        self.linked = LinkFeatures.of(catalogue, held.domain, tuned.params, tuned.fusion)
-        self.vectors = vectors_ID[torch.from_numpy(self.items)]
-        self.users = torch.cat([users for _, _, users in blocks(model, self.held, len(self.items))])
-        self.decides = self.held.pair % DECIDES == 0
-
-    def scores(self, network: Stacking | None, rows: Tensor) -> tuple[Tensor, np.ndarray]:
-        """h of some pairs, seen items hidden, and the targets' places; without a network, by the plain fusion."""
-        contexts = self.held.contexts.take(rows)
-        place, (row, seen) = placed(contexts, self.held.target[rows.numpy()], self.items)
-        theta_BD = self.fusion.encoder * self.model.scores(self.users[rows], self.vectors)
-        if network:
-            scores = network.scores(self.linked, contexts, theta_BD)
-        else:
-            row_n, place_n, sums = self.linked.features(contexts)
-            scores = theta_BD.index_put((row_n, place_n), self.linked.phi_part(sums), accumulate=True)
-        return scores.index_put((torch.from_numpy(row), torch.from_numpy(seen)), torch.tensor(-torch.inf)), place
-
-    def gains(self, network: Stacking | None) -> np.ndarray:
-        """NDCG@10 of each of the pairs that decide."""
-        return np.concatenate([gain(ranks(*self.scores(network, rows))) for rows in _split(np.flatnonzero(self.decides))])
-
-
-@torch.no_grad()
-def _parts(model: NextItemModel, catalogue: Catalogue, held: list[HeldOutEvents], tuned: list[Tuned], ranks: int) -> list[_Part]:
-    vectors_ID = model.catalogue_vectors() if held else None
-    return [_Part(model, vectors_ID, catalogue, of, tuned[of.domain], ranks) for of in held if len(of.target)]
-
-
 def stack(
-    model: NextItemModel, catalogue: Catalogue, held: list[HeldOutEvents], tuned: list[Tuned], everyone: Ranks, seed: int
-) -> tuple[Stacking, list[bool]]:
-    """A stacking of f and g as tuned, and whether it is used, by domain: where pairs that did not teach it are ranked no worse.
+    model: NextItemModel,
+    catalogue: Catalogue,
+    held_out: list[HeldOutEvents],
+    tuned: list[Tuned],
+    everyone: Ranks,
+    seed: int,
+    names: Sequence[str],
+) -> tuple[Stacking | None, list[bool]]:
+    """Train a stacking network, and return it with whether each domain uses it.
+
+    A domain uses it if the deciding events are ranked no worse than by the plain fusion, within a standard error. Events of
+    domains with too few deciding events do not take part; if no domain has enough, nothing is trained.
 
     Parameters
     ----------
-    held
-        This rank's held-out pairs.
+    held_out
+        This rank's held-out events.
+    tuned
+        Settings by domain.
+    names
+        Names of the domains for the log.
+
+    Returns
+    -------
+    The network, or None if none was trained; and [domains] bool.
     """
-    parts = _parts(model.eval(), catalogue, held, tuned, everyone.size)
+    sampled = [thinned(events, len(catalogue.of_domain[events.domain]), everyone.size) for events in held_out]
+    deciding = np.zeros(len(tuned))
+    for events in sampled:
+        deciding[events.domain] = (events.pair % DECIDING_SHARE == 0).sum()
+    enough = np.array(everyone.sum(deciding.tolist())) >= MIN_DECIDING
+    if not enough.any():
+        return None, [False] * len(tuned)
+    with torch.no_grad():
+        vectors_ID = model.eval().catalogue_vectors()
+        parts = [
+            _Part(model, vectors_ID, catalogue, events, tuned[events.domain])
+            for events in sampled
+            if enough[events.domain] and len(events.target)
+        ]
     torch.manual_seed(seed)  # the same start on every rank
     network, random = Stacking(), np.random.default_rng([seed, everyone.rank])
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
     steps = everyone.max(sum(1 for _ in _batches(parts, random)))
-    for turn in range(PASSES):
+    for number in range(PASSES):
         total, count = 0.0, 0
         batches = _batches(parts, random)
         for step in range(steps):
             optimizer.zero_grad(set_to_none=False)
             if batch := next(batches, None):
                 part, rows = batch
-                scores, place = part.scores(network, rows)
-                loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(place), reduction="sum")
+                loss = part.loss(network, rows)
                 (loss / (_USERS * everyone.size)).backward()
                 total, count = total + loss.item(), count + len(rows)
             everyone.add_gradients(list(network.parameters()), {}, {})
-            optimizer.param_groups[0]["lr"] = RATE * (1 - 0.95 * (turn * steps + step) / (PASSES * steps))
+            optimizer.param_groups[0]["lr"] = RATE * linear_decay(number * steps + step, PASSES * steps)
             optimizer.step()
-        total, count = everyone.sum([total, float(count)])
-        if everyone.rank == 0 and count:
-            log.info("stacking, pass %d of %d: loss %.4f", turn + 1, PASSES, total / count)
-    return network.eval(), _no_worse(parts, network, len(tuned), everyone)
+        total, all_count = everyone.sum([total, float(count)])
+        if everyone.rank == 0:
+            log.info("stacking, pass %d of %d: loss %.4f", number + 1, PASSES, total / all_count)
+    return network.eval(), _no_worse(parts, network, len(tuned), everyone, names)
+
+
+class _Part:
+    """This rank's held-out events of one domain."""
+
+    def __init__(
+        self, model: NextItemModel, vectors_ID: Tensor, catalogue: Catalogue, held_out: HeldOutEvents, tuned: Tuned
+    ) -> None:
+        self.model, self.fusion, self.held_out = model, tuned.fusion, held_out
+        self.items = catalogue.of_domain[held_out.domain]
+        self.links = LinkFeatures.from_catalogue(catalogue, held_out.domain, tuned.params, tuned.fusion)
+        self.vectors = vectors_ID[torch.from_numpy(self.items)]
+        blocks = torch.arange(len(held_out.target)).split(block_rows(len(self.items), MAX_ROWS))
+        contexts = (held_out.contexts.take(block) for block in blocks)
+        self.users = torch.cat([model.user_vectors(model.encode(block), held_out.domain) for block in contexts])
+        self.decides = held_out.pair % DECIDING_SHARE == 0
+
+    def scores(self, network: Stacking | None, contexts: PackedSequences, rows: Tensor) -> Tensor:
+        """h of some events by the network, or by the plain fusion if there is none, [B, D]."""
+        theta_BD = self.fusion.encoder * self.model.scores(self.users[rows], self.vectors)
+        if network:
+            return network.scores(self.links, contexts, theta_BD)
+        row, target, sums = self.links.features(contexts)
+        return theta_BD.index_put((row, target), self.links.phi_part(sums), accumulate=True)
+
+    def loss(self, network: Stacking, rows: Tensor) -> Tensor:
+        """Sum of the softmax cross-entropies of some events' targets, seen items hidden."""
+        contexts = self.held_out.contexts.take(rows)
+        target, seen = local_targets(contexts, self.held_out.target[rows.numpy()], self.items)
+        scores_BD = hide(self.scores(network, contexts, rows), seen)
+        return torch.nn.functional.cross_entropy(scores_BD, torch.from_numpy(target), reduction="sum")
+
+    def ndcg(self, networks: Sequence[Stacking | None]) -> np.ndarray:
+        """NDCG@10 of each deciding event by each of several networks, [networks, B]."""
+        deciding = torch.from_numpy(np.flatnonzero(self.decides))
+
+        def scores(contexts: PackedSequences, rows: Tensor) -> Iterator[Tensor]:
+            for network in networks:
+                yield self.scores(network, contexts, deciding[rows])
+
+        return ndcg(rank(self.held_out.take(deciding.numpy()), self.items, scores, _USERS))
 
 
 @torch.no_grad()
-def _no_worse(parts: list[_Part], network: Stacking, domains: int, everyone: Ranks) -> list[bool]:
-    """Whether enough pairs decide, and the mean gain over the plain fusion is above minus its standard error; by domain."""
-    found = np.zeros((domains, 4))
+def _no_worse(parts: list[_Part], network: Stacking, domains: int, everyone: Ranks, names: Sequence[str]) -> list[bool]:
+    """Whether the network ranks a domain's deciding events no worse than the plain fusion, within a standard error."""
+    sums = np.zeros((domains, 4))
     for part in parts:
-        if part.decides.any():
-            plain, stacked = part.gains(None), part.gains(network)
-            found[part.domain] = len(plain), plain.sum(), stacked.sum(), ((stacked - plain) ** 2).sum()
-    found = np.array(everyone.sum(found.ravel().tolist())).reshape(-1, 4)
-    used = []
-    for domain, (pairs, plain, stacked, squares) in enumerate(found):
-        mean = (stacked - plain) / max(pairs, 1)
-        noise = np.sqrt(max(squares / max(pairs, 1) - mean**2, 0) / max(pairs, 1))
-        used.append(bool(pairs >= FEWEST and mean > -noise))
-        if everyone.rank == 0 and pairs:
-            said = (domain, pairs, plain / pairs, stacked / pairs, noise, "used" if used[-1] else "not used")
-            log.info("domain %d, %d pairs: h %.4f, stacked %.4f ± %.4f, %s", *said)
+        plain, stacked = part.ndcg([None, network])
+        sums[part.held_out.domain] = len(plain), plain.sum(), stacked.sum(), ((stacked - plain) ** 2).sum()
+    sums = np.array(everyone.sum(sums.ravel().tolist())).reshape(-1, 4)
+    used = [False] * domains
+    for domain in np.flatnonzero(sums[:, 0]):
+        count, plain, stacked, squares = sums[domain]
+        mean = (stacked - plain) / count
+        error = np.sqrt(max(squares / count - mean**2, 0) / count)
+        used[domain] = bool(mean > -error)
+        if everyone.rank == 0:
+            values = names[domain], plain / count, stacked / count, error, count, "used" if used[domain] else "not used"
+            log.info("platform %s: h NDCG@10 %.4f, stacked %.4f ± %.4f over %d events: %s", *values)
     return used
 
 
 def _batches(parts: list[_Part], random: np.random.Generator) -> Iterator[tuple[_Part, Tensor]]:
-    """All pairs that teach, once, in batches of one domain each, in random order."""
-    found = [(part, rows) for part in parts for rows in _split(random.permutation(np.flatnonzero(~part.decides)))]
-    for at in random.permutation(len(found)):
-        yield found[at]
+    """All events that train, once, in batches of one domain each, in random order."""
+    batches = [(part, rows) for part in parts for rows in _split(random.permutation(np.flatnonzero(~part.decides)))]
+    for number in random.permutation(len(batches)):
+        yield batches[number]
 
 
 def _split(rows: np.ndarray) -> list[Tensor]:

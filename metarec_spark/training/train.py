@@ -35,8 +35,8 @@ class TrainDetails(Details):
 def train(job: Job) -> Result:
     """Train one model on the tables as they are now, and enter it in ``models`` as a candidate.
 
-    The model's id follows from day, data versions, configuration, code and the model that it inherits from: the same run again
-    finds its checkpoint and goes on, or finds the finished model and enters it.
+    The model's id is a fingerprint of day, data versions, configuration, code and the model whose settings it inherits: the same
+    run again resumes from its checkpoint, or enters the finished model.
     """
     versions = {name: job.warehouse.version(name) for name in PINNED}
     previous, inherited = _inherited(job)
@@ -56,7 +56,7 @@ def train(job: Job) -> Result:
         launch(f"{work}/spec.json", settings.processes, settings.launcher, job.spark, settings.timeout_seconds)
     manifest = artifact.read_manifest(model)
     registry.enter(job, manifest, model)
-    with suppress(OSError):  # what is left harms nobody
+    with suppress(OSError):  # leftovers do no harm
         remove(work)
     return Result(rows_in=manifest.sequences, rows_out=1, model_id=model_id, details=TrainDetails(manifest.metrics.summary()))
 
@@ -64,8 +64,8 @@ def train(job: Job) -> Result:
 def _inherited(job: Job) -> tuple[str | None, dict[str, DomainSettings]]:
     """Id of the newest approved base model whose settings can be inherited, and these settings by domain.
 
-    Only of an earlier day, so that a day that is run again gives the same model. A model whose folder has gone or cannot be
-    read is passed over: it is no reason to leave a night without a model.
+    Only models of earlier days count, so that a day that is run again gives the same model. A model whose folder is missing or
+    cannot be read is skipped with a warning, so that the night still gets a model.
     """
     if not job.config.train.tune:
         return None, {}
@@ -83,7 +83,7 @@ def _inherited(job: Job) -> tuple[str | None, dict[str, DomainSettings]]:
 
 def _model_id(config: Config, versions: dict[str, int], ds: date, previous: str | None) -> str:
     shaping = [config.split, config.features, config.transitions, config.model, config.train]
-    # Not of events: every extract writes a version of it, and what is trained on is the sequences.
+    # Without the version of events: every extract writes one, and training reads the sequences.
     versions = {name: version for name, version in versions.items() if name != c.EVENTS}
     return f"{ds}-{fingerprint(*shaping, versions, ds.isoformat(), previous, __version__)}"
 

@@ -1,32 +1,34 @@
-"""Find, for each domain, how it weighs what is lent to it, and how base and transfer model are fused; on validation events.
+"""Search of each domain's settings on validation events: parameters of the item transition model (g), weights of the fusion (h).
 
-A bounded coordinate search. Ranks hold different pairs and sum their gains, so all of them decide alike.
+A bounded coordinate search. Ranks hold different events and sum their NDCG, so that all ranks decide the same.
+
+Shape suffixes: B events, V fusions, I items of all domains, D items of the domain.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarec_spark.model import transitions
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import Fusion, fuse
+from metarec_spark.model.held_out import HeldOutEvents, local_targets, rank
 from metarec_spark.model.manifest import DomainSettings, ValidationNdcg
-from metarec_spark.model.ranking import hide, ranks, sparse_ranks
-from metarec_spark.model.transitions import TransitionParams
+from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.ranking import CUTOFF, ndcg, sparse_ranks
+from metarec_spark.model.transitions import TransitionModel, TransitionParams
 from metarec_spark.training.distributed import Ranks, SingleProcess
-from metarec_spark.training.loader import HeldOutEvents
-from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 
 log = logging.getLogger("metarec_spark")
-Found = TypeVar("Found")
+Settings = TypeVar("Settings")
 GRID: dict[str, list[float]] = {
     "similarity": [0.0, 0.15, 0.3, 0.5, 0.8, 1.2],
     "history_decay": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
@@ -40,13 +42,13 @@ ENCODER_ALONE = Fusion(transitions=0.0)
 TRANSITIONS_ALONE = Fusion(encoder=0.0, transitions=1.0)
 _WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.0, 5.5, 8.0, 12.0, 20.0)
 FUSIONS = [ENCODER_ALONE, *(Fusion(transitions=weight) for weight in _WEIGHTS), TRANSITIONS_ALONE]
-SHARPNESS = (3.0, 30.0)
-_MOST_SCORES = 2**30
+_SHARPNESS, _FACTORS = (3.0, 30.0), (0.7, 1.0, 1.5)
+_MAX_SCORES = 2**30
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The settings of a domain, and the validation NDCG with them; without validation, the start."""
+    """The settings of a domain, and its validation NDCG with them; without validation events, the start of the search."""
 
     params: TransitionParams
     fusion: Fusion
@@ -56,100 +58,126 @@ class Tuned:
 def tune(
     model: NextItemModel,
     catalogue: Catalogue,
-    held: list[HeldOutEvents],
+    held_out: list[HeldOutEvents],
     start: list[DomainSettings],
     everyone: Ranks,
     fusions: list[Fusion] | None = None,
     cutoff: int = CUTOFF,
+    names: Sequence[str] = (),
 ) -> list[Tuned]:
-    """Search every domain, each from its start; one result for each, in order. ``fusions`` are those to choose from; None: a
-    grid and the start's, and what is near the best. NDCG@cutoff says what is better.
+    """Search the settings of every domain by NDCG@cutoff, and return them in the order of the domains.
 
-    First g's parameters, by g alone, which is cheap; then the weights of the fusion. Searching g's parameters by h once more
+    First the parameters of g, by g alone, which is cheap; then the weights of the fusion. Another search of g's parameters by h
     costs six times as much and changed nothing.
+
+    Parameters
+    ----------
+    held_out
+        This rank's validation events.
+    start
+        Start of the search by domain.
+    fusions
+        Fusions to choose from; None: ``FUSIONS``, the start's, and those near the best.
+    names
+        Names of the domains for the log; without names nothing is logged.
     """
-    by_domain = {part.domain: part for part in held}
+    by_domain = {events.domain: events for events in held_out}
     model.eval()
-    vectors_ID = model.catalogue_vectors() if held else None
-    domains = range(len(catalogue.of_domain))
-    pairs = [_Pairs(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone, cutoff) for domain in domains]
-    return [_tune(of, given, fusions) for of, given in zip(pairs, start, strict=True)]
+    vectors_ID = model.catalogue_vectors() if held_out else None
+    tuned = []
+    for domain in range(len(catalogue.of_domain)):
+        measure = _Measure(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone, cutoff)
+        tuned.append(_tune(measure, start[domain], fusions))
+        found = tuned[-1].ndcg
+        if names and measure.count and everyone.rank == 0:
+            values = found.encoder, found.transitions, found.ensemble
+            log.info("platform %s: validation NDCG@%d: f %.4f, g %.4f, h %.4f", names[domain], cutoff, *values)
+    return tuned
 
 
 def cross_fitted(
     model: NextItemModel,
     catalogue: Catalogue,
-    held: HeldOutEvents,
+    held_out: HeldOutEvents,
     start: TransitionParams,
     fusions: list[Fusion],
     cutoff: int = CUTOFF,
 ) -> np.ndarray:
-    """NDCG@cutoff of h for each of a domain's pairs, [B], with settings found on the other half of the pairs: what was tuned is
-    never what is measured.
+    """NDCG@cutoff of h for each of a domain's events, [B], with settings that were tuned on the other half of the events.
 
     Parameters
     ----------
     fusions
-        To choose from; with one that refuses f, g alone is measured.
+        Fusions to choose from.
     """
     vectors_ID = model.eval().catalogue_vectors()
 
-    def pairs(part: HeldOutEvents) -> _Pairs:
-        return _Pairs(model, vectors_ID, catalogue, held.domain, part, SingleProcess(), cutoff)
+    def measure(part: HeldOutEvents) -> _Measure:
+        return _Measure(model, vectors_ID, catalogue, held_out.domain, part, SingleProcess(), cutoff)
 
-    def settings(others: HeldOutEvents) -> tuple[TransitionParams, Fusion]:
-        if not len(others.target):
+    def tuned(other_half: HeldOutEvents) -> tuple[TransitionParams, Fusion]:
+        if not len(other_half.target):
             return start, fusions[0]
-        of = pairs(others)
-        params = _climb(start, of.of_transfer)
-        return params, fusions[int(of.of_fusions(params, fusions).argmax())]
+        by_other_half = measure(other_half)
+        params = _climb(start, by_other_half.transitions)
+        return params, fusions[int(by_other_half.ensembles(params, fusions).argmax())]
 
-    return by_halves(held, settings, lambda mine, found: pairs(mine).gains(found[0], [found[1]], mine)[0])
+    def measured(half: HeldOutEvents, settings: tuple[TransitionParams, Fusion]) -> np.ndarray:
+        params, fusion = settings
+        return measure(half).ndcg(params, [fusion], half)[0]
+
+    return by_halves(held_out, tuned, measured)
 
 
 def by_halves(
-    held: HeldOutEvents, settings: Callable[[HeldOutEvents], Found], gains: Callable[[HeldOutEvents, Found], np.ndarray]
+    held_out: HeldOutEvents,
+    tuned: Callable[[HeldOutEvents], Settings],
+    measured: Callable[[HeldOutEvents, Settings], np.ndarray],
 ) -> np.ndarray:
-    """The gain of each of a domain's pairs, [B], with settings found on the other half of them."""
-    found = np.zeros(len(held.target))
+    """NDCG of each event, [B], measured with the settings that are tuned on the other half of the events."""
+    values = np.zeros(len(held_out.target))
     for half in (0, 1):
-        mine = held.pair % 2 == half
-        found[mine] = gains(held.take(np.flatnonzero(mine)), settings(held.take(np.flatnonzero(~mine))))
-    return found
+        inside = held_out.pair % 2 == half
+        settings = tuned(held_out.take(np.flatnonzero(~inside)))
+        values[inside] = measured(held_out.take(np.flatnonzero(inside)), settings)
+    return values
 
 
-def gains_of(
+def ensemble_ndcg(
     model: NextItemModel,
     catalogue: Catalogue,
-    held: HeldOutEvents,
+    held_out: HeldOutEvents,
     params: TransitionParams,
     fusions: list[Fusion],
     cutoff: int = CUTOFF,
 ) -> np.ndarray:
-    """NDCG@cutoff of h for each of a domain's pairs with each of several fusions, [fusions, B]."""
+    """NDCG@cutoff of h for each of a domain's events with each of several fusions, [V, B]."""
     model.eval()
-    pairs = _Pairs(model, model.catalogue_vectors(), catalogue, held.domain, held, SingleProcess(), cutoff)
-    return pairs.gains(params, fusions, held)
+    vectors_ID = model.catalogue_vectors()
+    measure = _Measure(model, vectors_ID, catalogue, held_out.domain, held_out, SingleProcess(), cutoff)
+    return measure.ndcg(params, fusions, held_out)
 
 
-def _tune(pairs: _Pairs, start: DomainSettings, fusions: list[Fusion] | None) -> Tuned:
-    if not pairs.count:
+def thinned(held_out: HeldOutEvents, items: int, ranks: int) -> HeldOutEvents:
+    """Every n-th event, so that all ranks together compute at most ``_MAX_SCORES`` scores of ``items`` items."""
+    most = max(1, _MAX_SCORES // items // ranks)
+    return held_out.take(np.arange(0, len(held_out.target), max(1, -(-len(held_out.target) // most))))
+
+
+def _tune(measure: _Measure, start: DomainSettings, fusions: list[Fusion] | None) -> Tuned:
+    if not measure.count:
         return Tuned(start.params, start.fusion, ValidationNdcg())
-    params = _climb(start.params, pairs.of_transfer)
+    params = _climb(start.params, measure.transitions)
     if fusions:
-        fusion = fusions[int(pairs.of_fusions(params, fusions).argmax())]
+        fusion = fusions[int(measure.ensembles(params, fusions).argmax())]
     else:
-        fusion = _fusion(start.fusion, lambda tried: pairs.of_fusions(params, tried))
-    encoder, ensemble = (float(value) for value in pairs.of_fusions(params, [ENCODER_ALONE, fusion]))
-    ndcg = ValidationNdcg(encoder=encoder, transitions=pairs.of_transfer(params), ensemble=ensemble)
-    if pairs.everyone.rank == 0:
-        measured = pairs.domain, pairs.cutoff, ndcg.encoder, ndcg.transitions, ndcg.ensemble
-        log.info("domain %d, validation NDCG@%d: f %.4f, g %.4f, h %.4f", *measured)
-    return Tuned(params, fusion, ndcg)
+        fusion = _fusion(start.fusion, partial(measure.ensembles, params))
+    encoder, ensemble = (float(value) for value in measure.ensembles(params, [ENCODER_ALONE, fusion]))
+    return Tuned(params, fusion, ValidationNdcg(encoder=encoder, transitions=measure.transitions(params), ensemble=ensemble))
 
 
 def _climb(best: TransitionParams, measured: Callable[[TransitionParams], float]) -> TransitionParams:
-    """Coordinate ascent: each parameter moves on its grid for as long as that helps, twice around."""
+    """Coordinate ascent, two rounds: each parameter moves along its grid as long as that improves the measure."""
     known: dict[TransitionParams, float] = {}
 
     def value(params: TransitionParams) -> float:
@@ -160,11 +188,11 @@ def _climb(best: TransitionParams, measured: Callable[[TransitionParams], float]
     for _ in range(2):
         before = best
         for name, grid in GRID.items():
-            place = int(np.argmin([abs(at - getattr(best, name)) for at in grid]))
+            start = int(np.argmin([abs(entry - getattr(best, name)) for entry in grid]))
             for step in (1, -1):
-                at = place + step
-                while 0 <= at < len(grid) and value(tried := best.model_copy(update={name: grid[at]})) > value(best):
-                    best, at = tried, at + step
+                index = start + step
+                while 0 <= index < len(grid) and value(tried := best.model_copy(update={name: grid[index]})) > value(best):
+                    best, index = tried, index + step
         if best == before:
             break
     return best
@@ -173,21 +201,21 @@ def _climb(best: TransitionParams, measured: Callable[[TransitionParams], float]
 def _fusion(start: Fusion, measured: Callable[[list[Fusion]], np.ndarray]) -> Fusion:
     """The best of ``FUSIONS`` and the start, or a sharper or flatter one near it."""
     tried = FUSIONS if start in FUSIONS else [*FUSIONS, start]
-    of = measured(tried)
-    best, value = tried[int(of.argmax())], of.max()
+    values = measured(tried)
+    best, value = tried[int(values.argmax())], values.max()
     if best.transitions and best.encoder:
-        near = [
-            best.model_copy(update={"sharpness": sharpness, "transitions": best.transitions * more})
-            for sharpness in SHARPNESS
-            for more in (0.7, 1.0, 1.5)
+        neighbours = [
+            best.model_copy(update={"sharpness": sharpness, "transitions": best.transitions * factor})
+            for sharpness in _SHARPNESS
+            for factor in _FACTORS
         ]
-        of = measured(near)
-        best = near[int(of.argmax())] if of.max() > value else best
+        values = measured(neighbours)
+        best = neighbours[int(values.argmax())] if values.max() > value else best
     return best
 
 
-class _Pairs:
-    """A domain's validation pairs over all ranks, and how well they are ranked; mean NDCG@cutoff."""
+class _Measure:
+    """Mean NDCG@cutoff of settings over a domain's validation events on all ranks."""
 
     def __init__(
         self,
@@ -195,52 +223,49 @@ class _Pairs:
         vectors_ID: Tensor | None,
         catalogue: Catalogue,
         domain: int,
-        part: HeldOutEvents | None,
+        held_out: HeldOutEvents | None,
         everyone: Ranks,
         cutoff: int,
     ) -> None:
         self.model, self.domain, self.everyone, self.cutoff = model, domain, everyone, cutoff
         self.items = catalogue.of_domain[domain]
-        votes = np.zeros(catalogue.size, bool)
-        if part:
-            votes[part.contexts.item.numpy()] = True
-        asked = catalogue.successors.only(votes, catalogue.domain == domain)  # of the rest, pairs use nothing
-        self.catalogue = replace(catalogue, successors=asked)
-        self.held = part
-        self.few = part and thinned(part, len(self.items), everyone.size)
-        self.count, self.few_count = everyone.sum([float(len(part.target)) if part else 0.0 for part in (self.held, self.few)])
-        self.vectors = vectors_ID[torch.from_numpy(self.items)] if part else None
+        in_history = np.zeros(catalogue.size, bool)
+        if held_out:
+            in_history[held_out.contexts.item.numpy()] = True
+        successors = catalogue.successors.restricted(in_history, catalogue.domain == domain)  # the events use no others
+        self.catalogue = replace(catalogue, successors=successors)
+        self.held_out, self.sample = held_out, held_out and thinned(held_out, len(self.items), everyone.size)
+        counts = [float(len(events.target)) if events else 0.0 for events in (self.held_out, self.sample)]
+        self.count, self.sample_count = everyone.sum(counts)
+        self.vectors = vectors_ID[torch.from_numpy(self.items)] if vectors_ID is not None and held_out else torch.empty(0)
 
-    def of_transfer(self, params: TransitionParams) -> float:
-        """g alone."""
-        gains = 0.0
-        if self.held:
-            lent = transitions.weights(self.catalogue, self.domain, params)
-            scores = transitions.scores(self.held.contexts, self.domain, lent, params)
-            rank = sparse_ranks(scores, *placed(self.held.contexts, self.held.target, self.items))
-            gains = float(gain(rank, self.cutoff).sum())
-        return self.everyone.sum([gains])[0] / self.count
+    def transitions(self, params: TransitionParams) -> float:
+        """Of g alone, over all events."""
+        total = 0.0
+        if self.held_out:
+            scores = TransitionModel(self.catalogue, self.domain, params).scores(self.held_out.contexts)
+            targets = local_targets(self.held_out.contexts, self.held_out.target, self.items)
+            total = float(ndcg(sparse_ranks(scores, *targets), self.cutoff).sum())
+        return self.everyone.sum([total])[0] / self.count
 
-    def of_fusions(self, params: TransitionParams, fusions: list[Fusion]) -> np.ndarray:
-        """h with each of several fusions; of a large catalogue, over fewer pairs."""
-        gains = self.gains(params, fusions, self.few).sum(1)
-        return np.array(self.everyone.sum(gains.tolist())) / self.few_count
+    def ensembles(self, params: TransitionParams, fusions: list[Fusion]) -> np.ndarray:
+        """Of h with each of several fusions, [V]; of a large catalogue, over a sample of the events."""
+        total_V = self.ndcg(params, fusions, self.sample).sum(1)
+        return np.array(self.everyone.sum(total_V.tolist())) / self.sample_count
 
     @torch.no_grad()
-    def gains(self, params: TransitionParams, fusions: list[Fusion], part: HeldOutEvents | None) -> np.ndarray:
-        """h of each of some of this rank's pairs with each of several fusions, [fusions, B]."""
-        gains = [np.zeros((len(fusions), 0))]
-        lent = transitions.weights(self.catalogue, self.domain, params)
-        for contexts, target, user_BD in blocks(self.model, part, len(self.items)) if part else ():
-            theta = self.model.scores(user_BD, self.vectors)
-            place, seen = placed(contexts, target, self.items)
-            phi = torch.from_numpy(transitions.scores(contexts, self.domain, lent, params).toarray())
-            of = (fuse(fusion.encoder * theta, fusion.phi_part(phi)) for fusion in fusions)
-            gains.append(gain(np.array([ranks(hide(scores, seen), place) for scores in of]), self.cutoff))
-        return np.concatenate(gains, 1)
+    def ndcg(self, params: TransitionParams, fusions: list[Fusion], held_out: HeldOutEvents | None) -> np.ndarray:
+        """NDCG@cutoff of h for each of some of this rank's events with each of several fusions, [V, B]."""
+        if held_out is None:
+            return np.zeros((len(fusions), 0))
+        transitions = TransitionModel(self.catalogue, self.domain, params)
+        return ndcg(rank(held_out, self.items, partial(self._scores, transitions, fusions)), self.cutoff)
 
-
-def thinned(part: HeldOutEvents, items: int, ranks: int) -> HeldOutEvents:
-    """Of a large catalogue fewer pairs, evenly: at most so many that all ranks' scores of them are ``_MOST_SCORES``."""
-    most = max(1, _MOST_SCORES // items // ranks)
-    return part.take(np.arange(0, len(part.target), max(1, -(-len(part.target) // most))))
+    def _scores(
+        self, transitions: TransitionModel, fusions: list[Fusion], contexts: PackedSequences, _: Tensor
+    ) -> Iterator[Tensor]:
+        users_BW = self.model.user_vectors(self.model.encode(contexts), self.domain)
+        encoder_BD = self.model.scores(users_BW, self.vectors)
+        transitions_BD = torch.from_numpy(transitions.scores(contexts).toarray())
+        for fusion in fusions:
+            yield fuse(fusion.encoder * encoder_BD, fusion.phi_part(transitions_BD))

@@ -15,11 +15,13 @@ from scipy import sparse
 from metarec_spark.config.sections import Transitions
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, PairRanker, PairSignals, alike
+from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, PairRanker, PairSignals, content_similarity
+from metarec_spark.model.held_out import local_targets
 from metarec_spark.model.packed import PackedSequences
-from metarec_spark.model.ranking import places
-from metarec_spark.training.loader import Shard, contexts, read
-from metarec_spark.training.validation import placed
+from metarec_spark.model.ranking import hide, local_indexes
+from metarec_spark.training.batches import pack
+from metarec_spark.training.optimizer import linear_decay
+from metarec_spark.training.reader import Shard, read
 
 PAIRS, MAX_PAIRS, MAX_SUBSAMPLES = 4_000, 1_000, 8
 """Training pairs in all subsamples of another domain, about; in one subsample, at most; and subsamples, at most."""
@@ -69,8 +71,8 @@ class MetaTask:
         drawn = np.sort(random.permutation(len(target))[:most])
         users = known.take(torch.from_numpy(drawn))
         rows = np.unique(users.item.numpy())
-        signals = PairSignals.of(forward[:, items], forward.T.tocsr()[:, items], similarity, events, items, rows)
-        return cls(domain, items, signals, users, places(items, target[drawn]))
+        signals = PairSignals.from_counts(forward[:, items], forward.T.tocsr()[:, items], similarity, events, items, rows)
+        return cls(domain, items, signals, users, local_indexes(items, target[drawn]))
 
 
 def transition_counts(sequences: PackedSequences, size: int, settings: Transitions) -> sparse.csr_matrix:
@@ -97,15 +99,14 @@ def train_ranker(
     """
     optimizer = torch.optim.AdamW(pair_ranker.parameters(), rate, weight_decay=1e-3)
     steps = passes * sum(-(-len(task.target) // _BATCH_USERS) for task in tasks)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.95 * step / steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_decay(step, steps))
     for number in range(1, passes + 1):
         total = 0.0
         for task, rows in _batches(tasks, random):
             users = task.contexts.take(rows)
             scores = pair_ranker.scores(task.signals, users, task.domain)
-            target, (row, seen) = placed(users, task.items[task.target[rows.numpy()]], task.items)
-            scores = scores.index_put((torch.from_numpy(row), torch.from_numpy(seen)), torch.tensor(-torch.inf))
-            loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(target))
+            target, seen = local_targets(users, task.items[task.target[rows.numpy()]], task.items)
+            loss = torch.nn.functional.cross_entropy(hide(scores, seen), torch.from_numpy(target))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -142,11 +143,11 @@ def meta_trained_ranker(
     target
         Position of the domain. Every other domain is subsampled to as many users as this one has.
     similarity
-        Domain → its content similarity, :func:`metarec_spark.model.ensemble.pair_ranker.alike`; None: it is computed here.
+        Domain → its content similarity, see :class:`metarec_spark.model.ensemble.pair_ranker.ContentSimilarity`; None: it is computed.
     pause
         Least gap before a target, as log-bucketed seconds.
     """
-    similarity = similarity or partial(alike, catalogue)
+    similarity = similarity or partial(content_similarity, catalogue)
     random = np.random.default_rng(seed)
     torch.manual_seed(seed)
     sequences = _read(folder)
@@ -170,18 +171,18 @@ def meta_trained_ranker(
         task = MetaTask.from_sequences(own, catalogue, target, similarity(target), settings, 6 * MAX_PAIRS, random, pause)
         train_ranker(pair_ranker, [task], 2 if tasks else 4, 1e-3 if tasks else 3e-3, random)
     if not tasks:
-        pair_ranker.stay_at_home()
+        pair_ranker.ignore_other_domains()
     return pair_ranker.eval()
 
 
 def _read(folder: Path) -> PackedSequences:
     """The sequences of the first row groups, up to ``MAX_EVENTS`` events."""
     groups, events = [], 0
-    for group in read(Shard(folder, 0, 1, "dummy"), [*ARRAYS, LENGTH]):
+    for group in read(Shard(folder, 0, 1), [*ARRAYS, LENGTH]):
         groups.append(group)
         events += int(group[LENGTH].sum())
         if events >= MAX_EVENTS:
             log.info("the pair ranker is trained on %d events, a sample of the users", events)
             break
     columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
-    return contexts(columns, np.arange(len(columns[LENGTH])))
+    return pack(columns, np.arange(len(columns[LENGTH])))

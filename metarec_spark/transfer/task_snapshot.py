@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from metarec_spark import columns as c
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, PairRanker, PairSignals, alike
+from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity, PairRanker, PairSignals, content_similarity
+from metarec_spark.model.held_out import HeldOutEvents
 from metarec_spark.model.manifest import Manifest
-from metarec_spark.training.loader import HeldOutEvents, Shard, held_out
+from metarec_spark.training.batches import read_held_out
+from metarec_spark.training.reader import Shard
 from metarec_spark.training.snapshot import SEQUENCES
 from metarec_spark.training.worker import read_catalogue
 from metarec_spark.transfer.meta_train import ONE_HOUR, meta_trained_ranker
@@ -76,7 +78,7 @@ class TaskSnapshot:
     def pairs(self, split: str) -> HeldOutEvents:
         """The target's pairs of a split, those without context included."""
         if split not in self._pairs:
-            parts = held_out(Shard(local_copy(f"{self.folder}/{split}"), 0, 1, "dummy"), empty=True)
+            parts = read_held_out(Shard(local_copy(f"{self.folder}/{split}"), 0, 1), without_context=True)
             (self._pairs[split],) = [part for part in parts if part.domain == self.target]
         return self._pairs[split]
 
@@ -85,14 +87,14 @@ class TaskSnapshot:
         if split not in self._signals:
             catalogue = self.twin_catalogue if split == c.VALIDATION else self.catalogue
             rows = np.unique(self.pairs(split).contexts.item.numpy())
-            self._signals[split] = PairSignals.of_catalogue(catalogue, self.target, self.similarity(self.target), rows)
+            self._signals[split] = PairSignals.from_catalogue(catalogue, self.target, self.similarity(self.target), rows)
         return self._signals[split]
 
     def similarity(self, domain: int) -> ContentSimilarity:
         """Content similarity of all items to those of a domain."""
         name = self.manifest.domains[domain]
         if name not in self._similarity:
-            self._similarity[name] = alike(self.catalogue, domain)
+            self._similarity[name] = content_similarity(self.catalogue, domain)
         return self._similarity[name]
 
     def trained_ranker(self, seed: int) -> PairRanker:

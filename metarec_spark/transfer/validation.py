@@ -5,7 +5,7 @@ Shape suffixes: B pairs, F fusions, D items of the domain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,20 +14,20 @@ from metarec_spark import columns as c
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import Fusion, fuse
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
+from metarec_spark.model.held_out import HeldOutEvents, rank
 from metarec_spark.model.manifest import DomainSettings, ValidationNdcg
-from metarec_spark.model.ranking import hide, places, ranks
+from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.ranking import CUTOFF, local_indexes, ndcg, ranks
 from metarec_spark.training.distributed import SingleProcess
-from metarec_spark.training.loader import HeldOutEvents
 from metarec_spark.training.tuning import (
     ENCODER_ALONE,
     FUSIONS,
     TRANSITIONS_ALONE,
     Tuned,
     cross_fitted,
-    gains_of,
+    ensemble_ndcg,
     tune,
 )
-from metarec_spark.training.validation import CUTOFF, blocks, gain, placed
 from metarec_spark.transfer.task_snapshot import TaskSnapshot, with_context
 
 RANKER_FUSIONS = [*(Fusion(transitions=weight) for weight in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)), TRANSITIONS_ALONE]
@@ -86,7 +86,7 @@ def test_ndcg(
     def ranked(pairs: HeldOutEvents) -> np.ndarray:
         if pair_ranker:
             return _ranker_ndcg(snapshot, model, pair_ranker, c.TEST, pairs, [settings.fusion])[0]
-        return gains_of(model, snapshot.catalogue, pairs, settings.params, [settings.fusion])[0]
+        return ensemble_ndcg(model, snapshot.catalogue, pairs, settings.params, [settings.fusion])[0]
 
     return _in_order(snapshot, c.TEST, ranked)
 
@@ -94,21 +94,21 @@ def test_ndcg(
 def _in_order(snapshot: TaskSnapshot, split: str, ranked: Callable[[HeldOutEvents], np.ndarray]) -> np.ndarray:
     """NDCG of a split's pairs by their numbers: those with context by ``ranked``, the others by popularity."""
     pairs = snapshot.pairs(split)
-    ndcg, known = np.empty(len(pairs.target)), pairs.contexts.length.numpy() > 0
-    ndcg[known] = ranked(with_context(pairs))
+    values, known = np.empty(len(pairs.target)), pairs.contexts.length.numpy() > 0
+    values[known] = ranked(with_context(pairs))
     items, target = snapshot.catalogue.of_domain[snapshot.target], pairs.target[~known]
     popularity = torch.from_numpy(snapshot.catalogue.events[items]).expand(len(target), -1)
-    ndcg[~known] = gain(ranks(popularity, places(items, target)), CUTOFFS[split])
-    return ndcg[np.argsort(pairs.pair)]
+    values[~known] = ndcg(ranks(popularity, local_indexes(items, target)), CUTOFFS[split])
+    return values[np.argsort(pairs.pair)]
 
 
 def _cross_fitted(ndcg_FB: np.ndarray, pair: np.ndarray) -> np.ndarray:
     """NDCG of each pair with the fusion that ranks the other half of the pairs best, [B]."""
-    ndcg = np.zeros(len(pair))
+    values = np.zeros(len(pair))
     for half in (0, 1):
         inside = pair % 2 == half
-        ndcg[inside] = ndcg_FB[ndcg_FB[:, ~inside].sum(1).argmax(), inside]
-    return ndcg
+        values[inside] = ndcg_FB[ndcg_FB[:, ~inside].sum(1).argmax(), inside]
+    return values
 
 
 @torch.no_grad()
@@ -121,11 +121,13 @@ def _ranker_ndcg(
     fusions: list[Fusion],
 ) -> np.ndarray:
     """NDCG of pairs with each of several fusions of f and the pair ranker, [F, B]."""
-    items, ndcg = snapshot.catalogue.of_domain[snapshot.target], [np.zeros((len(fusions), 0))]
+    items, signals = snapshot.catalogue.of_domain[snapshot.target], snapshot.signals(split)
     vectors = model.eval().catalogue_vectors()[torch.from_numpy(items)]
-    for contexts, target, user_BD in blocks(model, pairs, len(items)):
-        index, seen = placed(contexts, target, items)
-        theta, phi = model.scores(user_BD, vectors), pair_ranker.scores(snapshot.signals(split), contexts, snapshot.target)
-        scores = (fuse(fusion.encoder * theta, fusion.transitions * phi) for fusion in fusions)
-        ndcg.append(gain(np.array([ranks(hide(score, seen), index) for score in scores]), CUTOFFS[split]))
-    return np.concatenate(ndcg, 1)
+
+    def scores(contexts: PackedSequences, _: torch.Tensor) -> Iterator[torch.Tensor]:
+        encoder_BD = model.scores(model.user_vectors(model.encode(contexts), snapshot.target), vectors)
+        ranker_BD = pair_ranker.scores(signals, contexts, snapshot.target)
+        for fusion in fusions:
+            yield fuse(fusion.encoder * encoder_BD, fusion.transitions * ranker_BD)
+
+    return ndcg(rank(pairs, items, scores), CUTOFFS[split])

@@ -11,7 +11,7 @@ from metarec_spark import config
 from metarec_spark.config import renamed
 from metarec_spark.config.document import sections
 from metarec_spark.config.loader import Config
-from metarec_spark.config.renamed import OLD_KEYS, OLD_VALUES
+from metarec_spark.config.renamed import OLD_KEYS, OLD_VALUES, REMOVED_KEYS
 from metarec_spark.errors import ConfigError
 
 
@@ -28,6 +28,13 @@ def test_old_keys_are_read_with_one_warning_that_names_the_new_ones(tmp_path: Pa
     (warning,) = caplog.messages
     assert "train.spectral_start is now train.spectral_init" in warning
     assert "adapt.events is now adapt.training_events" in warning
+
+
+def test_a_removed_key_is_ignored_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        load(tmp_path, '[train]\nreader_pool = "process"')
+    (warning,) = caplog.messages
+    assert "train.reader_pool has no effect: Petastorm always reads in the rank itself" in warning
 
 
 def test_a_configuration_of_new_names_is_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -65,4 +72,5 @@ def test_wrong_tables_are_left_to_the_check_of_types():
 def test_every_new_name_is_a_key_of_the_same_section_and_no_old_name_is():
     known = {f"{part.heading.strip('`[]')}.{key}" for part in sections() for key in part.keys}
     assert set(OLD_KEYS.values()) <= known and not OLD_KEYS.keys() & known and OLD_VALUES.keys() <= known
+    assert not REMOVED_KEYS.keys() & known
     assert all(old.partition(".")[0] == new.partition(".")[0] for old, new in OLD_KEYS.items())

@@ -72,7 +72,7 @@ def catalogue(
         weights=weights,
         token_hashes=known,
         vectors=np.zeros((items, 0), np.float32) if vectors is None else vectors.astype(np.float32),
-        successors=Successors.of(items, item, successor, *signals),
+        successors=Successors.from_pairs(items, item, successor, *signals),
     )
 
 
@@ -95,7 +95,7 @@ def padded(sequences: list[list[int]], width: int | None = None, domains: int = 
 
 def contexts(sequences: list[list[int]], width: int | None = None) -> PackedSequences:
     """The same, packed."""
-    return PackedSequences.packed(*padded(sequences, width))
+    return PackedSequences.from_padded(*padded(sequences, width))
 
 
 def saved(

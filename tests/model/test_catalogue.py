@@ -63,8 +63,10 @@ def test_items_of_a_domain_are_ascending():
 def test_some_successors_of_some_items_stay_as_they_are_and_the_others_go():
     item, other = np.array([2, 0, 3, 2, 0, 3]), np.array([1, 3, 0, 3, 1, 2])
     signals = np.random.default_rng(0).random((3, 6)).astype(np.float32)
-    some = Successors.of(4, item, other, *signals).only(np.array([True, False, False, True]), np.array([True, True, False, True]))
+    some = Successors.from_pairs(4, item, other, *signals).restricted(
+        np.array([True, False, False, True]), np.array([True, True, False, True])
+    )
     left = np.isin(item, [0, 3]) & np.isin(other, [0, 1, 3])
-    expected = Successors.of(4, item[left], other[left], *signals[:, left])
+    expected = Successors.from_pairs(4, item[left], other[left], *signals[:, left])
     for name in ("indptr", "indices", "forward", "backward", "similarity"):
         np.testing.assert_array_equal(getattr(some, name), getattr(expected, name))

@@ -15,7 +15,7 @@ SEQUENCE = [3, 8, 1, 12, 7]
 
 def states(made, given: PackedSequences) -> torch.Tensor:
     rows = TouchedRows(made, given.item.unique())
-    return made.hidden(given, rows.of(given.item))
+    return made.hidden(given, rows.vectors(given.item))
 
 
 def users(made, sequences, domain: int) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_the_state_after_the_last_event_is_the_encoding():
 @pytest.mark.parametrize("newest", [[0, 5, 8], [0, 3, 6]], ids=["last", "earlier"])
 def test_the_state_after_one_event_of_each_sequence_is_that_among_all(state, heads, newest):
     made, given = model(blocks=2, heads=heads, state=state), contexts([[2], SEQUENCE, [4, 5, 6]])
-    vectors = TouchedRows(made, given.item.unique()).of(given.item)
+    vectors = TouchedRows(made, given.item.unique()).vectors(given.item)
     torch.testing.assert_close(made.hidden(given, vectors, torch.tensor(newest)), made.hidden(given, vectors)[newest])
 
 
@@ -61,8 +61,8 @@ def test_the_recurrent_rule_is_a_gated_recurrent_unit():
     of.load_state_dict({f"{name}_l0": value for name, value in block.rule.state_dict().items()})
     x_ND, lengths = torch.randn(9, 8), [3, 1, 5]
     expected = torch.cat([of(part[None])[0][0] for part in x_ND.split(lengths)])
-    torch.testing.assert_close(block.mixed(x_ND, PaddedLayout.of(torch.tensor(lengths))), expected)
-    assert block.mixed(x_ND[:0], PaddedLayout.of(torch.tensor([], dtype=torch.int64))).shape == (0, 8)
+    torch.testing.assert_close(block.mixed(x_ND, PaddedLayout.from_lengths(torch.tensor(lengths))), expected)
+    assert block.mixed(x_ND[:0], PaddedLayout.from_lengths(torch.tensor([], dtype=torch.int64))).shape == (0, 8)
 
 
 def test_packed_sequences_are_taken_out_whole_and_in_the_order_asked_for():
@@ -203,9 +203,9 @@ def test_an_item_that_was_never_trained_is_its_content_alone(content):
     of_content = (made.weights_IA[..., None] * made.token(made.tokens_IA)).sum(1)
     of_content = of_content if made.projection is None else made.given_IW @ made.projection
     expected = torch.cat([of_content[:1], of_content[1:] + made.item.weight[1:]])
-    torch.testing.assert_close(made.catalogue_vectors(), made.directed(expected))
+    torch.testing.assert_close(made.catalogue_vectors(), made.normalized(expected))
     bare = model(catalogue(**NO_TOKENS))
-    torch.testing.assert_close(bare.catalogue_vectors(), bare.directed(bare.item.weight))
+    torch.testing.assert_close(bare.catalogue_vectors(), bare.normalized(bare.item.weight))
 
 
 def test_dropout_keeps_a_share_and_the_mean():
@@ -221,7 +221,9 @@ def test_two_threads_add_the_gradients_of_an_item_in_one_order():
     asked, weights = torch.randint(500, (5000,), generator=torch.Generator().manual_seed(0)), torch.randn(5000, 128)
     torch.set_num_threads(2)
     try:
-        found = [torch.autograd.grad((rows.of(asked) * weights).sum(), rows.item_RD, retain_graph=True)[0] for _ in range(30)]
+        found = [
+            torch.autograd.grad((rows.vectors(asked) * weights).sum(), rows.item_RD, retain_graph=True)[0] for _ in range(30)
+        ]
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(found[0], other) for other in found)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from metarec_spark.model.ranking import hide, places, ranks, seen_places, select, sparse_ranks
+from metarec_spark.model.ranking import hide, local_indexes, ndcg, ranks, seen_local_indexes, select, sparse_ranks
 
 EVEN = np.arange(2, 20, 2)
 
@@ -18,14 +18,19 @@ def pairs(found: tuple[np.ndarray, np.ndarray]) -> list[tuple[int, int]]:
     return list(zip(*(part.tolist() for part in found), strict=True))
 
 
-def test_a_place_is_where_an_item_stands_and_other_items_have_none():
-    assert places(EVEN, np.array([2, 18, 8, 0, 7, 99])).tolist() == [0, 8, 3, -1, -1, -1]
-    assert places(np.array([5]), np.array([4, 5, 6])).tolist() == [-1, 0, -1]
+def test_a_local_index_is_the_position_in_the_domain_and_other_items_have_none():
+    assert local_indexes(EVEN, np.array([2, 18, 8, 0, 7, 99])).tolist() == [0, 8, 3, -1, -1, -1]
+    assert local_indexes(np.array([5]), np.array([4, 5, 6])).tolist() == [-1, 0, -1]
 
 
 def test_what_users_have_seen_is_found_row_by_row_in_the_domain_alone():
-    assert pairs(seen_places(EVEN, np.array([4, 8, 1, 4, 19, 18]), np.array([3, 0, 2, 1]))) == [(0, 1), (0, 3), (2, 1), (3, 8)]
-    assert pairs(seen_places(EVEN, np.array([], int), np.array([0, 0]))) == []
+    assert pairs(seen_local_indexes(EVEN, np.array([4, 8, 1, 4, 19, 18]), np.array([3, 0, 2, 1]))) == [
+        (0, 1),
+        (0, 3),
+        (2, 1),
+        (3, 8),
+    ]
+    assert pairs(seen_local_indexes(EVEN, np.array([], int), np.array([0, 0]))) == []
 
 
 def test_seen_items_are_hidden_and_ties_count_against_the_target():
@@ -38,6 +43,11 @@ def test_seen_items_are_hidden_and_ties_count_against_the_target():
 
 def test_a_score_that_is_not_a_number_ranks_last():
     assert ranks(torch.tensor([[1.0, torch.nan, 0.5]]), np.array([1])).tolist() == [3]
+
+
+def test_ndcg_by_hand():
+    assert ndcg(np.array([1, 3, 10, 11])).tolist() == [1, 0.5, 1 / np.log2(11), 0]
+    assert ndcg(np.array([2, 3]), cutoff=2).tolist() == [1 / np.log2(3), 0]
 
 
 @given(arrays(np.float32, (4, 7), elements=st.sampled_from([0.0, 1.0, 2.0, 3.5])), st.data())

@@ -34,8 +34,11 @@ def test_popularity_is_the_training_events_of_the_domains_items(tmp_path):
 
 def test_base_is_the_scaled_cosine(tmp_path):
     made, user = scorer(tmp_path), contexts(USERS)
-    direct = made.bundle.model.user_vectors(made.bundle.model.encode(user), 1).detach().numpy() @ made.bundle.item_vectors[1::2].T
-    np.testing.assert_allclose(made.base(made.hidden(user), 1), 16 * direct, atol=1e-4)
+    direct = (
+        made.artifact.model.user_vectors(made.artifact.model.encode(user), 1).detach().numpy()
+        @ made.artifact.item_vectors[1::2].T
+    )
+    np.testing.assert_allclose(made.encoder_scores(made.hidden(user), 1), 16 * direct, atol=1e-4)
     assert np.abs(direct).max() <= 1 + 1e-6
 
 
@@ -45,9 +48,9 @@ def test_base_is_the_scaled_cosine(tmp_path):
 def test_h_is_the_weighted_base_plus_the_weighted_logarithm_of_what_is_lent(tmp_path, fusion):
     follows = np.random.default_rng(0).random((20, 20))
     made, user = scorer(tmp_path, fusion, transitions=follows), contexts(USERS)
-    base, lent = made.base(made.hidden(user), 0), made.transfer(user, 0).numpy()
+    base, lent = made.encoder_scores(made.hidden(user), 0), made.transition_scores(user, 0).numpy()
     expected = fusion.encoder * base.numpy() + fusion.transitions * np.log1p(fusion.sharpness * lent)
-    np.testing.assert_allclose(made.fused(base, user, 0), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(made.ensemble_scores(base, user, 0), expected, rtol=1e-5, atol=1e-5)
     # And as recommend computes it.
     np.testing.assert_allclose(as_recommended(made, user, made.hidden(user), 0), expected, rtol=1e-4, atol=1e-4)
 
@@ -56,7 +59,7 @@ def test_an_empty_sequence_has_a_finite_state_and_nothing_is_lent_to_it(tmp_path
     made = scorer(tmp_path, transitions=np.ones((20, 20)))
     for user in (contexts([[], [2]], width=1), contexts([[]], width=1)):
         assert torch.isfinite(made.hidden(user)).all()
-        assert made.transfer(user, 0)[0].sum() == 0
+        assert made.transition_scores(user, 0)[0].sum() == 0
 
 
 @pytest.mark.parametrize("how", ["fused", "stacked", "weighed", "given vectors"])
@@ -71,7 +74,7 @@ def test_what_a_user_gets_does_not_depend_on_the_others_to_the_last_bit(tmp_path
     def found(of: list[list[int]]) -> list[np.ndarray]:
         made, given = Scorer(artifact.load(folder)), contexts(of, width=6)
         torch.manual_seed(0)
-        torch.nn.init.normal_(made.bundle.model.adapter_out)
+        torch.nn.init.normal_(made.artifact.model.adapter_out)
         hidden = made.hidden(given)
         return [hidden.numpy(), made.user_vectors(hidden, 0).numpy(), made.additions(given, hidden, 0).toarray()]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from model.factories import catalogue
 
-from metarec_spark.model.spectral_init import LENGTH, _strongest, spectral_init, token_init
+from metarec_spark.model.spectral_init import LENGTH, _leading, spectral_init, token_init
 
 
 def two_groups() -> np.ndarray:
@@ -53,11 +53,11 @@ def test_the_strongest_part_of_a_symmetric_matrix():
     random = np.random.default_rng(1)
     basis, _ = np.linalg.qr(random.normal(size=(40, 40)))
     value = np.concatenate([[5.0, 3.0, 2.0, -4.0], np.full(36, 0.01)])
-    found = _strongest((basis * value @ basis.T).astype(np.float32), 3, random)
+    found = _leading((basis * value @ basis.T).astype(np.float32), 3, random)
     expected = (basis[:, :3] * value[:3]) @ basis[:, :3].T
     np.testing.assert_allclose(found @ found.T, expected, atol=1e-3)
 
 
 def test_more_columns_than_items_are_zero():
-    found = _strongest(np.eye(3, dtype=np.float32), 8, np.random.default_rng(0))
+    found = _leading(np.eye(3, dtype=np.float32), 8, np.random.default_rng(0))
     assert found.shape == (3, 8) and not found[:, 3:].any()

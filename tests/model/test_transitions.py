@@ -20,7 +20,9 @@ def params(**fields: float) -> TransitionParams:
 def with_successors(of: Catalogue, *entries: tuple[int, int, float, float, float]) -> Catalogue:
     """The catalogue with (item, successor, forward, backward, similarity) entries."""
     columns = [np.array(column) for column in zip(*entries, strict=True)]
-    return Catalogue(of.domain, of.events, of.tokens, of.weights, of.token_hashes, of.vectors, Successors.of(of.size, *columns))
+    return Catalogue(
+        of.domain, of.events, of.tokens, of.weights, of.token_hashes, of.vectors, Successors.from_pairs(of.size, *columns)
+    )
 
 
 def test_the_weight_joins_the_three_signals():

@@ -71,8 +71,8 @@ def test_their_vectors_are_their_content(own, both):
     found, _ = both
     token, projection = own.model.token.weight.detach(), own.model.projection.detach()
     # Two tokens, the most that an item of the model has.
-    by_tokens = own.model.directed(0.8 * token[1] + 0.6 * token[3])
-    by_vector = own.model.directed(torch.tensor([0.6, 0.8]) @ projection)
+    by_tokens = own.model.normalized(0.8 * token[1] + 0.6 * token[3])
+    by_vector = own.model.normalized(torch.tensor([0.6, 0.8]) @ projection)
     np.testing.assert_allclose(found.item_vectors[21], by_tokens, atol=1e-6)
     np.testing.assert_allclose(found.item_vectors[22], by_vector, atol=1e-6)
     assert not found.item_vectors[[20, 23, 24]].any()

@@ -13,7 +13,7 @@ from model.factories import MANIFEST, SHAPE, SMALL
 from metarec_spark.config.sections import Model, Train
 from metarec_spark.model.manifest import DomainSettings
 from metarec_spark.training import snapshot
-from metarec_spark.training.loader import Shard
+from metarec_spark.training.reader import Shard
 from metarec_spark.training.spec import TrainSpec
 
 ITEMS = 20
@@ -51,8 +51,8 @@ def written(folder: Path, table: pa.Table, files: int = 4) -> Path:
     return folder
 
 
-def shard(folder: Path, rank: int = 0, size: int = 1, pool: str = "dummy") -> Shard:
-    return Shard(folder, rank, size, pool)
+def shard(folder: Path, rank: int = 0, size: int = 1) -> Shard:
+    return Shard(folder, rank, size)
 
 
 def settings(**fields: object) -> Train:

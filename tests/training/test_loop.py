@@ -7,16 +7,17 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from model.factories import catalogue, contexts, model
+from model.factories import MANIFEST, catalogue, contexts, model
 from training.factories import rows, settings, shard, walks, written
 
 from metarec_spark.errors import TrainingError
 from metarec_spark.training import loop
+from metarec_spark.training.batches import read_held_out
 from metarec_spark.training.distributed import SingleProcess
-from metarec_spark.training.loader import held_out
-from metarec_spark.training.loop import State
-from metarec_spark.training.optimizer import rate_at
-from metarec_spark.training.validation import ndcg_of_base
+from metarec_spark.training.optimizer import learning_rate
+from metarec_spark.training.spec import TrainSpec
+from metarec_spark.training.state import State
+from metarec_spark.training.validation import encoder_ndcg
 
 
 class Killed(Exception):
@@ -30,16 +31,16 @@ def parts(tmp_path):
     targets = [w[-1] for w in walk]
     sequences = written(tmp_path / "sequences", rows(walk, half=[user % 2 for user in range(30)]))
     pairs = rows([w[:-1] for w in walk], target=targets, target_domain=[t % 2 for t in targets], pair=list(range(len(targets))))
-    return shard(sequences), held_out(shard(written(tmp_path / "validation", pairs)))
+    return shard(sequences), read_held_out(shard(written(tmp_path / "validation", pairs)))
 
 
 METHODS = ["joint", "reptile", "fomaml"]
 
 
 def fit(parts, checkpoint, made=None, row_count=30, how=None, **fields):
-    made, of = made or model(), (catalogue(), *parts)
-    how = {"ranks": SingleProcess(), "checkpoint": checkpoint, **(how or {})}
-    return made, loop.fit(made, *of, rows=row_count, settings=settings(**fields), **how)
+    made, manifest = made or model(), MANIFEST.model_copy(update={"sequences": row_count, "train": settings(**fields)})
+    spec = TrainSpec(snapshot="", model="", manifest=manifest, threads=2, **(how or {}))
+    return made, loop.fit(made, catalogue(), *parts, spec, SingleProcess(), checkpoint)
 
 
 def assert_equal(one, other):
@@ -53,7 +54,7 @@ def test_a_rank_that_runs_out_repeats_its_last_batch_with_weight_zero():
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():
-    rates = [rate_at(step, 100, 0.5) for step in range(100)]
+    rates = [learning_rate(step, 100, 0.5) for step in range(100)]
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert max(rates) == 0.5
     assert rates[4:] == sorted(rates[4:], reverse=True)
@@ -130,7 +131,7 @@ def test_a_finished_run_resumes_to_its_best_model_without_a_step(parts, tmp_path
 def test_training_stops_when_validation_no_longer_rises_and_keeps_the_best_epoch(parts, tmp_path):
     made, state = fit(parts, tmp_path / "checkpoint", epochs="auto", max_epochs=12, patience=2, learning_rate=0.3)
     assert state.epoch == state.kept_epoch + 2 < 12
-    gains, _, pairs = ndcg_of_base(made, catalogue(), parts[1]).sum(0)
+    gains, _, pairs = encoder_ndcg(made, catalogue(), parts[1]).sum(0)
     assert gains / pairs == pytest.approx(state.history[state.kept_epoch - 1].validation_ndcg)
 
 
@@ -160,7 +161,7 @@ def noted(*values: list[float | None]) -> State:
     state = State()
     for pair in values:
         found = np.array([[100 * v, 100 * (v**2 + 0.1**2), 100] if v is not None else [0, 0, 0] for v in pair])
-        loop._note(state, np.array([3.0, 2.0]), np.array([2.0, 1.0]), found, seconds=1.0, sequences=1.0, steps=1)
+        state.record(np.array([3.0, 2.0]), np.array([2.0, 1.0]), found, seconds=1.0, sequences=1.0, steps=1)
     return state
 
 
@@ -177,16 +178,16 @@ def test_the_last_epoch_within_a_standard_error_of_the_best_is_kept():
 
 def test_each_domain_stops_when_it_got_worse_for_long_enough():
     state = noted([0.1, 0.1], [0.2, 0.3], [0.1, 0.35], [0.15, 0.345])
-    assert state.of_domain == [(pytest.approx(0.2), 2), (pytest.approx(0.35), 4)]
+    assert state.by_domain == [(pytest.approx(0.2), 2), (pytest.approx(0.35), 4)]
     assert state.history[2].validation_ndcg_by_domain == [pytest.approx(0.1), pytest.approx(0.35)]
     assert (state.history[2].loss, state.history[2].loss_by_domain) == (pytest.approx(5 / 3), [1.5, 2.0])
     automatic = settings(epochs="auto", patience=2)
-    assert loop._still_learnt(state, automatic, 2) == [1]
-    assert loop._still_learnt(state, settings(epochs=9, patience=2), 2) == [0, 1]
-    assert loop._still_learnt(State(), automatic, 2) == [0, 1]
-    assert loop._still_learnt(noted([0.2, None], [0.1, None], [0.1, None]), automatic, 2) == [1]
+    assert state.active_domains(automatic, [0, 1]) == [1]
+    assert state.active_domains(settings(epochs=9, patience=2), [0, 1]) == [0, 1]
+    assert State().active_domains(automatic, [0, 1]) == [0, 1]
+    assert noted([0.2, None], [0.1, None], [0.1, None]).active_domains(automatic, [0, 1]) == [1]
     both = noted([0.2, 0.2], [0.1, 0.1], [0.1, 0.1])
-    assert loop._still_learnt(both, automatic, 2) == [0, 1], "the last ones go on together"
+    assert both.active_domains(automatic, [0, 1]) == [0, 1], "the last ones go on together"
 
 
 def test_only_the_parameters_that_are_named_are_trained(parts, tmp_path):

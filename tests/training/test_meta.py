@@ -10,7 +10,7 @@ from model.factories import catalogue, contexts, model
 from training.factories import settings
 
 from metarec_spark.model.loss import Negatives, next_item_losses
-from metarec_spark.training.loader import Episode
+from metarec_spark.training.batches import Episode
 from metarec_spark.training.meta import adapted, step_losses
 
 # Users of domain 0, three events of which are asked in each half; events of domain 1 are context.

@@ -17,15 +17,16 @@ from training.ranks import as_threads
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.held_out import HeldOutEvents
 from metarec_spark.model.manifest import ValidationNdcg
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training import stacking
 from metarec_spark.training.distributed import SingleProcess
-from metarec_spark.training.loader import HeldOutEvents
 from metarec_spark.training.stacking import stack
 from metarec_spark.training.tuning import Tuned
 from metarec_spark.training.worker import train
 
+NAMES = ["books", "films"]
 TUNED = [Tuned(TransitionParams(**PLAIN), Fusion(transitions=1.0), ValidationNdcg())] * 2
 
 
@@ -48,32 +49,47 @@ def of_items():
 
 def stacked(*parts: HeldOutEvents):
     of = of_items()
-    return stack(model(of), of, list(parts), TUNED, SingleProcess(), seed=0)
+    return stack(model(of), of, list(parts), TUNED, SingleProcess(), seed=0, names=NAMES)
 
 
 def test_a_stacking_is_used_where_it_learnt_what_the_plain_fusion_cannot(caplog, monkeypatch):
-    monkeypatch.setattr(stacking, "FEWEST", 80)
+    monkeypatch.setattr(stacking, "MIN_DECIDING", 80)
     caplog.set_level("INFO", "metarec_spark")
     network, used = stacked(held(0, lambda of, _: (of + 4) % 20), held(1, lambda of, draw: int(draw.choice(range(1, 20, 2)))))
     assert used[0] and not network.training
-    plain, found = (float(word.rstrip(",")) for word in caplog.text.split("domain 0, 80 pairs: h ")[1].split()[:3:2])
+    plain, found = (float(word.rstrip(",")) for word in caplog.text.split("platform books: h NDCG@10 ")[1].split()[:3:2])
     assert found > plain + 0.05
 
 
-@pytest.mark.parametrize(("weight", "fewest", "used"), [(0.1, 80, True), (0.1, 81, False), (-5.0, 80, False)])
-def test_where_few_pairs_decide_or_it_ranks_worse_the_plain_fusion_stays(monkeypatch, weight, fewest, used):
-    monkeypatch.setattr(stacking, "FEWEST", fewest)
+@pytest.mark.parametrize(("weight", "used"), [(0.1, True), (-5.0, False)])
+def test_where_it_ranks_worse_the_plain_fusion_stays(weight, used):
     of, network = of_items(), Stacking().eval()
     torch.nn.init.constant_(network.linear.weight, weight)  # of all that speaks for a linked item
-    parts = stacking._parts(model(of), of, [held(0, lambda of, _: (of + 2) % 20)], TUNED, 1)
-    assert stacking._no_worse(parts, network, 2, SingleProcess()) == [used, False]
+    made = model(of)
+    part = stacking._Part(made, made.catalogue_vectors(), of, held(0, lambda of, _: (of + 2) % 20), TUNED[0])
+    assert stacking._no_worse([part], network, 2, SingleProcess(), NAMES) == [used, False]
 
 
-def test_without_pairs_nothing_is_stacked():
-    assert stacked()[1] == [False, False]
+def test_nothing_is_trained_if_no_domain_has_enough_deciding_events(caplog, monkeypatch):
+    caplog.set_level("INFO", "metarec_spark")
+    assert stacked() == (None, [False, False])
+    monkeypatch.setattr(stacking, "_Part", None)  # which would be needed to train
+    assert stacked(held(0, lambda of, _: (of + 4) % 20)) == (None, [False, False])
+    assert not caplog.records
 
 
-def test_the_pairs_that_decide_do_not_teach():
+def test_a_domain_with_too_few_deciding_events_takes_no_part(caplog, monkeypatch):
+    monkeypatch.setattr(stacking, "MIN_DECIDING", 80)
+    caplog.set_level("INFO", "metarec_spark")
+    few = held(1, lambda of, _: (of + 4) % 20).take(np.arange(395))
+    alone, used = stacked(held(0, lambda of, _: (of + 4) % 20))
+    beside = stacked(held(0, lambda of, _: (of + 4) % 20), few)
+    assert beside[1] == used == [True, False] and "platform films" not in caplog.text
+    assert all(torch.equal(value, alone.state_dict()[name]) for name, value in beside[0].state_dict().items())
+
+
+def test_the_events_that_decide_do_not_train(monkeypatch):
+    monkeypatch.setattr(stacking, "MIN_DECIDING", 80)
     part, other = held(0, lambda of, _: (of + 4) % 20), held(0, lambda of, _: (of + 4) % 20)
     other.target[other.pair % 5 == 0] = 0
     one, two = (stacked(of)[0].state_dict() for of in (part, other))

@@ -6,11 +6,11 @@ import numpy as np
 from model.factories import PLAIN, catalogue, contexts, model
 
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.held_out import HeldOutEvents
 from metarec_spark.model.manifest import DomainSettings
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.distributed import SingleProcess
-from metarec_spark.training.loader import HeldOutEvents
-from metarec_spark.training.tuning import FUSIONS, GRID, _climb, _fusion, cross_fitted, gains_of, thinned, tune
+from metarec_spark.training.tuning import FUSIONS, GRID, _climb, _fusion, cross_fitted, ensemble_ndcg, thinned, tune
 
 START = [DomainSettings(params=TransitionParams(**PLAIN), fusion=Fusion(transitions=weight)) for weight in (4.0, 6.0)]
 
@@ -76,7 +76,7 @@ def test_a_half_without_pairs_is_no_error():
 
 
 def test_of_a_large_catalogue_pairs_are_thinned_evenly(monkeypatch):
-    monkeypatch.setattr("metarec_spark.training.tuning._MOST_SCORES", 40)
+    monkeypatch.setattr("metarec_spark.training.tuning._MAX_SCORES", 40)
     pairs = held(0, [[0, 2]] * 10)
     assert thinned(pairs, 4, 1).pair.tolist() == pairs.pair.tolist()
     assert thinned(pairs, 4, 2).pair.tolist() == pairs.pair[::2].tolist(), "of two ranks each takes half"
@@ -85,7 +85,7 @@ def test_of_a_large_catalogue_pairs_are_thinned_evenly(monkeypatch):
 
 def test_of_a_large_catalogue_every_pair_is_ranked_though_settings_are_found_on_fewer(monkeypatch):
     walks = held(0, [[item, (item + 2) % 20] for item in range(0, 20, 2)])
-    monkeypatch.setattr("metarec_spark.training.tuning._MOST_SCORES", 30)
+    monkeypatch.setattr("metarec_spark.training.tuning._MAX_SCORES", 30)
     assert len(thinned(walks, 10, 1).target) == 3
     of = model(), catalogue(transitions=chain()), walks, TransitionParams(**PLAIN)
-    assert len(cross_fitted(*of, FUSIONS)) == len(gains_of(*of, [Fusion()])[0]) == 10
+    assert len(cross_fitted(*of, FUSIONS)) == len(ensemble_ndcg(*of, [Fusion()])[0]) == 10

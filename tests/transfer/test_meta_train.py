@@ -14,7 +14,7 @@ from model.factories import catalogue, contexts, padded
 from metarec_spark.config.sections import Transitions
 from metarec_spark.features.encoding import ARRAYS
 from metarec_spark.model.catalogue import Catalogue, Successors
-from metarec_spark.model.ensemble.pair_ranker import PairRanker, PairSignals, alike
+from metarec_spark.model.ensemble.pair_ranker import PairRanker, PairSignals, content_similarity
 from metarec_spark.transfer.meta_train import MetaTask, meta_trained_ranker, train_ranker, transition_counts
 
 SETTINGS = Transitions(max_gap=2, gap_decay=1.0)
@@ -55,7 +55,7 @@ def test_the_target_is_the_newest_event_of_the_domain_and_no_later_one_is_contex
     assert sequences.newest(0).tolist() == [4, 2]
     assert contexts([[1, 3], []]).newest(0).tolist() == [-1, -1]
     of = catalogue()
-    task = MetaTask.from_sequences(sequences, of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0))
+    task = MetaTask.from_sequences(sequences, of, 0, content_similarity(of, 0), SETTINGS, 10, np.random.default_rng(0))
     assert task.items[task.target].tolist() == [6, 2]
     assert task.contexts.item.tolist() == [2, 1, 4, 3, 8, 1]
     seen = task.signals.popularity[[1, 2, 3, 4], 0]
@@ -67,7 +67,7 @@ def test_with_a_pause_the_target_is_the_newest_event_after_one_and_no_later_even
     sequences, of = replace(contexts([[2, 1, 4, 3, 6, 5], [8, 1, 2]]), gap=gap), catalogue()
     assert sequences.newest(0, pause=12).tolist() == [2, -1] and sequences.newest(1, pause=12).tolist() == [5, 1]
     task = MetaTask.from_sequences(
-        sequences.take(torch.tensor([0])), of, 0, alike(of, 0), SETTINGS, 10, np.random.default_rng(0), pause=12
+        sequences.take(torch.tensor([0])), of, 0, content_similarity(of, 0), SETTINGS, 10, np.random.default_rng(0), pause=12
     )
     assert (task.items[task.target].tolist(), task.contexts.item.tolist()) == ([4], [2, 1])
 
@@ -75,7 +75,8 @@ def test_with_a_pause_the_target_is_the_newest_event_after_one_and_no_later_even
 def test_at_most_so_many_pairs_are_drawn_and_all_events_are_counted():
     sequences, of = contexts(ring(30, 0)), catalogue(ITEMS)
     few, all_ = (
-        MetaTask.from_sequences(sequences, of, 0, alike(of, 0), SETTINGS, most, np.random.default_rng(0)) for most in (5, 100)
+        MetaTask.from_sequences(sequences, of, 0, content_similarity(of, 0), SETTINGS, most, np.random.default_rng(0))
+        for most in (5, 100)
     )
     assert (len(few.target), len(all_.target)) == (5, 30)
     with torch.no_grad():
@@ -87,7 +88,9 @@ def test_at_most_so_many_pairs_are_drawn_and_all_events_are_counted():
 def test_training_lowers_the_loss():
     torch.manual_seed(0)
     of, pair_ranker = catalogue(ITEMS, tokens=[]), PairRanker()
-    task = MetaTask.from_sequences(contexts(ring(60, 0)), of, 0, alike(of, 0), SETTINGS, 100, np.random.default_rng(0))
+    task = MetaTask.from_sequences(
+        contexts(ring(60, 0)), of, 0, content_similarity(of, 0), SETTINGS, 100, np.random.default_rng(0)
+    )
 
     def loss() -> float:
         scores = pair_ranker.scores(task.signals, task.contexts, 0)
@@ -107,7 +110,7 @@ def test_other_domains_improve_the_ranker_of_a_thin_one(tmp_path):
     )
     users = contexts([walk[:-1] for walk in thin])
     answers = torch.tensor([walk[-1] // 2 for walk in thin])
-    signals = PairSignals.of_catalogue(of, 1)
+    signals = PairSignals.from_catalogue(of, 1)
     losses = [float(torch.nn.functional.cross_entropy(w.scores(signals, users, 1), answers).detach()) for w in (alone, helped)]
     assert losses[1] < losses[0] - 0.3
     again = meta_trained_ranker(tmp_path / "helped", of, 1, SETTINGS, seed=0)
@@ -136,7 +139,7 @@ def served(sequences: list[list[int]]) -> Catalogue:
     signals = links[item, successor], links[successor, item], np.zeros(len(item))
     events = np.bincount(np.concatenate(sequences), minlength=ITEMS)
     kept = of.domain, events, of.tokens, of.weights, of.token_hashes, of.vectors
-    return Catalogue(*kept, Successors.of(ITEMS, item, successor, *signals))
+    return Catalogue(*kept, Successors.from_pairs(ITEMS, item, successor, *signals))
 
 
 def test_a_ranker_of_one_domain_ignores_events_in_others(tmp_path):
@@ -146,7 +149,7 @@ def test_a_ranker_of_one_domain_ignores_events_in_others(tmp_path):
         meta_trained_ranker(written(tmp_path / name, rows), of, 1, SETTINGS, seed=0)
         for name, rows in (("a", thin), ("b", thin + other))
     )
-    signals, users = PairSignals.of_catalogue(of, 1), contexts([other[0] + thin[0]])
+    signals, users = PairSignals.from_catalogue(of, 1), contexts([other[0] + thin[0]])
     at_home = contexts([thin[0]])
     assert torch.equal(alone.scores(signals, users, 1), alone.scores(signals, at_home, 1))
     assert not torch.equal(helped.scores(signals, users, 1), helped.scores(signals, at_home, 1))

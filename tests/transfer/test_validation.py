@@ -17,7 +17,7 @@ from metarec_spark.features.encoding import ARRAYS
 from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Successors
 from metarec_spark.model.ensemble.fusion import Fusion
-from metarec_spark.model.ensemble.pair_ranker import PairRanker, PairSignals, alike
+from metarec_spark.model.ensemble.pair_ranker import PairRanker, PairSignals, content_similarity
 from metarec_spark.model.manifest import DomainSettings
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.scorer import Scorer
@@ -50,7 +50,7 @@ def snapshot(tmp_path) -> TaskSnapshot:
     item, successor = np.nonzero(links + links.T)
     signals = links[item, successor], links[successor, item], np.zeros(len(item))
     events = np.bincount(np.concatenate(USERS).astype(int), minlength=ITEMS)
-    items = replace(catalogue(ITEMS), events=events, successors=Successors.of(ITEMS, item, successor, *signals))
+    items = replace(catalogue(ITEMS), events=events, successors=Successors.from_pairs(ITEMS, item, successor, *signals))
     opened.__dict__["_items"] = items, pa.chunked_array([[f"i{i}" for i in range(ITEMS)]])
     return opened
 
@@ -69,7 +69,7 @@ def test_validation_counts_no_newest_event_and_measures_at_100_and_test_counts_a
     test, deep = ndcg_of_test(snapshot, encoder, pair_ranker, tuned), 0
     assert tuned.fusion == TRANSITIONS_ALONE and not np.array_equal(validation, test)
     for ndcg, counted, cutoff in ((validation, snapshot.twin_catalogue, 100), (test, snapshot.catalogue, 10)):
-        signals = PairSignals.of_catalogue(counted, 1, alike(counted, 1))
+        signals = PairSignals.from_catalogue(counted, 1, content_similarity(counted, 1))
         pairs = snapshot.pairs("test")
         rank = {}
         for row in range(len(pairs.target)):
@@ -129,7 +129,7 @@ def test_what_is_measured_of_a_fused_model_is_what_it_serves(tmp_path, snapshot)
     ndcg, pairs = ndcg_of_test(snapshot, saved_model.model, saved_model.pair_ranker, settings), snapshot.pairs("test")
     users = pairs.contexts.take((pairs.contexts.length > 0).nonzero().squeeze(1))
     scorer = Scorer(saved_model)
-    scores = scorer.fused(scorer.base(scorer.hidden(users), 1), users, 1)
+    scores = scorer.ensemble_scores(scorer.encoder_scores(scorer.hidden(users), 1), users, 1)
     for row, (pair, target) in enumerate(zip(pairs.pair[-5:], pairs.target[-5:], strict=True)):
         seen = [item // 2 for item in USERS[pair - 1] if item != target]
         scores[row, seen] = -torch.inf

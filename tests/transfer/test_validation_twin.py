@@ -25,7 +25,7 @@ def counted(sequences: list[list[int]]) -> Catalogue:
     item, successor = np.nonzero(np.ones((ITEMS, ITEMS)))
     events = np.bincount(np.concatenate([*sequences, np.arange(ITEMS)]).astype(int), minlength=ITEMS)
     signals = forward[item, successor], forward[successor, item], (item + successor) / ITEMS
-    return replace(catalogue(ITEMS), events=events, successors=Successors.of(ITEMS, item, successor, *signals))
+    return replace(catalogue(ITEMS), events=events, successors=Successors.from_pairs(ITEMS, item, successor, *signals))
 
 
 def test_the_newest_event_of_each_user_in_the_domain_is_not_counted():
@@ -42,7 +42,7 @@ def test_pairs_that_are_not_among_the_strongest_are_ignored(domain):
     kept = np.arange(len(whole.successors.indices)) % 5 > 1
     row = np.repeat(np.arange(ITEMS), np.diff(whole.successors.indptr))[kept]
     of = whole.successors
-    some = Successors.of(ITEMS, row, of.indices[kept], of.forward[kept], of.backward[kept], of.similarity[kept])
+    some = Successors.from_pairs(ITEMS, row, of.indices[kept], of.forward[kept], of.backward[kept], of.similarity[kept])
     found = twin_catalogue(replace(whole, successors=some), contexts(USERS), domain, SETTINGS).successors
     expected = twin_catalogue(whole, contexts(USERS), domain, SETTINGS).successors
     np.testing.assert_array_equal(found.forward, expected.forward[kept])

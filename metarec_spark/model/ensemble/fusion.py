@@ -1,7 +1,7 @@
-"""h, the fusion of base model f and transfer model g, and the objective that trains both.
+"""The ensemble (h) as a plain fusion of encoder (f) and item transition model (g), and the objective that trains both.
 
-h = activation(θ-part + φ-part) and L_h = Σ_i λ_i L_i(f) + Σ_i μ_i M_i(g), i running over the domains. θ is in the L_i alone and
-φ in the M_i alone, so the two sums are lowered apart: the first by gradients, through :func:`objective`; the second, whose few
+h = activation(θ-part + φ-part) and L_h = Σ_i λ_i L_i(f) + Σ_i μ_i M_i(g), i over the domains. The L_i depend on θ alone and the
+M_i on φ alone, so the two sums are minimised separately: the first by gradients, through :func:`objective`; the second, whose few
 parameters enter by counts and powers, by a search on validation events (training/tuning.py), on which μ has no influence.
 """
 
@@ -27,7 +27,7 @@ class Fusion(BaseModel):
     transitions: float = 4.0
     """Weight of the φ-part, log(1 + sharpness · g); 0 leaves g out. The default serves a domain that was never validated."""
     sharpness: float = 10.0
-    """How soon the φ-part saturates. It is zero where g is, and never negative."""
+    """How soon the φ-part saturates. It is 0 if g is 0, and never negative."""
 
     def phi_part(self, scores: Tensor) -> Tensor:
         """The φ-part of h from g's scores, of any shape."""
@@ -35,30 +35,32 @@ class Fusion(BaseModel):
 
 
 def fuse(theta_part: Tensor, phi_part: Tensor, activation: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """h: the sum of the two parts, through an activation where there is one."""
+    """h: the sum of the two parts, through an activation if there is one."""
     total = theta_part + phi_part
     return activation(total) if activation else total
 
 
-def objective(base: Tensor, transfer: Tensor, weight_base: Tensor, weight_transfer: Tensor) -> Tensor:
+def objective(encoder: Tensor, transitions: Tensor, encoder_weight: Tensor, transitions_weight: Tensor) -> Tensor:
     """L_h = Σ_i λ_i L_i(f) + Σ_i μ_i M_i(g).
 
     Parameters
     ----------
-    base, transfer
+    encoder, transitions
         [domains] losses L_i of f and M_i of g.
-    weight_base, weight_transfer
+    encoder_weight, transitions_weight
         [domains] λ_i and μ_i.
     """
-    return (weight_base * base).sum() + (weight_transfer * transfer).sum()
+    return (encoder_weight * encoder).sum() + (transitions_weight * transitions).sum()
 
 
 class DomainWeights(nn.Module):
-    """λ of the base model's losses, set or learned.
+    """Weights λ of the encoder's losses, fixed or learned.
 
-    events: every event counts the same. domains: every domain counts the same. uncertainty: λ_i = exp(-s_i) with s_i learned
-    beside the penalty s_i, per event of the domain (Kendall, Gal & Cipolla, 2018).
+    events: every event counts the same. domains: every domain counts the same. uncertainty: λ_i = exp(-s_i) with a learned s_i
+    and the penalty s_i, per event of the domain (Kendall, Gal & Cipolla, 2018).
     """
+
+    fixed: Tensor
 
     def __init__(self, kind: Weighting, events: Tensor) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class DomainWeights(nn.Module):
             self.log_variance = nn.Parameter(torch.zeros(len(events)))
 
     def forward(self, losses: Tensor, events: Tensor) -> Tensor:
-        """Σ_i λ_i L_i, L_i being the domains' summed losses; ``events`` [domains] are the numbers of terms in each."""
+        """Σ_i λ_i L_i of the domains' summed losses L_i, [domains]; ``events`` [domains] are their numbers of terms."""
         none = losses.new_zeros(1)
         if self.kind != "uncertainty":
             return objective(losses, none, self.fixed, none)

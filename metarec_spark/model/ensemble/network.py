@@ -1,4 +1,4 @@
-"""A small network that makes a score of what items say of another: log-odds of being next, from sums of their signals.
+"""A small network that scores pairs of a user and an item: the log-odds of being next, from sums of item-to-item signals.
 
 Shape suffixes: n pairs of a user and an item, S sums, O other inputs, H hidden units.
 """
@@ -13,16 +13,16 @@ from metarec_spark.runtime.numba_cache import compiled
 
 HIDDEN = 32
 _LANES = 64
-"""Pairs whose scores are made at once: a few vector registers."""
+"""Pairs that are scored at a time: a few vector registers."""
 _STEP = 4
-"""Inputs that are added at once."""
+"""Inputs that are added at a time."""
 _F = np.float32
 
 
 class Network(nn.Module):
-    """(Sums, others) → a score; a linear part, and a hidden layer beside it that starts at zero.
+    """(Sums, others) → a score: a linear part plus a hidden layer, whose output weights start at zero.
 
-    The small sums are told apart by a logarithm of them, and the large ones by themselves, up to a bound.
+    Each sum enters twice: by its logarithm, which resolves small sums, and as it is up to a bound, which resolves large ones.
     """
 
     def __init__(self, sums: int, others: int) -> None:
@@ -34,7 +34,7 @@ class Network(nn.Module):
     def score(self, sums: Tensor, others: Tensor) -> Tensor:
         """[n, S] and [n, O] → [n].
 
-        Where nothing is learnt, a compiled loop makes the scores of a few pairs at once: each depends on its own inputs alone.
+        In evaluation mode, a compiled loop scores a few pairs at a time: a pair's score depends on its own inputs alone.
         """
         if self.training:
             inputs = torch.cat([torch.log1p(10 * sums), (3 * sums).clamp(max=4), others], 1)
@@ -42,16 +42,15 @@ class Network(nn.Module):
         weights = np.concatenate([self.linear.weight.detach(), self.hidden.weight.detach()])
         weights = np.pad(weights, ((0, 0), (0, -weights.shape[1] % _STEP)))
         biases = np.concatenate([self.linear.bias.detach(), self.hidden.bias.detach()])
-        return torch.from_numpy(
-            _scores(*(of.contiguous().numpy() for of in (sums, others)), weights, biases, self.out.weight.detach().numpy()[0])
-        )
+        out = self.out.weight.detach().numpy()[0]
+        return torch.from_numpy(_scores(sums.contiguous().numpy(), others.contiguous().numpy(), weights, biases, out))
 
 
 @compiled(fastmath={"contract"})
-def _scores(sums, others, weights, biases, out):
-    """[n] float32, from [n, S], [n, O], [1 + H, 2 S + O or more], of which the linear part is the first, [1 + H] and [H]."""
+def _scores(sums: np.ndarray, others: np.ndarray, weights: np.ndarray, biases: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """[n] float32 from [n, S], [n, O], [1 + H, 2 S + O or more] with the linear part first, [1 + H] and [H]."""
     number, inputs = sums.shape[1], np.zeros((weights.shape[1], _LANES), np.float32)
-    layer, total, found = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(len(sums), np.float32)
+    layer, total, scores = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(len(sums), np.float32)
     for first in range(0, len(sums), _LANES):
         size = min(_LANES, len(sums) - first)
         for pair in range(size):
@@ -69,13 +68,13 @@ def _scores(sums, others, weights, biases, out):
             weight = out[unit]
             for pair in range(_LANES):
                 total[pair] += weight * max(layer[pair], _F(0))
-        found[first : first + size] = total[:size]
-    return found
+        scores[first : first + size] = total[:size]
+    return scores
 
 
 @compiled(fastmath={"contract"})
-def _products(weights, bias, inputs, into):
-    """Sum of weighted inputs, a few at a time, so that sums stay in registers."""
+def _products(weights: np.ndarray, bias: np.float32, inputs: np.ndarray, into: np.ndarray) -> None:
+    """Sum weighted inputs, a few at a time, so that sums stay in registers."""
     into[:] = bias
     for i in range(0, len(weights), _STEP):
         a, b, c, d = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
@@ -84,8 +83,8 @@ def _products(weights, bias, inputs, into):
 
 
 @compiled(fastmath={"contract"})
-def _logarithms(sums, into):
-    """log(1 + 10 · sum) of sums ≥ 0, to some 1e-7: a polynomial of Cephes' logf, without branches, so that it is vectorised."""
+def _logarithms(sums: np.ndarray, into: np.ndarray) -> None:
+    """log(1 + 10 · sum) of sums ≥ 0, to about 1e-7: the polynomial of Cephes' logf, without branches, so that it vectorises."""
     one = np.empty(_LANES, np.float32)
     bits = one.view(np.int32)
     power = np.empty(_LANES, np.float32)

@@ -13,7 +13,7 @@ from metarec_spark.model.ensemble.stacking import LinkFeatures, Stacking
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transitions import TransitionParams
 
-LENDING, FUSION = TransitionParams(**PLAIN | {"history_decay": 0.5}), Fusion(transitions=2.0, sharpness=3.0)
+PARAMS, FUSION = TransitionParams(**PLAIN | {"history_decay": 0.5}), Fusion(transitions=2.0, sharpness=3.0)
 USERS = [[5, 3, 1, 2], [1], [4, 4, 6], []]
 
 
@@ -34,9 +34,9 @@ def test_sums_of_a_users_events_by_hand():
     follows = np.zeros((20, 20))
     follows[2, 6], follows[4, 6] = 5.0, 1.0
     of = catalogue(transitions=follows, tokens=[])
-    linked = LinkFeatures.of(of, 0, LENDING, FUSION)
+    linked = LinkFeatures.from_catalogue(of, 0, PARAMS, FUSION)
     row, place, sums = linked.features(contexts([[2, 4], [], [4, 2]]))
-    forward = transitions.weights(of, 0, LENDING).toarray()[:, 3]
+    forward = transitions.weights(of, 0, PARAMS).toarray()[:, 3]
     expected = [forward[4] + decay * forward[2] for decay in (0.0, 0.5, 0.9)]
     (found,) = sums[(row == 0) & (place == 3)].numpy()
     np.testing.assert_allclose(found[[0, 3, 6]], expected, rtol=1e-6)
@@ -48,10 +48,10 @@ def test_sums_of_a_users_events_by_hand():
 def test_the_sums_give_g_and_its_part_of_the_plain_fusion():
     of, users = walked(), contexts(USERS)
     for domain in (0, 1):
-        linked = LinkFeatures.of(of, domain, LENDING, FUSION)
+        linked = LinkFeatures.from_catalogue(of, domain, PARAMS, FUSION)
         row, place, sums = linked.features(users)
         dense = torch.zeros(len(USERS), 10).index_put((row, place), linked.phi_part(sums))
-        g = transitions.scores(users, domain, transitions.weights(of, domain, LENDING), LENDING).toarray()
+        g = transitions.scores(users, domain, transitions.weights(of, domain, PARAMS), PARAMS).toarray()
         torch.testing.assert_close(dense, FUSION.phi_part(torch.from_numpy(g)), rtol=1e-5, atol=1e-6)
 
 
@@ -60,7 +60,7 @@ def test_a_stacking_that_learnt_nothing_is_the_plain_fusion(tmp_path):
     plain, stacked = (Scorer(artifact.load(saved(tmp_path / str(s), of, stacking=s))) for s in (None, Stacking()))
     hidden = plain.hidden(users)
     for domain in (0, 1):
-        scores = [scorer.fused(scorer.base(hidden, domain), users, domain) for scorer in (plain, stacked)]
+        scores = [scorer.ensemble_scores(scorer.encoder_scores(hidden, domain), users, domain) for scorer in (plain, stacked)]
         torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_a_saved_stacking_gives_the_same_lists_by_sparse_additions_as_by_dense_s
     users = contexts(USERS)
     hidden = scorer.hidden(users)
     for domain in (0, 1):
-        fused = scorer.fused(scorer.base(hidden, domain), users, domain)
+        fused = scorer.ensemble_scores(scorer.encoder_scores(hidden, domain), users, domain)
         torch.testing.assert_close(as_recommended(scorer, users, hidden, domain), fused, rtol=1e-5, atol=1e-5)
         assert not fused.requires_grad
         assert (fused[3] - fused[3].mean()).abs().max() > 0.01, "popularity tells items apart where nothing is linked"

@@ -5,20 +5,16 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-import shutil
 import threading
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from petastorm.etl.dataset_metadata import UNISCHEMA_KEY
 from training.factories import rows, shard, walks, written
 
 from metarec_spark.errors import TrainingError
-from metarec_spark.training import loader, snapshot
-from metarec_spark.warehouse.storage import atomic_write, local_copy
+from metarec_spark.training.batches import batch_bounds, batches, count_batches, episodes, read_ahead, read_held_out
 
 SOME_LENGTHS = st.lists(st.integers(1, 60), max_size=60)
 
@@ -37,14 +33,14 @@ def predicted(batch) -> int:
     return int((batch.length - 1).sum())
 
 
-def read_items(batches) -> list[tuple[int, ...]]:
-    return sorted(sequence for batch in batches for sequence in sequences(batch))
+def read_items(found) -> list[tuple[int, ...]]:
+    return sorted(sequence for batch in found for sequence in sequences(batch))
 
 
 @given(SOME_LENGTHS, st.integers(1, 100))
 def test_cuts_cover_all_rows_within_the_budget_in_as_few_and_as_even_batches_as_can_be(lengths, tokens):
     lengths = np.array(lengths, np.int32)
-    bounds = loader.cuts(lengths, tokens)
+    bounds = batch_bounds(lengths, tokens)
     assert (bounds[0], bounds[-1]) == (0, len(lengths))
     assert (np.diff(bounds) > 0).all()
     sums = [lengths[start:end].sum() for start, end in itertools.pairwise(bounds) if end - start > 1]
@@ -66,52 +62,47 @@ def filled(lengths, most: int) -> int:
 
 
 def test_cuts_by_hand():
-    assert loader.cuts(np.array([1, 1, 2, 2, 5, 9]), 6).tolist() == [0, 4, 5, 6]
-    assert loader.cuts(np.ones(9, np.int64), 8).tolist() == [0, 5, 9]
+    assert batch_bounds(np.array([1, 1, 2, 2, 5, 9]), 6).tolist() == [0, 4, 5, 6]
+    assert batch_bounds(np.ones(9, np.int64), 8).tolist() == [0, 5, 9]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_every_row_is_read_once_over_all_shards(folder, size):
-    read = [read_items(loader.batches(shard(folder, rank, size), tokens=24, seed=5)) for rank in range(size)]
+    read = [read_items(batches(shard(folder, rank, size), tokens=24, seed=5)) for rank in range(size)]
     assert sorted(functools.reduce(operator.iadd, read, [])) == sorted(map(tuple, walks(30)))
     assert all(read)
-
-
-def test_a_process_pool_reads_every_row_once(folder):
-    read = [read_items(loader.batches(shard(folder, rank, 2, "process"), tokens=24, seed=5)) for rank in range(2)]
-    assert sorted(functools.reduce(operator.iadd, read, [])) == sorted(map(tuple, walks(30)))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_there_are_as_many_batches_as_were_counted(folder, seed):
     for rank in range(2):
-        batches = list(loader.batches(shard(folder, rank, 2), tokens=24, seed=seed))
-        assert len(batches) == loader.count_batches(shard(folder, rank, 2), tokens=24)
-        assert all(len(b.item) == b.length.sum() for b in batches)
-        assert all(predicted(b) <= 24 for b in batches)
+        found = list(batches(shard(folder, rank, 2), tokens=24, seed=seed))
+        assert len(found) == count_batches(shard(folder, rank, 2), tokens=24)
+        assert all(len(b.item) == b.length.sum() for b in found)
+        assert all(predicted(b) <= 24 for b in found)
 
 
 def test_batches_have_the_same_number_of_events_to_predict_however_long_their_sequences_are(tmp_path):
     folder = written(tmp_path / "sequences", rows([[1, 0]] * 48 + [[1, 3, 5, 7, 0]] * 12), files=1)
-    assert [predicted(batch) for batch in loader.batches(shard(folder), tokens=12, seed=1)] == [12] * 8
+    assert [predicted(batch) for batch in batches(shard(folder), tokens=12, seed=1)] == [12] * 8
 
 
 def test_the_seed_alone_decides_the_order(folder):
     def order(seed):
-        return [batch.item.tolist() for batch in loader.batches(shard(folder), tokens=24, seed=seed)]
+        return [batch.item.tolist() for batch in batches(shard(folder), tokens=24, seed=seed)]
 
     assert order(1) == order(1)
     assert order(1) != order(2)
 
 
 def test_nothing_is_padded_and_rows_keep_their_columns_together(folder):
-    for batch in loader.batches(shard(folder), tokens=24, seed=0):
+    for batch in batches(shard(folder), tokens=24, seed=0):
         assert (batch.domain == batch.item % 2).all()
         assert set(batch.gap.tolist()) == {3} and set(batch.event_type.tolist()) == {1}
 
 
 def test_a_batch_holds_users_of_one_newest_domain(folder):
-    for batch in loader.batches(shard(folder), tokens=24, seed=0):
+    for batch in batches(shard(folder), tokens=24, seed=0):
         assert len({sequence[-1] % 2 for sequence in sequences(batch)}) == 1
 
 
@@ -123,7 +114,7 @@ def halved(tmp_path):
 
 def halves(folder, epoch, seed=1) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Supports and queries of all episodes."""
-    found = list(loader.episodes(shard(folder), tokens=24, seed=seed, epoch=epoch))
+    found = list(episodes(shard(folder), tokens=24, seed=seed, epoch=epoch))
     return read_items(episode.support for episode in found), read_items(episode.query for episode in found)
 
 
@@ -137,8 +128,8 @@ def test_every_user_is_in_one_half_and_the_halves_change_places_each_epoch(halve
 
 def test_an_episode_is_a_batch_of_one_domain(halved):
     for seed in (1, 2):  # to petastorm, 0 is none
-        episodes = list(loader.episodes(shard(halved), tokens=24, seed=seed, epoch=0))
-        for episode, batch in zip(episodes, loader.batches(shard(halved), tokens=24, seed=seed), strict=True):
+        found = list(episodes(shard(halved), tokens=24, seed=seed, epoch=0))
+        for episode, batch in zip(found, batches(shard(halved), tokens=24, seed=seed), strict=True):
             both = sequences(episode.support) + sequences(episode.query)
             assert sorted(both) == sorted(sequences(batch))
             assert {sequence[-1] % 2 for sequence in both} == {episode.domain}
@@ -150,15 +141,15 @@ def test_reading_ahead_gives_the_same_batches_and_passes_errors_on(folder):
         yield 1
         raise TrainingError("no more")
 
-    plain = [batch.item.tolist() for batch in loader.batches(shard(folder), tokens=24, seed=1)]
-    assert [batch.item.tolist() for batch in loader.ahead(loader.batches(shard(folder), tokens=24, seed=1), depth=1)] == plain
+    plain = [batch.item.tolist() for batch in batches(shard(folder), tokens=24, seed=1)]
+    assert [batch.item.tolist() for batch in read_ahead(batches(shard(folder), tokens=24, seed=1), depth=1)] == plain
     with pytest.raises(TrainingError, match="no more"):
-        list(loader.ahead(broken()))
+        list(read_ahead(broken()))
 
 
 def test_reading_ahead_ends_with_its_reader():
     made = []
-    reader = loader.ahead((made.append(n) or n for n in itertools.count()), depth=2)
+    reader = read_ahead((made.append(n) or n for n in itertools.count()), depth=2)
     assert next(reader) == 0
     reader.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
@@ -182,53 +173,15 @@ def targets_of(held) -> list[int]:
 
 
 def test_held_out_events_are_shared_by_domain_and_rank(pairs):
-    (one,) = [part for part in loader.held_out(shard(pairs)) if part.domain == 1]
+    (one,) = [part for part in read_held_out(shard(pairs)) if part.domain == 1]
     assert sorted(one.target.tolist()) == [1, 3, 5, 7, 9, 11]
     assert [s[0] for s in sequences(one.contexts)] == one.target.tolist()
     assert one.contexts.length.tolist() == sorted(one.contexts.length.tolist())
-    assert targets_of(loader.held_out(shard(pairs, 0, 2)) + loader.held_out(shard(pairs, 1, 2))) == list(range(12))
+    assert targets_of(read_held_out(shard(pairs, 0, 2)) + read_held_out(shard(pairs, 1, 2))) == list(range(12))
 
 
 def test_held_out_events_can_be_thinned_and_may_be_fewer_than_ranks(pairs):
-    assert len(targets_of(loader.held_out(shard(pairs), most=4))) == 4
-    assert targets_of(loader.held_out(shard(pairs, 0, 9))) == list(range(12))
-    assert loader.held_out(shard(pairs, 1, 9)) == []
-    assert loader.held_out(shard(pairs / "nothing")) == []
-
-
-def test_fewer_files_than_ranks_is_an_error(folder):
-    with pytest.raises(TrainingError, match=r"rank 4 of 5: .* has fewer files than ranks; lower train.processes"):
-        list(loader.read(shard(folder, 4, 5), ["length"]))
-
-
-def test_rows_are_counted_from_the_footers(folder):
-    assert snapshot.count_rows(folder) == 30
-
-
-@pytest.mark.parametrize("pool", ["dummy", "process"])
-def test_reading_leaves_standard_output_to_the_commands_result(folder, capfd, pool):
-    loader.count_batches(shard(folder, pool=pool), tokens=24)
-    assert capfd.readouterr().out == ""
-
-
-def test_a_rank_copies_the_files_of_its_share_alone_and_reads_the_rows_that_it_reads_here(tmp_path):
-    folder, place = written(tmp_path / "many", rows(walks(60)), files=16), f"memory://{tmp_path}"
-    with atomic_write(place) as draft:
-        shutil.copytree(folder, draft)
-    for rank in range(3):
-        there = loader.Shard.of(place, rank, 3, "dummy")
-        mine = sorted(file.name for file in folder.iterdir())[rank::3]
-        assert there.folder != local_copy(place) and sorted(file.name for file in there.folder.iterdir()) == mine
-        shards = (loader.Shard.of(folder, rank, 3, "dummy"), there)
-        one, other = ([sequences(batch) for batch in loader.batches(of, tokens=20, seed=1)] for of in shards)
-        assert one == other
-    with pytest.raises(TrainingError, match=r"rank 17 of 20: memory://.* has fewer files than ranks; lower train.processes"):
-        loader.Shard.of(place, 17, 20, "dummy")
-
-
-def test_a_pickle_beside_the_rows_is_not_read(folder, tmp_path):
-    schema = pq.read_schema(next(folder.glob("*.parquet")))
-    pickled = f"cposix\nsystem\n(S'touch {tmp_path}/harmed'\ntR.".encode()
-    pq.write_metadata(schema.with_metadata({UNISCHEMA_KEY: pickled}), folder / "_common_metadata")
-    assert len(read_items(loader.batches(shard(folder), tokens=24, seed=0))) == 30
-    assert not (tmp_path / "harmed").exists()
+    assert len(targets_of(read_held_out(shard(pairs), most=4))) == 4
+    assert targets_of(read_held_out(shard(pairs, 0, 9))) == list(range(12))
+    assert read_held_out(shard(pairs, 1, 9)) == []
+    assert read_held_out(shard(pairs / "nothing")) == []
