@@ -97,7 +97,7 @@ class ModelArtifact:
 
 
 def save(
-    place: Location,
+    location: Location,
     manifest: Manifest,
     model: NextItemModel,
     catalogue: Catalogue,
@@ -121,7 +121,7 @@ def save(
             tensors |= {f"{part}.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
     if catalogue.vectors.size:
         tensors["catalogue.vectors"] = catalogue.vectors
-    with atomic_write(place) as folder:
+    with atomic_write(location) as folder:
         folder.mkdir(exist_ok=True)
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
         pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
@@ -129,12 +129,12 @@ def save(
         write_json(folder / _MANIFEST, manifest.model_copy(update={"format": FORMAT, "sha256": checksums}).to_json())
 
 
-def saved(place: Location) -> bool:
+def saved(location: Location) -> bool:
     """Whether there is a whole model folder."""
-    return exists(f"{place}/{_MANIFEST}")
+    return exists(f"{location}/{_MANIFEST}")
 
 
-def read_manifest(place: Location) -> Manifest:
+def read_manifest(location: Location) -> Manifest:
     """Read and check a model's manifest.
 
     Raises
@@ -143,29 +143,29 @@ def read_manifest(place: Location) -> Manifest:
         If it is missing, of a format that this version does not read, or not what its format says.
     """
     try:
-        values = read_json(f"{place}/{_MANIFEST}")
+        values = read_json(f"{location}/{_MANIFEST}")
     except ValueError as error:
-        raise DataError(f"model {place}: {_MANIFEST} is not JSON ({error}): restore it or train again") from None
+        raise DataError(f"model {location}: {_MANIFEST} is not JSON ({error}): restore it or train again") from None
     except FileNotFoundError:
-        raise DataError(f"model {place}: no {_MANIFEST}; the folder is not a whole model: train again") from None
+        raise DataError(f"model {location}: no {_MANIFEST}; the folder is not a whole model: train again") from None
     if values.get("format") not in READABLE:
         known = " and ".join(map(str, READABLE))
-        raise DataError(f"model {place}: format {values.get('format')}, this version reads {known}: train again")
+        raise DataError(f"model {location}: format {values.get('format')}, this version reads {known}: train again")
     try:
         return Manifest.from_json(values)
     except (ValidationError, KeyError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": error.args, "msg": "missing"}
         where = ".".join(map(str, first["loc"]))
-        raise DataError(f"model {place}: {_MANIFEST}, {where}: {first['msg']}: restore it or train again") from None
+        raise DataError(f"model {location}: {_MANIFEST}, {where}: {first['msg']}: restore it or train again") from None
 
 
-def token_hashes(place: Location) -> np.ndarray:
+def token_hashes(location: Location) -> np.ndarray:
     """Hashes of the tokens that a model knows, int64, without loading the model."""
-    with safe_open(local_copy(place, _FILES) / _WEIGHTS, framework="np") as file:
+    with safe_open(local_copy(location, _FILES) / _WEIGHTS, framework="np") as file:
         return file.get_tensor("catalogue.token_hashes")[1:]
 
 
-def checked(place: Location) -> Manifest:
+def checked(location: Location) -> Manifest:
     """Read a model's manifest after checking that its files are those that were saved.
 
     Raises
@@ -173,19 +173,19 @@ def checked(place: Location) -> Manifest:
     DataError
         If a file is missing or its checksum differs; as :func:`read_manifest`.
     """
-    manifest, folder = read_manifest(place), local_copy(place, _FILES)
+    manifest, folder = read_manifest(location), local_copy(location, _FILES)
     for name, expected in manifest.sha256.items():
         checksum = _sha256(folder / name) if (folder / name).exists() else "nothing"
         if checksum != expected:
             raise DataError(
-                f"model {place}: {name} has sha256 {checksum}, the manifest says {expected}: restore it or train again"
+                f"model {location}: {name} has sha256 {checksum}, the manifest says {expected}: restore it or train again"
             )
     return manifest
 
 
-def load(place: Location) -> ModelArtifact:
+def load(location: Location) -> ModelArtifact:
     """Load a model; raises as :func:`checked`."""
-    manifest, folder = checked(place), local_copy(place, _FILES)
+    manifest, folder = checked(location), local_copy(location, _FILES)
     tensors = load_file(folder / _WEIGHTS)
     part = {name: tensors[f"catalogue.{name}"] for name in ("domain", "events", "tokens", "weights", "token_hashes")}
     successors = Successors(**{field.name: tensors[f"successors.{field.name}"] for field in fields(Successors)})
@@ -195,7 +195,7 @@ def load(place: Location) -> ModelArtifact:
     model.load_state_dict(_part(tensors, "state."))
     ranker = _part(tensors, "pair_ranker.") or _part(tensors, "weigher.")  # its name until format 6
     if ranker and manifest.format < _PAIR_RANKER_SINCE:
-        raise DataError(f"model {place}: a pair ranker of format {manifest.format}, which read other features: adapt again")
+        raise DataError(f"model {location}: a pair ranker of format {manifest.format}, which read other features: adapt again")
     stacking = _part(tensors, "stacking.")
     networks = _network(PairRanker(), ranker), _network(Stacking(), stacking)
     return ModelArtifact(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, *networks)

@@ -54,9 +54,9 @@ class State(BaseModel):
         for domain, domain_sums in enumerate(validation):
             value, domain_error = _mean(domain_sums)
             ndcg_by_domain.append(value)
-            best, kept = self.by_domain[domain]
+            best, kept_epoch = self.by_domain[domain]
             if value is not None:
-                self.by_domain[domain] = max(best, value), self.epoch if value >= best - domain_error else kept
+                self.by_domain[domain] = max(best, value), self.epoch if value >= best - domain_error else kept_epoch
         if ndcg is not None:
             self.kept_epoch = self.epoch if ndcg >= self.best - error else self.kept_epoch
             self.best = max(self.best, ndcg)
@@ -80,8 +80,8 @@ class State(BaseModel):
     def active_domains(self, settings: Train, targets: list[int]) -> list[int]:
         """Of the target domains, those whose events are still trained on: with epochs = auto, those that did not get worse for
         ``patience`` epochs. If that is none, all are."""
-        kept = [epoch for _, epoch in self.by_domain] or [0] * (max(targets, default=0) + 1)
-        active = [domain for domain in targets if settings.epochs != "auto" or not self._stalled(kept[domain], settings)]
+        kept_epochs = [epoch for _, epoch in self.by_domain] or [0] * (max(targets, default=0) + 1)
+        active = [domain for domain in targets if settings.epochs != "auto" or not self._stalled(kept_epochs[domain], settings)]
         return active or targets
 
     def _stalled(self, kept_epoch: int, settings: Train) -> bool:
@@ -102,31 +102,31 @@ def _mean(sums: np.ndarray) -> tuple[float | None, float]:
 
 
 def save_checkpoint(
-    place: Location, state: State, model: NextItemModel, weights: DomainWeights, best: dict[str, Tensor], optimizer: Optimizer
+    location: Location, state: State, model: NextItemModel, weights: DomainWeights, best: dict[str, Tensor], optimizer: Optimizer
 ) -> None:
     """Write a checkpoint whole: a reader finds the one before or this one."""
     parts = {"model": model.state_dict(), "best": best, "weights": weights.state_dict(), "optimizer": optimizer.state()}
     tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
-    with atomic_write(place) as draft:
+    with atomic_write(location) as draft:
         save_file(tensors, draft, metadata={"state": state.model_dump_json(by_alias=True)})
 
 
 def resume(
-    place: Location, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer
+    location: Location, model: NextItemModel, weights: DomainWeights, optimizer: Optimizer
 ) -> tuple[State, dict[str, Tensor]]:
     """Load the checkpoint, and return the run's state and the parameters of the kept epoch.
 
     Without a checkpoint, or if it is damaged or of another version, training starts from the beginning.
     """
     beginning = State(), {name: value.clone() for name, value in model.state_dict().items()}
-    if not exists(place):
+    if not exists(location):
         return beginning
     try:
-        with safe_open(local_copy(place), framework="pt") as file:
+        with safe_open(local_copy(location), framework="pt") as file:
             state = State.model_validate_json(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-        log.warning("checkpoint %s cannot be read, so training starts from the beginning: %s", place, error)
+        log.warning("checkpoint %s cannot be read, so training starts from the beginning: %s", location, error)
         return beginning
 
     def part(prefix: str) -> dict[str, Tensor]:

@@ -88,9 +88,9 @@ def tune(
     for domain in range(len(catalogue.of_domain)):
         measure = _Measure(model, vectors_ID, catalogue, domain, by_domain.get(domain), everyone, cutoff)
         tuned.append(_tune(measure, start[domain], fusions))
-        found = tuned[-1].ndcg
+        measured = tuned[-1].ndcg
         if names and measure.count and everyone.rank == 0:
-            values = found.encoder, found.transitions, found.ensemble
+            values = measured.encoder, measured.transitions, measured.ensemble
             log.info("platform %s: validation NDCG@%d: f %.4f, g %.4f, h %.4f", names[domain], cutoff, *values)
     return tuned
 

@@ -103,12 +103,12 @@ def _initialise(model: NextItemModel, spec: TrainSpec, catalogue: Catalogue) -> 
 def _metrics(state: State) -> TrainingMetrics:
     """The metrics of the epochs."""
     kept_epoch = state.kept_epoch or state.epoch
-    kept = state.history[kept_epoch - 1]
+    epoch = state.history[kept_epoch - 1]
     return TrainingMetrics(
         epochs=state.epoch,
         kept_epoch=kept_epoch,
-        validation_ndcg=kept.validation_ndcg,
-        loss=kept.loss,
+        validation_ndcg=epoch.validation_ndcg,
+        loss=epoch.loss,
         seconds=round(sum(epoch.seconds for epoch in state.history), 1),
         history=state.history,
     )

@@ -143,7 +143,7 @@ def meta_trained_ranker(
     target
         Position of the domain. Every other domain is subsampled to as many users as this one has.
     similarity
-        Domain → its content similarity, see :class:`metarec_spark.model.ensemble.pair_ranker.ContentSimilarity`; None: it is computed.
+        Domain → its content similarity; None: it is computed here.
     pause
         Least gap before a target, as log-bucketed seconds.
     """

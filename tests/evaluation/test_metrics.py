@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarec_spark.evaluation.metrics import aggregate
+from metarec_spark.evaluation.metrics import AT_K, aggregate
 from metarec_spark.evaluation.ranks import SCHEMA
+from metarec_spark.model.ranking import ndcg
 
 
 def pair(rank: int, candidates: int = 10, **fields: object) -> tuple:
@@ -122,3 +123,11 @@ def test_the_order_of_the_rows_changes_no_bit(spark):
     for _ in range(3):
         random.shuffle(pairs)
         assert values(spark, pairs) == first
+
+
+def test_the_column_ndcg_is_the_ndcg_by_which_training_tunes(spark):
+    ranks = np.arange(1, 31)
+    rows = spark.createDataFrame([(int(rank),) for rank in ranks], "rank int").orderBy("rank")
+    for cutoff in (1, 10, 100):
+        column = [row[0] for row in rows.select(AT_K["ndcg"](rows["rank"], cutoff)).collect()]
+        np.testing.assert_allclose(column, ndcg(ranks, cutoff), rtol=1e-12)

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from metarec_spark.config.sections import Transitions
 from metarec_spark.features.transitions import transitions
+from metarec_spark.model.transitions import TransitionParams, transition_weight
 from metarec_spark.warehouse.contracts import conform
 from metarec_spark.warehouse.storage import file_uri
 
@@ -125,7 +126,8 @@ def test_many_successors_are_those_of_a_matrix_product(spark: SparkSession):
             token[item, int(word[1:])] = weight
     alike = token @ token.T
     np.fill_diagonal(alike, 0)
-    weight = (forward + 0.4 * forward.T) / np.maximum(events, 1) ** 0.3 + 0.7 * alike
+    params = TransitionParams.from_settings(Transitions(**(PLAIN | settings)))  # the weight of g is the table's
+    weight = transition_weight(forward, forward.T, alike, np.maximum(events, 1) ** -params.popularity_damping, params)
     assert (weight > 0).sum() > 1024, "more than there is room for at first"
     for item in range(size):
         got = {s.item_idx: (s.weight, s.forward, s.backward, s.similarity) for s in rows[item]}
