@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from inspect import isfunction
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def at(point: str, warehouse: Path, act: Callable[[], None]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Path, "replace", renamed)
         for name, method in vars(Warehouse).items():
-            if callable(method) and not name.startswith("_"):
+            if isfunction(method) and not name.startswith("_"):
                 patched.setattr(Warehouse, name, watched(method))
         yield
     assert done, f"{point} was not reached"
