@@ -159,7 +159,7 @@ def _stage(stage: str, name: str, run_config: Config, day: date, work) -> tuple[
 def _rows(key: dict[str, str], trained: Result, evaluated: Result) -> Iterator[dict[str, Any]]:
     cost = {name: str(trained.details.metrics[name]) for name in ("cpu_seconds", "wall_seconds")}
     for domain, scorers in evaluated.details.test.items():
-        for scorer in c.SCORERS:
+        for scorer in (name for name in c.SCORERS if name in scorers):
             values = {name: str(value) for name, value in scorers[scorer].items()}
             yield {**key, "domain": domain, "scorer": scorer, **values, **cost, "model_id": trained.model_id}
 

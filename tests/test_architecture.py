@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, str] = {
     "synthetic": "columns errors",
     "sources": "columns config errors runtime warehouse",
     "features": "columns config errors job runtime sources warehouse",
-    "model": "config errors runtime warehouse",
+    "model": "columns config errors runtime warehouse",
     "training": "columns config errors features job model registry runtime warehouse",
     "scoring": "columns config errors features job model registry runtime sources warehouse",
     "evaluation": "columns config errors features job model registry runtime scoring warehouse",

@@ -262,7 +262,7 @@ def test_it_ends_in_the_tables_and_the_model_of_an_undisturbed_night_on_files(
     model = f"{warehouse}/_models/{report['model_id']}"
     assert [epoch.sequences for epoch in artifact.read_manifest(model).metrics.history] == [USERS] * EPOCHS
     assert differences(contents(on_files), contents(storage.local_copy(warehouse))) == []
-    assert storage.list_names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html"]
+    assert storage.list_names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html", "report.json"]
     assert storage.list_names(f"{warehouse}/_training") == []
 
 
@@ -281,7 +281,8 @@ def test_jobs_on_hdfs_take_turns_and_forget_a_user(name_node: str, on_hdfs: Comp
     left = DeltaTable(storage.local_copy(f"{warehouse}/user_sequences")).to_pandas()
     assert len(left) == USERS - 1 and "u07" not in set(left["user_id"])
     (model,) = storage.list_names(f"{warehouse}/_models")
-    assert b"u07" not in storage.read_bytes(f"{warehouse}/_models/{model}/report.html")
+    for report in ("report.html", "report.json"):
+        assert b"u07" not in storage.read_bytes(f"{warehouse}/_models/{model}/{report}")
 
 
 def test_ranks_go_on_from_a_checkpoint_on_hdfs_after_one_was_killed(

@@ -236,8 +236,9 @@ class Recommend(Section):
 
     top_n: Count = 100
     """Items per user and platform."""
-    exclude_seen: bool = True
-    """Leave out items that the user has had an event with."""
+    exclude_seen: bool | Literal["auto"] | dict[str, bool | Literal["auto"]] = "auto"
+    """Leave out items that the user has had an event with: on all platforms, or platform = value (others: auto). auto: leave them
+    out unless at least 20 % of the platform's validation events are with an item of the user's earlier events."""
     mode: Advanced[Literal["auto", "full"]] = "auto"
     """full: score every user. auto: score only the users whose inputs changed, if that gives the same table."""
     users: Literal["active", "all"] = "active"
@@ -245,6 +246,19 @@ class Recommend(Section):
     (kind cold) or, if there are none, by popularity."""
     min_score: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
     """Platform = least score of an item in its lists. Lists by popularity, whose scores are counts, are exempt."""
+
+    @field_validator("exclude_seen", mode="before")
+    @classmethod
+    def _known_choice(cls, value: object) -> object:
+        for choice in value.values() if isinstance(value, dict) else [value]:
+            if not (isinstance(choice, bool) or choice == "auto"):
+                raise ValueError("expected true, false or 'auto', or one of them for each platform")
+        return value
+
+    def excludes_seen(self, domain: str, *, auto: bool) -> bool:
+        """Return whether a platform's lists leave out seen items; ``auto`` is what was found on its validation events."""
+        setting = self.exclude_seen.get(domain, "auto") if isinstance(self.exclude_seen, dict) else self.exclude_seen
+        return auto if setting == "auto" else setting
 
 
 class Feedback(Section):

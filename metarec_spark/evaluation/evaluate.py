@@ -1,10 +1,13 @@
-"""evaluate: the newest candidate + held-out events → ``metrics``, and the model approved or rejected."""
+"""evaluate: the newest candidate + held-out events → ``metrics``, ``report.html``, and the model approved or rejected."""
 
 from __future__ import annotations
 
+import logging
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -12,128 +15,154 @@ from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
 from metarec_spark import registry
+from metarec_spark.config.sections import Split
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation import report
+from metarec_spark.evaluation.approval import CUTOFF, Headline, Headlines, judge
+from metarec_spark.evaluation.fit_baselines import fitted_baselines
 from metarec_spark.evaluation.metrics import aggregate
-from metarec_spark.evaluation.ranks import SCHEMA, Task, rank
-from metarec_spark.evaluation.summary import examples, histogram
+from metarec_spark.evaluation.ranks import SCHEMA, RankingTask, rank
+from metarec_spark.evaluation.report import write
+from metarec_spark.evaluation.summary import Metric, Report, examples, histograms
 from metarec_spark.evaluation.table import show
 from metarec_spark.features.as_of import users_as_of
 from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
+from metarec_spark.model.artifact import ModelArtifact
 from metarec_spark.model.manifest import Manifest
-from metarec_spark.warehouse.storage import Location
+from metarec_spark.scoring.rules import write_rules
+from metarec_spark.scoring.serving import ServingModel
 
 PAIRS_PER_TASK = 5_000
 _EXIT_REJECTED = 4
-_JUDGED_AT = 10
 
 
 @dataclass(frozen=True)
 class EvaluateDetails(Details):
-    """What evaluate reports beside its counts."""
+    """Quality of the model, and what became of it."""
 
     status: str
     """approved or rejected."""
     test: dict[str, dict[str, dict[str, float]]] | None = None
-    """Domain → scorer → metric → value; None if nothing was held out."""
+    """Platform → scorer → metric → value; None if nothing was held out."""
+    not_measured: dict[str, dict[str, int]] | None = None
+    """Platform → why (seen, excluded) → test events whose items lists may not hold; None if there are none."""
 
 
 def evaluate(job: Job, model_id: str | None = None) -> Result:
-    """Measure a model on what its split held out, and approve or reject it; by default the newest of the day or before.
+    """Measure a model on its held-out events, and approve or reject it; by default the newest of the day or before.
 
-    It is measured on the table versions that it was trained on. A model is rejected where its mean NDCG@10 over all test pairs
-    is not above popularity's; a domain in which it is below the transition baseline is flagged. Without held-out events nothing
-    can be measured, and the model is approved as such.
+    It is measured on the table versions that it was trained on, under the conditions of the lists: business rules, seen items,
+    least scores. :func:`metarec_spark.evaluation.approval.judge` decides. Without held-out events nothing can be measured, and
+    the model is approved as such.
     """
     model = registry.chosen(job, model_id)
-    place = model.path
-    found = artifact.load(place)  # which refuses files that are not those that were saved: none such is approved
-    manifest = found.manifest
+    loaded = artifact.load(model.path)  # which refuses files that are not those that were saved: no such model is approved
+    manifest = loaded.manifest
     registry.check_items(job, manifest)
     split = manifest.split
     if split.protocol == "none":
         log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model.model_id)
         result = Result(model_id=model.model_id, details=EvaluateDetails("approved"))
         return _decide(job, model, "approved", "not measured: split.protocol is none", result)
-    versions = manifest.table_versions
-    users = users_as_of(job, model.ds, versions, manifest.features)
-    rows = _inputs(pairs(held_out(users, split, model.ds)), manifest)
-    cutoffs = sorted({*job.config.evaluate.cutoffs, _JUDGED_AT})
-    task = Task(place, max(cutoffs), job.config.evaluate.few_events, job.config.evaluate.long_events)
-    ranked = rows.mapInArrow(partial(rank, task=task), SCHEMA).persist(StorageLevel.DISK_ONLY)
-    catalogue = {name: len(items) for name, items in zip(manifest.domains, found.catalogue.of_domain, strict=True)}
-    metrics = aggregate(ranked, catalogue, cutoffs).withColumn("model_id", F.lit(model.model_id)).persist()
-    try:
-        commit = job.commit(inputs={c.USER_SEQUENCES: versions[c.USER_SEQUENCES]}, model_id=model.model_id)
-        job.warehouse.merge(
-            c.METRICS, metrics.select("model_id", *[name for name in metrics.columns if name != "model_id"]), commit
-        )
-        values = _headline(metrics)
-        if not values:
-            raise DataError(
-                f"model {model.model_id}: no held-out pair in {len(manifest.domains)} domain(s); "
-                f"the log is too short for {split.protocol}"
-            )
-        status, reason = judge(values)
-        _report(job, ranked, metrics, manifest, place, status, reason)
-    finally:
-        metrics.unpersist()
-        ranked.unpersist()
-    show(values, model.model_id)
-    pair_count = sum(users for (name, scorer), (_, _, users) in values.items() if scorer == c.MODEL)
-    result = Result(rows_in=pair_count, rows_out=1, model_id=model.model_id, details=EvaluateDetails(status, _plain(values)))
-    return _decide(job, model, status, reason, result)
+    cutoffs = sorted({*job.config.evaluate.cutoffs, CUTOFF})
+    sizes = {name: len(items) for name, items in zip(manifest.domains, loaded.catalogue.of_domain, strict=True)}
+    with ExitStack() as until_done:
+        ranked = _ranked(job, model, loaded, split, max(cutoffs), until_done)
+        until_done.callback(ranked.unpersist)
+        metrics = aggregate(ranked, sizes, cutoffs).select(F.lit(model.model_id).alias("model_id"), "*").persist()
+        until_done.callback(metrics.unpersist)
+        versions = {c.USER_SEQUENCES: manifest.table_versions[c.USER_SEQUENCES]}
+        job.warehouse.merge(c.METRICS, metrics, job.commit(inputs=versions, model_id=model.model_id))
+        headlines, left_out = _headlines(metrics), _left_out(ranked)
+        if not headlines:
+            why = f"lists may not hold these targets: {left_out}" if left_out else f"the log is too short for {split.protocol}"
+            raise DataError(f"model {model.model_id}: no held-out event to measure in {len(sizes)} domain(s); {why}")
+        status, reason = judge(headlines)
+        page = write(model.path, _report(job, ranked, metrics, manifest, status, reason))
+    log.info("report: %s", page)
+    show(headlines, model.model_id)
+    pair_count = sum(headline.pairs for (_, scorer), headline in headlines.items() if scorer == c.MODEL)
+    details = EvaluateDetails(status, _by_platform(headlines), left_out or None)
+    return _decide(job, model, status, reason, Result(pair_count, 1, model.model_id, details))
 
 
-def _report(
-    job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest, place: Location, status: str, reason: str
-) -> None:
-    """Write report.html beside the model."""
-    versions = manifest.table_versions
+def _ranked(
+    job: Job, model: registry.ModelRow, loaded: ModelArtifact, split: Split, longest: int, until_done: ExitStack
+) -> DataFrame:
+    """Return the persisted rows of :func:`metarec_spark.evaluation.ranks.rank` for all held-out events."""
+    manifest, lists = loaded.manifest, job.config.recommend
+    users = users_as_of(job, model.ds, manifest.table_versions, manifest.features)
+    labelled = held_out(users, split, model.ds)
+    serving = ServingModel(model.model_id, model.path, manifest, manifest.serves)
+    rules = until_done.enter_context(write_rules(job, job.warehouse.version(c.ITEMS), [serving]))
+    task = RankingTask(
+        model=model.path,
+        baselines=until_done.enter_context(fitted_baselines(job, labelled, manifest.domains, loaded.catalogue)),
+        longest=longest,
+        few_events=job.config.evaluate.few_events,
+        long_events=job.config.evaluate.long_events,
+        seen_allowed=serving.seen_allowed(lists),
+        rules=str(rules.folder) if rules else None,
+        min_score=lists.min_score,
+    )
+    rows = _inputs(pairs(labelled), manifest).mapInArrow(partial(rank, task=task), SCHEMA)
+    return rows.persist(StorageLevel.DISK_ONLY)
+
+
+def _left_out(ranked: DataFrame) -> dict[str, dict[str, int]]:
+    """Return, by platform, the test events that are not measured since a list may not hold their items, with a warning."""
+    rows = ranked.where((F.col("scorer") == c.MODEL) & (F.col("split") == c.TEST))
+    repeat, excluded = F.count_if(F.col("repeat") & ~F.col("all")), F.count_if(~F.col("repeat") & ~F.col("first_time"))
+    counts = {domain: (seen, rule) for domain, seen, rule in rows.groupBy(c.DOMAIN).agg(repeat, excluded).toLocalIterator()}
+    left_out = {domain: {"seen": seen, "excluded": rule} for domain, (seen, rule) in sorted(counts.items()) if seen or rule}
+    if left_out:
+        log.warning("test events whose items lists may not hold are measured apart (segment repeat) or not at all: %s", left_out)
+    return left_out
+
+
+def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest, status: str, reason: str) -> Report:
+    """Return what the report of a model shows."""
+    versions, training = manifest.table_versions, manifest.metrics.summary()
     items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))
-    read = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    shown = {
+    facts = {
         "sequences": manifest.sequences,
         "items": manifest.items,
         "code": manifest.code_version,
-        "table versions": read,
+        "table versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
+        **{name.replace("_", " "): value for name, value in training.items() if name != "validation"},
     }
-    trained = {name: value for name, value in manifest.metrics.summary().items() if name != "validation"}
-    page = report.write(
-        place,
-        report.Report(
-            model_id=manifest.model_id,
-            ds=manifest.ds.isoformat(),
-            status=status,
-            reason=reason,
-            facts={name.replace("_", " "): str(value) for name, value in (shown | trained).items()},
-            history=manifest.metrics.history,
-            domains=manifest.domains,
-            metrics=[row.asDict() for row in metrics.where(F.col("split") == c.TEST).toLocalIterator()],
-            settings=manifest.tuned,
-            histogram=histogram(ranked),
-            examples=examples(ranked, items, content, _JUDGED_AT),
-        ),
+    test = metrics.where(F.col("split") == c.TEST).drop("model_id", "split")
+    return Report(
+        model_id=manifest.model_id,
+        ds=manifest.ds.isoformat(),
+        status=status,
+        reason=reason,
+        facts={name: str(value) for name, value in facts.items()},
+        history=manifest.metrics.history,
+        domains=manifest.domains,
+        metrics=[Metric(**row.asDict()) for row in test.toLocalIterator()],
+        parameters={domain: _numbers(settings.model_dump()) for domain, settings in manifest.tuned.items()},
+        histograms=histograms(ranked),
+        examples=examples(ranked, items, content, CUTOFF),
     )
-    log.info("report: %s", page)
 
 
-def judge(values: dict[tuple[str, str], tuple[float, float, int]]) -> tuple[str, str]:
-    """Status and reason from (domain, scorer) → (NDCG@10, HR@10, pairs)."""
-    domains = sorted({domain for domain, _ in values})
-    pairs_of = {domain: values[domain, c.MODEL][2] for domain in domains}
-    mean = {s: sum(values[d, s][0] * pairs_of[d] for d in domains) / sum(pairs_of.values()) for s in (c.MODEL, c.POPULARITY)}
-    below = [d for d in domains if values[d, c.MODEL][0] < values[d, c.TRANSITIONS][0]]
-    flag = f"; below the transition baseline in {', '.join(below)}" if below else ""
-    said = f"NDCG@10 {mean[c.MODEL]:.4f} over all test pairs, popularity {mean[c.POPULARITY]:.4f}{flag}"
-    return ("approved" if mean[c.MODEL] > mean[c.POPULARITY] else "rejected"), said
+def _numbers(tuned: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return the numbers of nested settings by their path, in words."""
+    numbers: dict[str, float] = {}
+    for name, value in tuned.items():
+        label = f"{prefix}{name.replace('_', ' ')}"
+        if isinstance(value, dict):
+            numbers |= _numbers(value, f"{label}: ")
+        elif isinstance(value, int | float):
+            numbers[label] = float(value)
+    return numbers
 
 
 def _inputs(rows: DataFrame, manifest: Manifest) -> DataFrame:
-    """Pairs in domains that the model knows, encoded, dealt to tasks by user."""
+    """Return pairs of platforms that the model knows, encoded, and distributed over tasks by user."""
     frame = encoded(
         rows,
         domains=manifest.domains,
@@ -146,23 +175,29 @@ def _inputs(rows: DataFrame, manifest: Manifest) -> DataFrame:
     return frame.where(F.col("target_domain").isin(manifest.serves)).repartition(tasks, c.USER_ID)
 
 
-def _headline(metrics: DataFrame) -> dict[tuple[str, str], tuple[float, float, int]]:
-    """(domain, scorer) → (NDCG@10, HR@10, pairs) of the test split: one value a domain and scorer, by nature few."""
-    rows = metrics.where(f"split = 'test' AND segment = 'all' AND k = {_JUDGED_AT} AND metric IN ('ndcg', 'hit_rate')")
-    found: dict[tuple[str, str], dict[str, tuple[float, int]]] = {}
+def _headlines(metrics: DataFrame) -> Headlines:
+    """Return the test quality over all pairs: one value per platform and scorer, by nature few."""
+    rows = metrics.where((F.col("split") == c.TEST) & (F.col("segment") == "all") & (F.col("k") == CUTOFF))
+    values: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows.toLocalIterator():
-        found.setdefault((row["domain"], row["scorer"]), {})[row["metric"]] = (row["value"], row["users"])
-    return {key: (value["ndcg"][0], value["hit_rate"][0], value["ndcg"][1]) for key, value in sorted(found.items())}
+        values.setdefault((row["domain"], row["scorer"]), {"pairs": row["users"]})[row["metric"]] = row["value"]
+    return {
+        key: Headline(of["ndcg"], of["hit_rate"], int(of["pairs"]), of["ndcg_lead"], of.get("ndcg_lead_error", 0.0))
+        for key, of in sorted(values.items())
+    }
 
 
-def _plain(values: dict[tuple[str, str], tuple[float, float, int]]) -> dict[str, dict[str, dict[str, float]]]:
-    plain: dict[str, dict[str, dict[str, float]]] = {}
-    for (domain, scorer), (ndcg, hit_rate, _) in values.items():
-        plain.setdefault(domain, {})[scorer] = {"ndcg@10": round(ndcg, 5), "hit_rate@10": round(hit_rate, 5)}
-    return plain
+def _by_platform(headlines: Headlines) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the headlines as nested objects of the result line."""
+    nested: dict[str, dict[str, dict[str, float]]] = {}
+    for (domain, scorer), headline in headlines.items():
+        figures = {"ndcg@10": round(headline.ndcg, 5), "hit_rate@10": round(headline.hit_rate, 5)}
+        nested.setdefault(domain, {})[scorer] = figures
+    return nested
 
 
 def _decide(job: Job, model: registry.ModelRow, status: str, reason: str, result: Result) -> Result:
-    log.log(30 if status == "rejected" or "below" in reason else 20, "model %s %s: %s", model.model_id, status, reason)
+    level = logging.WARNING if status == "rejected" or "below" in reason else logging.INFO
+    log.log(level, "model %s %s: %s", model.model_id, status, reason)
     registry.decide(job, model, status, reason)
     return replace(result, reason=reason, exit_code=_EXIT_REJECTED if status == "rejected" else 0)

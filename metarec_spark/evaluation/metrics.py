@@ -1,4 +1,4 @@
-"""Ranking metrics of one relevant item, each defined once, as a Spark column of the target's rank.
+"""Ranking metrics for one relevant item, each defined once, as a Spark column of the target's rank.
 
 With one relevant item, hit rate and recall are the same number, and the ideal DCG is 1. Definitions: Järvelin & Kekäläinen
 (2002) for NDCG; Voorhees (1999) for MRR; AUC as the share of candidates that the target beats.
@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-SEGMENTS = ("all", "few_events", "long_user", "cold_user", "cold_item")
+SEGMENTS = ("all", "first_time", "repeat", "few_events", "long_user", "cold_user", "cold_item")
+"""all: pairs whose target a list may hold; the last four are parts of it. first_time, repeat: whether the user had an event with
+the target before; repeat is no part of ``all`` if lists leave seen items out."""
 KEY = ("split", "domain", "segment", "scorer")
 
 
@@ -32,38 +34,45 @@ _STEPS = 1 << 32
 
 
 def mean(value: Column) -> Column:
-    """The mean of a column's values, each rounded to 2 ** -32; null where all are.
+    """Return the mean of a column's values, each rounded to 2 ** -32; null if all are.
 
-    Sums of whole steps are exact, so that the mean is the same in whatever order the rows come: tables are the same when a run is
-    repeated. A sum of 2 ** 31 or more is an error (a metric's, with as many pairs).
+    Sums of integers are exact, so the mean does not depend on the order of the rows, and a repeated run writes the same table. A
+    sum of 2 ** 31 or more is an error (of a metric: with as many pairs).
     """
     steps = F.rint(value * _STEPS).cast("long")
     return F.sum(steps) / F.lit(_STEPS) / F.count(steps)
 
 
 def auc(rank: Column, candidates: Column) -> Column:
-    """Share of the other candidates that rank behind the target; null where there is no other."""
+    """Return the share of the other candidates that rank behind the target; null if there is no other."""
     return F.when(candidates > 1, (candidates - rank) / (candidates - 1))
 
 
 def aggregate(ranks: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -> DataFrame:
-    """(split, domain, segment, scorer, metric, k, value, users) from the rows of :func:`metarec_spark.evaluation.ranks.rank`.
+    """Return (split, domain, segment, scorer, metric, k, value, users) from rows of :func:`metarec_spark.evaluation.ranks.rank`.
+
+    ``ndcg_lead`` is the model's NDCG minus the scorer's, and ``ndcg_lead_error`` the standard error of this paired difference.
 
     Parameters
     ----------
     ranks
         One row per pair and scorer.
     catalogue
-        Items of each domain.
+        Platform → number of its items.
     cutoffs
         List lengths k.
     """
-    belongs = [F.when(F.lit(name == "all") | (F.lit(False) if name == "all" else F.col(name)), name) for name in SEGMENTS]
+    belongs = [F.when(F.col(name), name) for name in SEGMENTS]
     rows = ranks.withColumn("segment", F.explode(F.array_compact(F.array(*belongs))))
     rank = F.col("rank")
-    means = {f"{name}@{k}": mean(of(rank, k)) for name, of in AT_K.items() for k in cutoffs}
+    means = {f"{name}@{k}": mean(metric(rank, k)) for name, metric in AT_K.items() for k in cutoffs}
     means |= {"auc@0": mean(auc(rank, F.col("candidates"))), "accuracy@0": mean(_hit(rank, 1)), "loss@0": mean(F.col("loss"))}
-    wide = rows.groupBy(*KEY).agg(F.count("*").alias("users"), *[of.alias(name) for name, of in means.items()])
+    for k in cutoffs:
+        lead = AT_K["ndcg"](F.col("model_rank"), k) - AT_K["ndcg"](rank, k)
+        variance = F.greatest(mean(lead * lead) - mean(lead) ** 2, F.lit(0.0))
+        means |= {f"ndcg_lead@{k}": mean(lead)}
+        means |= {f"ndcg_lead_error@{k}": F.when(F.count("*") > 1, F.sqrt(variance / (F.count("*") - 1)))}
+    wide = rows.groupBy(*KEY).agg(F.count("*").alias("users"), *[value.alias(name) for name, value in means.items()])
     wide = wide.join(_coverage(rows, catalogue, cutoffs), list(KEY), "left")
     names = [*means, *(f"coverage@{k}" for k in cutoffs)]
     values = F.map_from_arrays(F.array(*[F.lit(name) for name in names]), F.array(*[F.col(f"`{name}`") for name in names]))
@@ -73,7 +82,7 @@ def aggregate(ranks: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -
 
 
 def _coverage(rows: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -> DataFrame:
-    """Share of the domain's catalogue that stands in any list of length k: a row a key, a column ``coverage@k`` each."""
+    """Return the share of a platform's items that are in any list of length k: a row per key, a column ``coverage@k`` each."""
     placed = rows.select(*KEY, F.posexplode(F.slice("top", 1, max(cutoffs))).alias("place", "item"))
     best = placed.groupBy(*KEY, "item").agg(F.min("place").alias("place"))
     size = F.element_at(F.create_map(*[F.lit(part) for pair in catalogue.items() for part in pair]), F.col("domain"))

@@ -99,10 +99,11 @@ def train_part(sequences: DataFrame) -> DataFrame:
 def pairs(sequences: DataFrame) -> DataFrame:
     """Evaluation cases of :func:`held_out` rows: per (user, domain, split), the target and its context.
 
-    Returns (user_id, target_domain, split, target, four context arrays, seen, train_events). The context of a validation
+    Returns (user_id, target_domain, split, target, four context arrays, seen, repeat, train_events). The context of a validation
     target has the training events before it; the context of a test target may have validation events too. No context has test
     events, or events after the target. ``seen``: items of the user's history, without those of hidden events and without the
-    target. ``train_events``: number of the user's training events in the target's domain.
+    target. ``repeat``: whether an event of the context has the target's item. ``train_events``: number of the user's training
+    events in the target's domain.
     """
     frame = sequences.withColumn("target_row", F.explode(TARGETS))
     split, position = F.col("target_row.split"), F.col("target_row.position")
@@ -114,7 +115,8 @@ def pairs(sequences: DataFrame) -> DataFrame:
     seen = F.array_except("seen_items", F.array_union(F.array_except(hidden_items, known_items), F.array(target)))
     trained_in = F.filter(_at(c.DOMAIN, F.col(TRAIN_POSITIONS)), lambda domain: domain == F.col("target_row.domain"))
     # Before the select: inside it, a lambda would read the new context arrays instead of the columns of the same names.
-    frame = frame.withColumn("seen", seen).withColumn("train_events", F.size(trained_in))
+    repeat = F.array_contains(_at(c.ITEM_IDX, F.col("context")), target)
+    frame = frame.withColumns({"seen": seen, "repeat": repeat, "train_events": F.size(trained_in)})
     return frame.select(
         c.USER_ID,
         F.col("target_row.domain").alias("target_domain"),
@@ -122,6 +124,7 @@ def pairs(sequences: DataFrame) -> DataFrame:
         target.alias("target"),
         *[_at(name, F.col("context")).alias(name) for name in _SEQUENCE],
         "seen",
+        "repeat",
         "train_events",
     )
 

@@ -28,6 +28,7 @@ from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.ensemble.stacking import Stacking
 from metarec_spark.model.manifest import FORMAT, READABLE, Manifest
+from metarec_spark.model.repeats import RepeatParams
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.warehouse.storage import Location, atomic_write, exists, local_copy, read_json, write_json
 
@@ -76,6 +77,11 @@ class ModelArtifact:
     def fusion(self) -> list[Fusion]:
         """Weights of f and g in h, by domain."""
         return [self.manifest.tuned[name].fusion for name in self.domains]
+
+    @property
+    def repeats(self) -> list[RepeatParams]:
+        """The repeat term of the ensemble, by domain."""
+        return [self.manifest.tuned[name].repeats for name in self.domains]
 
     @property
     def stacked(self) -> list[bool]:

@@ -11,6 +11,7 @@ from metarec_spark.config.renamed import with_new_names
 from metarec_spark.config.sections import Features, Model, Split, Train, Transitions
 from metarec_spark.model.encoder import Shape
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.repeats import RepeatParams
 from metarec_spark.model.transitions import TransitionParams
 
 FORMAT, READABLE = 7, (3, 4, 5, 6, 7)
@@ -30,6 +31,10 @@ class DomainSettings(_Record):
     """Weights of f and g in h."""
     stacked: bool = False
     """Whether the stacking network makes h here, in place of the plain fusion."""
+    repeats: RepeatParams = RepeatParams()
+    """The repeat term of h."""
+    mostly_new: bool = True
+    """Whether so few validation events repeat an own item that lists leave out seen items, if recommend.exclude_seen is auto."""
 
 
 class ValidationNdcg(_Record):

@@ -17,6 +17,7 @@ from metarec_spark.model.encoder import TouchedRows
 from metarec_spark.model.ensemble.combined import Ensemble, PlainEnsemble, RankerEnsemble, StackedEnsemble
 from metarec_spark.model.fixed_shapes import by_length, in_fixed_blocks
 from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.repeats import repeat_scores
 from metarec_spark.model.transitions import TransitionModel
 from metarec_spark.runtime.numba_cache import products
 
@@ -57,9 +58,18 @@ class Scorer:
         vectors_DW, item_bias = self.vectors[domain], self.ensembles[domain].item_bias
         return vectors_DW if item_bias is None else torch.cat([vectors_DW, item_bias[:, None]], 1)
 
-    @torch.inference_mode()
     def additions(self, contexts: PackedSequences, hidden: Tensor, domain: int) -> sparse.csr_matrix:
-        """What is added to the products of user and item vectors for the items that a user's events link, [B, D]."""
+        """Added to the products of user and item vectors: the part of g for linked items, and the repeat term, [B, D]."""
+        added = self._linked_additions(contexts, hidden, domain)
+        return added if self.artifact.repeats[domain].weight == 0 else (added + self.repeats(contexts, domain)).tocsr()
+
+    def repeats(self, contexts: PackedSequences, domain: int) -> sparse.csr_matrix:
+        """The repeat term of h for the users' own items, [B, D]."""
+        return repeat_scores(contexts, domain, self.catalogue.of_domain[domain], self.artifact.repeats[domain])
+
+    @torch.inference_mode()
+    def _linked_additions(self, contexts: PackedSequences, hidden: Tensor, domain: int) -> sparse.csr_matrix:
+        """What is added for the items that a user's events link, [B, D]."""
         users_BW, items_DW = cache(lambda: self._theta_vectors(hidden, domain).numpy()), self.vectors[domain].numpy()
 
         def theta(row: Tensor, item: Tensor) -> Tensor:
@@ -77,7 +87,10 @@ class Scorer:
     def ensemble_scores(self, encoder_BD: Tensor, contexts: PackedSequences, domain: int) -> Tensor:
         """h of every item, [B, D], from f's scores."""
         ensemble = self.ensembles[domain]
-        return ensemble.scores(contexts, ensemble.fusion.encoder * encoder_BD)
+        scores = ensemble.scores(contexts, ensemble.fusion.encoder * encoder_BD)
+        if self.artifact.repeats[domain].weight == 0:
+            return scores
+        return scores + torch.from_numpy(self.repeats(contexts, domain).toarray())
 
     @torch.no_grad()
     def transition_scores(self, contexts: PackedSequences, domain: int) -> Tensor:
@@ -91,15 +104,6 @@ class Scorer:
     def popularity(self, domain: int) -> np.ndarray:
         """Training events of the domain's items, [D] float32."""
         return self.catalogue.events[self.catalogue.of_domain[domain]].astype(np.float32)
-
-    # Until every room uses the new names.
-    base, fused = encoder_scores, ensemble_scores
-    transfer, transitions = transition_scores, untuned_transition_scores
-
-    @property
-    def bundle(self) -> ModelArtifact:
-        """See ``artifact``."""
-        return self.artifact
 
     def _ensemble(self, domain: int) -> Ensemble:
         artifact = self.artifact

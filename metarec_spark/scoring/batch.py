@@ -1,8 +1,8 @@
-"""Score one Arrow batch of users: encode, rank each domain, map back to external ids."""
+"""Score one Arrow batch of users: encode their histories, rank the items of each platform, map indices back to external ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from pyspark.sql.pandas.types import from_arrow_schema
 from scipy import sparse
+from torch import Tensor
 
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model import artifact
@@ -18,147 +20,168 @@ from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.ranking import seen_places
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.scoring.eligible import EligibleItems
-from metarec_spark.scoring.new_items import joined
+from metarec_spark.scoring.new_items import with_new_items
 from metarec_spark.scoring.timings import ADDITIONS, ENCODING, SEARCH, WHOLE, Timings
 from metarec_spark.scoring.topn import ExactIndex
 from metarec_spark.warehouse.storage import local_copy
 
 _USERS = 4096
-"""Who are scored at a time: memory grows with their events, and with what is added to their scores."""
-SCHEMA = "user_id string, domain string, items array<struct<item_id: string, score: float>>, kind string"
-_ITEMS = pa.list_(pa.struct([("item_id", pa.string()), ("score", pa.float32())]))
-_ARROW = pa.schema([("user_id", pa.string()), ("domain", pa.string()), ("items", _ITEMS), ("kind", pa.string())])
+"""Users scored at a time: memory grows with their events, and with the sparse additions to their scores."""
+_ITEM = pa.struct([("item_id", pa.string()), ("score", pa.float32())])
+_ARROW = pa.schema([("user_id", pa.string()), ("domain", pa.string()), ("items", pa.list_(_ITEM)), ("kind", pa.string())])
+SCHEMA = from_arrow_schema(_ARROW)
+"""Columns of ``recommendations`` that :func:`score` returns."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What an executor needs to know to score; small, sent with every task."""
+class ScoringTask:
+    """What an executor needs to know to score; small, sent with every Spark task."""
 
     model: str
     """Folder of the model."""
     top_n: int
-    exclude_seen: bool
+    seen_allowed: frozenset[str]
+    """Platforms whose lists may hold items that the user has seen."""
     new_items: str | None = None
-    """Folder of the items that came after the model; None: there is none."""
+    """Folder of the items that are newer than the model; None: there is none."""
     rules: str | None = None
-    """Folder of the rules on items; None: there is none."""
+    """Folder of the business rules on items; None: there is none."""
     min_score: dict[str, float] = field(default_factory=dict)
-    """Domain = least score of an item in its lists."""
+    """Domain → least score of an item in its lists."""
 
 
 class LoadedModel:
-    """A model as a process that makes lists holds it."""
+    """A model in the memory of an executor process, with the eligible items and the search indexes of each domain."""
 
     def __init__(self, scorer: Scorer, item_ids: pa.Array, rules: Path | None) -> None:
         self.scorer = scorer
         self.item_ids = item_ids
         """External ids by item index."""
-        self.offer = cache(lambda domain: EligibleItems(scorer.catalogue.of_domain[domain], rules))
-        """What a domain's lists are made of."""
-        self.index = cache(lambda domain: ExactIndex(self.offer(domain).rows_of_all(scorer.item_vectors(domain).numpy())))
-        """Of its items by their vectors."""
-        self.popular = cache(lambda domain: ExactIndex(self.offer(domain).rows_of_all(scorer.popularity(domain)[:, None])))
-        """Of its items by their training events, for users with vector [1]."""
+        self.eligible = cache(lambda domain: EligibleItems(scorer.catalogue.of_domain[domain], rules))
+        """Items of a domain that a list may hold."""
+        self.index = cache(lambda domain: ExactIndex(self.eligible(domain).rows(scorer.item_vectors(domain).numpy())))
+        """Search index over their vectors."""
+        self.popular = cache(lambda domain: ExactIndex(self.eligible(domain).rows(scorer.popularity(domain)[:, None])))
+        """Search index over their training events, for users with vector [1]."""
 
 
 @lru_cache(maxsize=2)
 def loaded_model(folder: str, new_items: str | None = None, rules: str | None = None) -> LoadedModel:
-    """A model, with newcomers and rules where there are any; loaded once per process."""
+    """Return a model, extended by new items and restricted by rules if there are any; each process loads it once."""
     torch.set_num_threads(1)
     model = artifact.load(folder)
-    model, item_ids = joined(model, new_items) if new_items else (model, model.item_ids().combine_chunks())
+    model, item_ids = with_new_items(model, new_items) if new_items else (model, model.item_ids().combine_chunks())
     return LoadedModel(Scorer(model), item_ids, local_copy(rules) if rules else None)
 
 
-def warm_up(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Nothing: a process that is asked for it has imported what lists are made with, and is kept for the tasks to come."""
+def warm_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Return no row: a worker process that runs this has imported all that scoring needs, and Spark reuses it."""
     yield from ()
 
 
-def score(batches: Iterator[pa.RecordBatch], task: Task, timings: Timings) -> Iterator[pa.RecordBatch]:
-    """Rows of ``recommendations`` without day and model, for (user_id, encoded sequence, seen_items, wanted, active).
+def score(batches: Iterable[pa.RecordBatch], task: ScoringTask, timings: Timings) -> Iterator[pa.RecordBatch]:
+    """Return rows of ``recommendations`` without day and model, for (user_id, encoded sequence, seen_items, wanted, active).
 
-    ``wanted`` are the positions of the domains that are due, ``active`` of those in which the user has events.
+    ``wanted`` are the positions of the domains in which the user gets a list, ``active`` of those where the user has events.
     """
-    with timings.of(WHOLE):
-        for batch in _parts(batches):
-            held = loaded_model(task.model, task.new_items, task.rules)
-            contexts = contexts_of(batch)
-            with timings.of(ENCODING):
-                hidden = held.scorer.hidden(contexts)
-            pair_user, pair_domain = _pairs(batch["wanted"])
-            active = np.zeros((batch.num_rows, len(held.scorer.bundle.domains)), bool)
-            active[_pairs(batch["active"])] = True
-            for domain in np.unique(pair_domain):
-                users = pair_user[pair_domain == domain]
-                yield _lists(batch, held, task, timings, int(domain), users, contexts, hidden, active[users, domain])
+    with timings.measure(WHOLE):
+        for rows in _slices(batches):
+            model = loaded_model(task.model, task.new_items, task.rules)
+            contexts = contexts_of(rows)
+            with timings.measure(ENCODING):
+                hidden_BD = model.scorer.hidden(contexts)
+            user, domain_of_pair = _pairs(rows["wanted"])
+            active = np.zeros((rows.num_rows, len(model.scorer.artifact.domains)), bool)
+            active[_pairs(rows["active"])] = True
+            for domain in np.unique(domain_of_pair):
+                users = user[domain_of_pair == domain]
+                batch = UserBatch(rows, contexts, hidden_BD, users, active[users, domain])
+                yield _lists(model, task, timings, int(domain), batch)
 
 
-def _parts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _slices(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for start in range(0, batch.num_rows, _USERS):
             yield batch.slice(start, _USERS)
 
 
-def _lists(batch, held, task, timings, domain, users, contexts, hidden, active) -> pa.RecordBatch:
-    scorer, offer = held.scorer, held.offer(domain)
-    seen, least = _seen(batch, task, offer.items), task.min_score.get(scorer.bundle.domains[domain], -np.inf)
-    known = contexts.length.numpy()[users] > 0
-    index = np.full((len(users), task.top_n), -1, np.int64)
-    value = np.full((len(users), task.top_n), -np.inf, np.float32)
-    for by_model in (True, False):
-        rows = np.flatnonzero(known == by_model)
-        if not len(rows):
-            continue
-        due = users[rows]
-        if by_model:
-            at = torch.from_numpy(due)
-            with timings.of(ENCODING):
-                vectors = scorer.user_vectors(hidden[at], domain).numpy()
-            with timings.of(ADDITIONS):
-                additions = offer.of_all(scorer.additions(contexts.take(at), hidden[at], domain))
-            items = held.index(domain)
-            with timings.of(SEARCH):
-                found, scores = offer.best(items, vectors, task.top_n, seen[due], additions)
-            index[rows], value[rows] = np.where(scores >= least, found, -1), scores
-        else:
-            ones = np.ones((len(rows), 1), np.float32)
-            items = held.popular(domain)
-            with timings.of(SEARCH):
-                index[rows], value[rows] = offer.best(items, ones, task.top_n, seen[due])
+@dataclass(frozen=True)
+class UserBatch:
+    """The users of an Arrow batch who get a list in one domain; U of its B users."""
+
+    rows: pa.RecordBatch
+    """B rows as :func:`score` takes them."""
+    contexts: PackedSequences
+    """Encoded histories of all B users."""
+    hidden_BD: Tensor
+    """Last hidden states of all B users."""
+    users: np.ndarray
+    """[U] their places in the batch."""
+    active: np.ndarray
+    """[U] whether they have events in the domain."""
+
+    @property
+    def has_events(self) -> np.ndarray:
+        """[U] whether the model knows an item of their history."""
+        return self.contexts.length.numpy()[self.users] > 0
+
+
+def _lists(model: LoadedModel, task: ScoringTask, timings: Timings, domain: int, batch: UserBatch) -> pa.RecordBatch:
+    """Return one domain's lists: by the ensemble, or by popularity for users without an event that the model knows."""
+    scorer, eligible = model.scorer, model.eligible(domain)
+    name = scorer.artifact.domains[domain]
+    seen_BI = _seen(batch.rows, eligible.items, hide=name not in task.seen_allowed)
+    index = np.full((len(batch.users), task.top_n), -1, np.int64)
+    value = np.full((len(batch.users), task.top_n), -np.inf, np.float32)
+    with_events, without = np.flatnonzero(batch.has_events), np.flatnonzero(~batch.has_events)
+    if len(with_events):
+        users = torch.from_numpy(batch.users[with_events])
+        with timings.measure(ENCODING):
+            vectors = scorer.user_vectors(batch.hidden_BD[users], domain).numpy()
+        with timings.measure(ADDITIONS):
+            additions = eligible.columns(scorer.additions(batch.contexts.take(users), batch.hidden_BD[users], domain))
+        search_index = model.index(domain)
+        with timings.measure(SEARCH):
+            top = eligible.top_n(search_index, vectors, task.top_n, seen_BI[users.numpy()], additions)
+        index[with_events], value[with_events] = np.where(top[1] >= task.min_score.get(name, -np.inf), top[0], -1), top[1]
+    if len(without):
+        ones, search_index = np.ones((len(without), 1), np.float32), model.popular(domain)
+        with timings.measure(SEARCH):
+            index[without], value[without] = eligible.top_n(search_index, ones, task.top_n, seen_BI[batch.users[without]])
+    columns = [
+        batch.rows["user_id"].take(pa.array(batch.users)),
+        pa.array([name] * len(batch.users)),
+        _list_column(model.item_ids, eligible.items, index, value),
+        pa.array(np.where(~batch.has_events, "popularity", np.where(batch.active, "model", "cold"))),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=_ARROW)
+
+
+def _list_column(item_ids: pa.Array, items: np.ndarray, index: np.ndarray, value: np.ndarray) -> pa.ListArray:
+    """Return each user's (item_id, score) list from [U, N] places among ``items``, -1 where a list has ended."""
     filled = index >= 0
     offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
-    ids = held.item_ids.take(pa.array(offer.items[index[filled]]))
-    lists = pa.ListArray.from_arrays(
-        offsets, pa.StructArray.from_arrays([ids, pa.array(value[filled])], fields=list(_ITEMS.value_type))
-    )
-    return pa.RecordBatch.from_arrays(
-        [
-            batch["user_id"].take(pa.array(users)),
-            pa.array([scorer.bundle.domains[domain]] * len(users)),
-            lists,
-            pa.array(np.where(~known, "popularity", np.where(active, "model", "cold"))),
-        ],
-        schema=_ARROW,
-    )
+    ids = item_ids.take(pa.array(items[index[filled]]))
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([ids, pa.array(value[filled])], fields=list(_ITEM)))
 
 
 def contexts_of(batch: pa.RecordBatch) -> PackedSequences:
-    """The encoded sequences in a batch, packed."""
+    """Return the encoded sequences of a batch, packed."""
     arrays = [batch[name].flatten().to_numpy() for name in ARRAYS]
     return PackedSequences(*(torch.from_numpy(array.astype(np.int64)) for array in (*arrays, batch[LENGTH].to_numpy())))
 
 
-def _seen(batch: pa.RecordBatch, task: Task, items: np.ndarray) -> sparse.csr_matrix:
-    """What each user of a batch is not to get, [users, I_d]."""
-    shape = batch.num_rows, len(items)
-    if not task.exclude_seen:
+def _seen(rows: pa.RecordBatch, items: np.ndarray, *, hide: bool) -> sparse.csr_matrix:
+    """Return which items each user of a batch must not get, [B, I]: the seen ones, or none."""
+    shape = rows.num_rows, len(items)
+    if not hide:
         return sparse.csr_matrix(shape, dtype=np.float32)
-    lists = batch["seen_items"]
+    lists = rows["seen_items"]
     row, place = seen_places(items, lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
     return sparse.csr_matrix((np.ones(len(row), np.float32), (row, place)), shape)
 
 
-def _pairs(wanted: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.diff(wanted.offsets.to_numpy())
-    return np.repeat(np.arange(len(wanted)), counts), wanted.flatten().to_numpy()
+def _pairs(lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (row, value) of each entry of a list column."""
+    counts = np.diff(lists.offsets.to_numpy())
+    return np.repeat(np.arange(len(lists)), counts), lists.flatten().to_numpy()

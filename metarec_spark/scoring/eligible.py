@@ -1,6 +1,6 @@
-"""What a list may hold: the items of a domain that are not withheld, and of a group no more than its cap allows.
+"""Eligible items of a platform (all but the excluded ones), and top-N lists that respect the caps of item groups.
 
-No Spark, no model. Shape suffixes: U users, I items on offer, G groups, N items of a list, M items found.
+No Spark, no model. Shape suffixes: U users, I eligible items, G groups, N items of a list, M items of a search result.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from metarec_spark.scoring.topn import ExactIndex
 
 AT_MOST, CAP = "at_most", "cap"
 _MARKS = 16 * 2**20
-"""Pairs of a user and an item that are marked at a time, at most, unless one user's alone are more; a byte each."""
+"""Upper bound of the (user, item) marks in memory, a byte each; one user's may exceed it."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Which groups items are in, and how many items of each a list may hold."""
+    """Groups of items, and the most items of each group in a list."""
 
     of_item: sparse.csr_matrix
-    """[I, G], an entry for each item in a group."""
+    """[I, G], one entry per item and group that it belongs to."""
     of_group: sparse.csr_matrix
-    """[G, I], the same."""
+    """[G, I], its transpose."""
     at_most: np.ndarray
     """[G] int64."""
 
     @classmethod
-    def of(cls, table: pa.Table, items: np.ndarray) -> Groups | None:
-        """Of ascending items, from (item_idx, cap, group, at_most), a row for each item in a group; None where none is in any."""
+    def from_table(cls, table: pa.Table, items: np.ndarray) -> Groups | None:
+        """Return the groups of ascending items from rows (item_idx, cap, group, at_most); None if no item is in a group."""
         place = places(items, table[c.ITEM_IDX].to_numpy())
         table, place = table.filter(pa.array(place >= 0)), place[place >= 0]
         if not len(place):
@@ -51,70 +51,130 @@ class Groups:
 
 
 class EligibleItems:
-    """What one domain's lists are made of.
+    """The items of one platform that lists may hold.
 
     Parameters
     ----------
     items
-        Ascending item indices of the domain.
+        Ascending item indices of the platform.
     folder
-        Of the night's rules; None: everything is on offer.
+        Folder of the run's rules; None: every item is eligible.
     """
 
     def __init__(self, items: np.ndarray, folder: Path | None) -> None:
         self.places = np.arange(len(items))
-        """[I] places of the offered items among ``items``."""
-        self.groups = None
+        """[I] places of the eligible items among ``items``."""
+        self.groups: Groups | None = None
         if folder:
             self.places = np.flatnonzero(~np.isin(items, pq.read_table(folder / c.WITHHELD)[c.ITEM_IDX].to_numpy()))
-            self.groups = Groups.of(pq.read_table(folder / c.GROUP), items[self.places])
+            self.groups = Groups.from_table(pq.read_table(folder / c.GROUP), items[self.places])
         self.items = items[self.places]
-        """[I] their indices."""
-        self._whole = len(self.places) == len(items)
+        """[I] their item indices."""
+        self._all = len(self.places) == len(items)
 
-    def of_all(self, columns: sparse.csr_matrix) -> sparse.csr_matrix:
-        """The offered items' columns."""
-        return columns if self._whole else columns[:, self.places]
+    def columns(self, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Return the columns of the eligible items."""
+        return matrix if self._all else matrix[:, self.places]
 
-    def rows_of_all(self, vectors: np.ndarray) -> np.ndarray:
-        """The offered items' rows; where all are on offer, the same array."""
-        return vectors if self._whole else vectors[self.places]
+    def rows(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the rows of the eligible items; the same array if all are eligible."""
+        return vectors if self._all else vectors[self.places]
 
-    def best(
+    def top_n(
         self, index: ExactIndex, users: np.ndarray, n: int, seen: sparse.csr_matrix, additions: sparse.csr_matrix | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`ExactIndex.search`, with no more items of a group than its cap: from the best on, an item is taken unless one
-        of its groups is full.
+        """Return :meth:`ExactIndex.search` under the caps: best first, an item is taken unless one of its groups is full.
 
-        Where the ``n`` best do not make a full list, the rest is searched for without the items that were looked at and those of
-        full groups, until the list is full or nothing is left.
+        If the ``n`` best do not fill a list, the search is repeated without the items already visited and those of full groups,
+        until the list is full or no item is left.
         """
         if self.groups is None:
             return index.search(users, n, seen, additions)
         parts = np.split(np.arange(len(users)), np.arange(0, len(users), max(1, _MARKS // max(1, len(self.items))))[1:])
         added = sparse.csr_matrix(seen.shape, dtype=np.float32) if additions is None else additions
-        found = [self._best(index, users[rows], n, seen[rows], added[rows]) for rows in parts]
-        return np.concatenate([index for index, _ in found]), np.concatenate([score for _, score in found])
+        lists = [_top_n_of_groups(self.groups, index, users[part], n, seen[part], added[part]) for part in parts]
+        return np.concatenate([index for index, _ in lists]), np.concatenate([score for _, score in lists])
 
-    def _best(
-        self, index: ExactIndex, users: np.ndarray, n: int, seen: sparse.csr_matrix, additions: sparse.csr_matrix
-    ) -> tuple[np.ndarray, np.ndarray]:
-        groups, rows = self.groups, np.arange(len(users))
-        chosen_UN, score_UN = np.full((len(users), n), -1, np.int64), np.full((len(users), n), -np.inf, np.float32)
-        count_U, gone_UI = np.zeros(len(users), np.int64), np.zeros(seen.shape, bool)
-        while len(rows):
-            hidden = seen[rows] + sparse.csr_matrix(gone_UI[rows], dtype=np.float32)
-            wanted = n - int(count_U[rows].min())
-            found = index.search(users[rows], wanted, hidden, additions[rows])
-            of_item, of_group = (groups.of_item.indptr, groups.of_item.indices), (groups.of_group.indptr, groups.of_group.indices)
-            _take(rows, *found, *of_item, *of_group, groups.at_most, chosen_UN, score_UN, count_U, gone_UI)
-            rows = rows[(count_U[rows] < n) & (found[0][:, -1] >= 0)]
-        return chosen_UN, score_UN
+
+def _top_n_of_groups(
+    groups: Groups, index: ExactIndex, users: np.ndarray, n: int, seen: sparse.csr_matrix, additions: sparse.csr_matrix
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.arange(len(users))
+    chosen_UN, score_UN = np.full((len(users), n), -1, np.int64), np.full((len(users), n), -np.inf, np.float32)
+    count_U, barred_UI = np.zeros(len(users), np.int64), np.zeros(seen.shape, bool)
+    of_item, of_group = (groups.of_item.indptr, groups.of_item.indices), (groups.of_group.indptr, groups.of_group.indices)
+    while len(rows):
+        hidden = seen[rows] + sparse.csr_matrix(barred_UI[rows], dtype=np.float32)
+        missing = n - int(count_U[rows].min())
+        found_UM, value_UM = index.search(users[rows], missing, hidden, additions[rows])
+        _take(rows, found_UM, value_UM, *of_item, *of_group, groups.at_most, chosen_UN, score_UN, count_U, barred_UI)
+        rows = rows[(count_U[rows] < n) & (found_UM[:, -1] >= 0)]
+    return chosen_UN, score_UN
+
+
+def capped_ranks(groups: Groups, scores_UI: np.ndarray, target_U: np.ndarray, rank_U: np.ndarray, longest: int) -> np.ndarray:
+    """Return each target's place, from 1, in the list that :meth:`EligibleItems.top_n` would make, [U].
+
+    A target that the caps keep out of the ``longest`` best, or that ranks below them, gets its rank without caps, but more than
+    ``longest``.
+
+    Parameters
+    ----------
+    scores_UI
+        [U, I] scores of the eligible items; -inf: not a candidate.
+    target_U
+        [U] places of the targets; ties count against them.
+    rank_U
+        [U] their ranks without caps.
+    """
+    is_target = np.arange(scores_UI.shape[1]) == target_U[:, None]
+    order = np.lexsort((is_target, -scores_UI), axis=1)
+    capped = np.maximum(rank_U, longest + 1).astype(np.int64)
+    _place_under_caps(order, scores_UI, groups.of_item.indptr, groups.of_item.indices, groups.at_most, target_U, longest, capped)
+    return capped
 
 
 @compiled
-def _take(rows, found, value, starts, group, first, member, at_most, chosen, score, count, gone):
-    """Add what was found to the lists of some users, best first, and mark what none of them can take any more.
+def _place_under_caps(
+    order: np.ndarray,
+    scores: np.ndarray,
+    starts: np.ndarray,
+    group: np.ndarray,
+    at_most: np.ndarray,
+    target: np.ndarray,
+    longest: int,
+    rank: np.ndarray,
+) -> None:
+    """Fill each list from the best item on; write the places of the targets that are taken into ``rank``."""
+    for row in range(len(order)):
+        taken, count = np.zeros(len(at_most), np.int64), 0
+        for item in order[row]:
+            if count == longest or scores[row, item] == -np.inf:
+                break
+            groups = group[starts[item] : starts[item + 1]]
+            if (taken[groups] < at_most[groups]).all():
+                taken[groups] += 1
+                count += 1
+                if item == target[row]:
+                    rank[row] = count
+
+
+@compiled
+def _take(
+    rows: np.ndarray,
+    found: np.ndarray,
+    value: np.ndarray,
+    starts: np.ndarray,
+    group: np.ndarray,
+    first: np.ndarray,
+    member: np.ndarray,
+    at_most: np.ndarray,
+    chosen: np.ndarray,
+    score: np.ndarray,
+    count: np.ndarray,
+    barred: np.ndarray,
+) -> None:
+    """Append search results to the lists of some users, best first, and mark the items that a list cannot take any more.
 
     ``group[starts[i] : starts[i + 1]]`` are the groups of item i, ``member[first[g] : first[g + 1]]`` the items of group g.
     """
@@ -129,17 +189,17 @@ def _take(rows, found, value, starts, group, first, member, at_most, chosen, sco
             if item < 0 or count[user] == chosen.shape[1]:
                 break
             groups = group[starts[item] : starts[item + 1]]
-            gone[user, item] = True
+            barred[user, item] = True
             if (taken[groups] < at_most[groups]).all():
                 taken[groups] += 1
                 chosen[user, count[user]], score[user, count[user]] = item, value[row, at]
                 count[user] += 1
         for at in range(count[user]):
             item = chosen[user, at]
-            for of in group[starts[item] : starts[item + 1]]:
-                if taken[of] >= at_most[of]:
-                    gone[user][member[first[of] : first[of + 1]]] = True
-                    taken[of] = 0
+            for full in group[starts[item] : starts[item + 1]]:
+                if taken[full] >= at_most[full]:
+                    barred[user][member[first[full] : first[full + 1]]] = True
+                    taken[full] = 0
         for at in range(count[user]):
             item = chosen[user, at]
             taken[group[starts[item] : starts[item + 1]]] = 0

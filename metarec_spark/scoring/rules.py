@@ -1,7 +1,8 @@
-"""The configuration's rules on items: which are withheld from the night's lists, and of which groups a list holds a few.
+"""Business rules on items: allow and block lists decide which items are excluded, caps limit the items of a group per list.
 
-``withheld`` is merged, so that its change feed says whose lists a rule changes. Executors read the rules from a folder of
-Parquet files, which lasts as long as the lists are made. Lists bear no date: an older day that is run again sees today's.
+The excluded items are merged into the table ``withheld``, whose change feed tells the incremental update which lists a rule
+changes. Executors read the rules from a folder of Parquet files. Rules bear no date: an older day that is run again sees
+today's.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ _LIST = "list"
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of a night, as executors read them."""
+    """The rules of a run, as executors read them."""
 
     folder: Location
-    """Where they were written; it lasts as long as the lists are made."""
+    """Folder of their Parquet files; it exists while lists are made."""
     digest: str
-    """The same for the same groups and caps."""
+    """Hash of the groups and caps."""
     withheld: int | None
     """Version of ``withheld``; None: there never was an allow or block list."""
 
 
 @contextmanager
-def written(job: Job, items_version: int, models: Sequence[ServingModel]) -> Iterator[Rules | None]:
-    """The night's rules; ``withheld`` is brought up to date. None where there is no rule, and no list ever was.
+def write_rules(job: Job, items_version: int, models: Sequence[ServingModel]) -> Iterator[Rules | None]:
+    """Yield the run's rules, after updating ``withheld``; None if there is no rule and never was an allow or block list.
 
     Raises
     ------
     DataError
-        Where a file cannot be read, or names no domain to allow items of, or nothing would be left to recommend in a domain.
+        If a file cannot be read, or an allow list names no platform, or a platform would have no eligible item left.
     """
     warehouse, config = job.warehouse, job.config
     listed = bool(config.allow or config.block) or warehouse.exists(c.WITHHELD)
@@ -57,47 +58,48 @@ def written(job: Job, items_version: int, models: Sequence[ServingModel]) -> Ite
         yield None
         return
     items = warehouse.read(c.ITEMS, items_version).select(c.ITEM_IDX, *_KEY)
-    known = reduce(DataFrame.unionByName, [of.known(items) for of in models])
+    known = reduce(DataFrame.unionByName, [model.known_items(items) for model in models])
     groups = _groups(job, known)
     with scratch_folder(job.spark, warehouse.path("_rules")) as uri:
         groups.write.parquet(f"{uri}/{c.GROUP}")
-        version = _withhold(job, items, items_version, known) if listed else None
-        withheld = warehouse.read(c.WITHHELD, version).select(c.ITEM_IDX) if listed else _none(job, "item_idx int")
-        withheld.write.parquet(f"{uri}/{c.WITHHELD}")
+        version = _update_excluded(job, items, items_version, known) if listed else None
+        excluded = warehouse.read(c.WITHHELD, version).select(c.ITEM_IDX) if listed else _empty(job, "item_idx int")
+        excluded.write.parquet(f"{uri}/{c.WITHHELD}")
         yield Rules(uri, digest(job.spark.read.parquet(f"{uri}/{c.GROUP}")), version)
 
 
-def _withhold(job: Job, items: DataFrame, items_version: int, known: DataFrame) -> int:
-    """Bring ``withheld`` up to date, and return its version; ``known`` are the items that could be recommended."""
+def _update_excluded(job: Job, items: DataFrame, items_version: int, known: DataFrame) -> int:
+    """Update ``withheld`` and return its version; ``known`` are the items that could be recommended."""
     warehouse = job.warehouse
     warehouse.ensure(c.WITHHELD)
-    judged, stored = _judged(job, items).persist(StorageLevel.DISK_ONLY), warehouse.read(c.WITHHELD)
+    reasons, stored = _exclusion_reasons(job, items).persist(StorageLevel.DISK_ONLY), warehouse.read(c.WITHHELD)
     try:
-        of_domain = judged.join(known, c.ITEM_IDX, "left_semi").groupBy(c.DOMAIN).agg(F.count("*"), F.count(c.REASON))
-        counts = {row[0]: (row[1], row[2]) for row in of_domain.toLocalIterator()}
-        if none := {name: items for name, (items, withheld) in counts.items() if items == withheld}:
+        by_domain = reasons.join(known, c.ITEM_IDX, "left_semi").groupBy(c.DOMAIN).agg(F.count("*"), F.count(c.REASON))
+        counts = {row[0]: (row[1], row[2]) for row in by_domain.toLocalIterator()}
+        if empty := {name: item_count for name, (item_count, excluded) in counts.items() if item_count == excluded}:
             raise DataError(
-                f"[[allow]] and [[block]] withhold every item of {none} that could be listed: correct them; no list was made"
+                f"[[allow]] and [[block]] exclude every item of {empty} that could be recommended: correct them; no list was made"
             )
-        now = judged.where(F.col(c.REASON).isNotNull())
+        now = reasons.where(F.col(c.REASON).isNotNull())
         new = now.join(stored, [c.ITEM_IDX, c.REASON], "left_anti").withColumn("gone", F.lit(False))
         gone = stored.join(now, c.ITEM_IDX, "left_anti").withColumn("gone", F.lit(True))
         warehouse.merge(c.WITHHELD, new.unionByName(gone), job.commit(inputs={c.ITEMS: items_version}), delete="gone")
     finally:
-        judged.unpersist()
-    log.info("withheld items: %s", {domain: withheld for domain, (_, withheld) in sorted(counts.items()) if withheld} or "none")
+        reasons.unpersist()
+    log.info("excluded items: %s", {domain: excluded for domain, (_, excluded) in sorted(counts.items()) if excluded} or "none")
     return warehouse.version(c.WITHHELD)
 
 
-def _judged(job: Job, items: DataFrame) -> DataFrame:
-    """``items`` with the reason to withhold each; null: it may be recommended."""
+def _exclusion_reasons(job: Job, items: DataFrame) -> DataFrame:
+    """Return ``items`` with the reason to exclude each; null: the item is eligible."""
     config = job.config
-    # What is neither true nor false is taken as that which keeps an item from lists.
-    block, allow = (_listed(job, items, name, getattr(config, name), kept) for name, kept in (("block", True), ("allow", False)))
+    # A value of ``listed`` that is neither true nor false excludes the item.
+    block = _listed(job, items, "block", config.block, default=True)
+    allow = _listed(job, items, "allow", config.allow, default=False)
     blocked = block.where(c.LISTED).select(*_KEY, F.lit(True).alias("blocked")).distinct()
     allowed = allow.where(c.LISTED).select(*_KEY, F.lit(True).alias("allowed")).distinct()
-    named = _none(job, "domain string").unionByName(allow.select(c.DOMAIN))
-    for domain in {source.domain for source in config.allow if source.domain}:  # its file may have no row
+    named = _empty(job, "domain string").unionByName(allow.select(c.DOMAIN))
+    for domain in {item_list.domain for item_list in config.allow if item_list.domain}:  # its file may have no row
         named = named.unionByName(job.spark.createDataFrame([(domain,)], "domain string"))
     restricted = named.distinct().withColumn("restricted", F.lit(True))
     rows = items.join(blocked, _KEY, "left").join(allowed, _KEY, "left").join(F.broadcast(restricted), c.DOMAIN, "left")
@@ -107,39 +109,42 @@ def _judged(job: Job, items: DataFrame) -> DataFrame:
     return rows.select(c.ITEM_IDX, *_KEY, reason.alias(c.REASON))
 
 
-def _listed(job: Job, items: DataFrame, name: str, lists: list[ItemList], unread: bool) -> DataFrame:
-    """Rows (domain, item_id, listed) of all allow or block lists; a list that says nothing of any item is warned of.
+def _listed(job: Job, items: DataFrame, name: str, lists: list[ItemList], *, default: bool) -> DataFrame:
+    """Return rows (domain, item_id, listed) of all allow or block lists, with a warning for a list that matches no item.
 
     Parameters
     ----------
-    unread
-        What a row is taken for whose ``listed`` is neither true nor false.
+    default
+        Replaces a value of ``listed`` that is neither true nor false.
     """
-    where = [f"{name}[{i}] {source.path}" for i, source in enumerate(lists)]
-    opened = [open_list(job.spark, *of).withColumn(_LIST, F.lit(i)) for i, of in enumerate(zip(lists, where, strict=True))]
-    rows = reduce(DataFrame.unionByName, opened, _none(job, f"domain string, item_id string, listed boolean, {_LIST} int"))
-    known = rows.join(items, _KEY, "left").groupBy(_LIST)
-    counts = known.agg(F.count("*"), F.count(c.ITEM_IDX), F.count_if(F.col(c.LISTED).isNull()))
-    found = {number: of for number, *of in counts.toLocalIterator()}
-    for number, file in enumerate(where):
-        read, matched, unreadable = found.get(number, (0, 0, 0))
+    labels = [f"{name}[{i}] {item_list.path}" for i, item_list in enumerate(lists)]
+    opened = [
+        open_list(job.spark, item_list, label).withColumn(_LIST, F.lit(i))
+        for i, (item_list, label) in enumerate(zip(lists, labels, strict=True))
+    ]
+    rows = reduce(DataFrame.unionByName, opened, _empty(job, f"domain string, item_id string, listed boolean, {_LIST} int"))
+    by_list = rows.join(items, _KEY, "left").groupBy(_LIST)
+    counted = by_list.agg(F.count("*"), F.count(c.ITEM_IDX), F.count_if(F.col(c.LISTED).isNull()))
+    counts = {number: row for number, *row in counted.toLocalIterator()}
+    for number, file in enumerate(labels):
+        read, matched, unreadable = counts.get(number, (0, 0, 0))
         if not read and name == "allow" and not lists[number].domain:
             raise DataError(f"{file}: no row, so no domain to allow items of; give the file its rows, or the list a domain")
         if not matched:
             log.warning("%s: none of its %d rows names an item that is known; check domain and item_id", file, read)
         if unreadable:
-            log.warning("%s: listed is neither true nor false in %d rows; taken as %s", file, unreadable, unread)
-    return rows.withColumn(c.LISTED, F.coalesce(c.LISTED, F.lit(unread)))
+            log.warning("%s: listed is neither true nor false in %d rows; taken as %s", file, unreadable, default)
+    return rows.withColumn(c.LISTED, F.coalesce(c.LISTED, F.lit(default)))
 
 
 def _groups(job: Job, items: DataFrame) -> DataFrame:
-    """(item_idx, cap, group, at_most) of the items, a row for each in a group."""
-    found = []
+    """Return (item_idx, cap, group, at_most), one row per item and group that it belongs to."""
+    parts = []
     for i, cap in enumerate(job.config.cap):
         rows = items.join(open_groups(job.spark, cap, f"cap[{i}] {cap.path}"), _KEY)
-        found.append(rows.select(c.ITEM_IDX, F.lit(i).alias(CAP), c.GROUP, F.lit(cap.at_most).alias(AT_MOST)))
-    return reduce(DataFrame.unionByName, found, _none(job, "item_idx int, cap int, group string, at_most int"))
+        parts.append(rows.select(c.ITEM_IDX, F.lit(i).alias(CAP), c.GROUP, F.lit(cap.at_most).alias(AT_MOST)))
+    return reduce(DataFrame.unionByName, parts, _empty(job, "item_idx int, cap int, group string, at_most int"))
 
 
-def _none(job: Job, schema: str) -> DataFrame:
+def _empty(job: Job, schema: str) -> DataFrame:
     return job.spark.createDataFrame([], schema)

@@ -1,4 +1,4 @@
-"""Which approved model serves which domain on a day."""
+"""Which approved model serves which platform on a day."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark import registry
+from metarec_spark.config.sections import Recommend
 from metarec_spark.job import Job
 from metarec_spark.model import artifact
 from metarec_spark.model.manifest import Manifest
@@ -18,44 +19,57 @@ from metarec_spark.warehouse.storage import Location
 
 @dataclass(frozen=True)
 class ServingModel:
-    """A model, and what it serves."""
+    """A model and the platforms whose lists it makes."""
 
     model_id: str
     folder: Location
     manifest: Manifest
     domains: list[str]
-    """Whose lists it makes, of those that it knows."""
-    came: NewItems | None = None
-    """Items that came after it."""
+    """Platforms that it serves, of those that it knows."""
+    new_items: NewItems | None = None
+    """Items that are newer than it."""
 
-    def known(self, items: DataFrame) -> DataFrame:
-        """Of rows of ``items``, those that it can recommend."""
-        mine = items.where(F.col(c.DOMAIN).isin(self.domains))
-        known = mine.where(F.col(c.ITEM_IDX) < self.manifest.items)
-        return known.unionByName(mine.join(self.came.items.select(c.ITEM_IDX), c.ITEM_IDX, "left_semi")) if self.came else known
+    def seen_allowed(self, settings: Recommend) -> frozenset[str]:
+        """Return the platforms whose lists may hold items that the user has seen."""
+        auto = {domain: self.manifest.tuned[domain].mostly_new for domain in self.domains}
+        return frozenset(domain for domain in self.domains if not settings.excludes_seen(domain, auto=auto[domain]))
+
+    def known_items(self, items: DataFrame) -> DataFrame:
+        """Return the rows of ``items`` that it can recommend."""
+        served = items.where(F.col(c.DOMAIN).isin(self.domains))
+        trained = served.where(F.col(c.ITEM_IDX) < self.manifest.items)
+        if self.new_items is None:
+            return trained
+        return trained.unionByName(served.join(self.new_items.items.select(c.ITEM_IDX), c.ITEM_IDX, "left_semi"))
 
     @classmethod
-    def of(cls, row: registry.ModelRow, domains: list[str]) -> ServingModel:
-        """By its row of ``models``."""
+    def from_row(cls, row: registry.ModelRow, domains: list[str]) -> ServingModel:
+        """Return the model that a row of ``models`` describes.
+
+        Raises
+        ------
+        DataError
+            If its files are not those that were saved.
+        """
         return cls(row.model_id, row.path, artifact.checked(row.path), domains)
 
 
-def models_of_domains(job: Job) -> list[ServingModel]:
-    """The models that serve today: of each domain the newest approved one; of a day's, an adapted one.
+def serving_models(job: Job) -> list[ServingModel]:
+    """Return the models that serve today: for each platform the newest approved one; of one day, the adapted one.
 
     Raises
     ------
     ModelRejected
-        Where there is none.
+        If no base model is approved.
     DataError
-        Where one is not whole, or of another table ``items``.
+        If a model is not whole, or belongs to another table ``items``.
     """
-    of_domain = registry.serving_rows(job)
-    models = {row.model_id: row for row in of_domain.values()}
-    serving = [
-        ServingModel.of(row, sorted(domain for domain, by in of_domain.items() if by.model_id == model_id))
-        for model_id, row in models.items()
+    row_of_domain = registry.serving_rows(job)
+    rows = {row.model_id: row for row in row_of_domain.values()}
+    models = [
+        ServingModel.from_row(row, sorted(domain for domain, row in row_of_domain.items() if row.model_id == model_id))
+        for model_id, row in rows.items()
     ]
-    for model in serving:
+    for model in models:
         registry.check_items(job, model.manifest)
-    return serving
+    return models

@@ -1,4 +1,4 @@
-"""Where the executors' time goes while lists are made."""
+"""Processor seconds that executors spend on each part of making lists."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ WHOLE, OTHER = "whole", "other"
 
 
 class Timings:
-    """Processor seconds that tasks take, whole and by part; a task that is run twice counts twice.
+    """Processor seconds of tasks, in all and by part; a task that runs twice counts twice.
 
-    Spark's own, for reading, shuffling and writing, are not among them.
+    Spark's own work (reading, shuffling, writing) is not counted.
     """
 
     def __init__(self, context: SparkContext) -> None:
         self._seconds = {name: context.accumulator(0.0) for name in (WHOLE, *PARTS)}
 
     @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Count, in a task, what a block takes."""
+    def measure(self, part: str) -> Iterator[None]:
+        """Add, in a task, the processor time of a block to a part."""
         start = time.process_time()
         yield
-        self._seconds[name] += time.process_time() - start
+        self._seconds[part] += time.process_time() - start
 
     def seconds(self) -> dict[str, float]:
-        """By part, on the driver; other: models are loaded, batches read and lists put together."""
-        found = {name: seconds.value for name, seconds in self._seconds.items()}
-        parts = {name: found[name] for name in PARTS}
-        return parts | {OTHER: found[WHOLE] - sum(parts.values())}
+        """Return the seconds by part, on the driver; "other" is loading models, reading batches and assembling lists."""
+        totals = {name: seconds.value for name, seconds in self._seconds.items()}
+        parts = {name: totals[name] for name in PARTS}
+        return parts | {OTHER: totals[WHOLE] - sum(parts.values())}

@@ -1,4 +1,4 @@
-"""The compiled loops of the exact top-N; see :mod:`metarec_spark.scoring.topn`. R users are looked at, T items at a time."""
+"""Compiled loops of the exact top-N; see :mod:`metarec_spark.scoring.topn`. R users and a tile of T items at a time."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ import numpy as np
 from metarec_spark.runtime.numba_cache import compiled, product
 
 DEPTH, LANES = 8, 16
-"""A group is every 16th of 128 items: its largest product is looked at before the others, 16 groups by one instruction."""
+"""A group is every 16th of 128 items: its largest product is compared first, 16 groups by one instruction."""
 CHUNK = DEPTH * LANES
 
 
 @compiled
-def quantised(vectors, alike):
-    """Whole numbers [R, width up to a multiple of 4] int8, what they are multiples of [R], length of what they lack [R], and of
-    the vectors [R].
+def quantised(vectors: np.ndarray, one_scale: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return integers [R, width rounded up to a multiple of 4] int8, their scales [R], the lengths of the rounding errors [R],
+    and the lengths of the vectors [R].
 
-    Processors multiply four numbers at a time; one alone PyTorch 2.12 does not multiply at all, and says nothing.
+    Processors multiply four numbers at a time; PyTorch 2.12 silently ignores a width of 1.
 
     Parameters
     ----------
     vectors
         [R, width] float32.
-    alike
-        All get the same scale.
+    one_scale
+        Whether all rows get the same scale.
     """
     rows, width = vectors.shape
     values = np.zeros((rows, width + -width % 4), np.int8)
-    scale, lost, length = np.empty(rows), np.empty(rows), np.empty(rows)
+    scale, error, length = np.empty(rows), np.empty(rows), np.empty(rows)
     for row in range(rows):
         most = np.float32(0)
         for i in range(width):
             most = max(most, abs(vectors[row, i]))
         scale[row] = most / 127.0 if most > 0 else 1.0
-    if alike:
+    if one_scale:
         scale[:] = scale.max()
     for row in range(rows):
-        lost_squares = squares = 0.0
+        error_squares, squares = np.float64(0), np.float64(0)
         for i in range(width):
             number = np.float64(vectors[row, i])
             value = np.rint(number / scale[row])
             values[row, i] = np.int8(value)
-            lost_squares += (number - value * scale[row]) ** 2
+            error_squares += (number - value * scale[row]) ** 2
             squares += number**2
-        lost[row], length[row] = np.sqrt(lost_squares), np.sqrt(squares)
-    return values, scale, lost, length
+        error[row], length[row] = np.sqrt(error_squares), np.sqrt(squares)
+    return values, scale, error, length
 
 
 @compiled
-def _about_nth(values, n):
-    """A number that at least ``n`` of the values reach, and few more; in their own precision."""
+def _about_nth(values: np.ndarray, n: int) -> float:
+    """Return a number that at least ``n`` of the values reach, and few more, by bisection; in their own precision."""
     low = high = values[0]
     for i in range(len(values)):
         low, high = min(low, values[i]), max(high, values[i])
@@ -67,21 +67,22 @@ def _about_nth(values, n):
 
 
 @compiled
-def _before(score, index, other_score, other_index):
+def _before(score: float, index: int, other_score: float, other_index: int) -> bool:
+    """Return whether an item ranks before another: by score, ties by index."""
     return score > other_score or (score == other_score and index < other_index)
 
 
 @compiled
-def _partition(score, index, n):
-    """Put the ``n`` best first, and give the n-th best score. (Hoare, 1961)"""
+def _partition(score: np.ndarray, index: np.ndarray, n: int) -> float:
+    """Move the ``n`` best to the front, in place, and return the n-th best score (quickselect; Hoare, 1961)."""
     low, high = 0, len(score) - 1
     while low < high:
-        of_score, of_index = score[(low + high) // 2], index[(low + high) // 2]
+        pivot_score, pivot_index = score[(low + high) // 2], index[(low + high) // 2]
         i, j = low, high
         while i <= j:
-            while _before(score[i], index[i], of_score, of_index):
+            while _before(score[i], index[i], pivot_score, pivot_index):
                 i += 1
-            while _before(of_score, of_index, score[j], index[j]):
+            while _before(pivot_score, pivot_index, score[j], index[j]):
                 j -= 1
             if i <= j:
                 score[i], score[j] = score[j], score[i]
@@ -98,18 +99,20 @@ def _partition(score, index, n):
 
 @compiled
 def scan(
-    products, floor, lowest, first, width, items, users, unit, bound,
-    hidden_from, hidden, hidden_at, added_from, added, addition, added_at, score, index, count, least
-):  # fmt: skip
-    """Bring the users' lists up to date with one tile.
+    products: np.ndarray, floor: float, lowest: float, first: int, width: int, items: np.ndarray, users: np.ndarray,
+    unit: np.ndarray, bound: np.ndarray, hidden_from: np.ndarray, hidden: np.ndarray, hidden_at: np.ndarray,
+    added_from: np.ndarray, added: np.ndarray, addition: np.ndarray, added_at: np.ndarray,
+    score: np.ndarray, index: np.ndarray, count: np.ndarray, least: np.ndarray,
+) -> None:  # fmt: skip
+    """Update the users' lists, in place, with the items of one tile.
 
-    ``score`` and ``index`` [R, n] are the best so far, ``count`` [R] how many, ``least`` [R] what a score must reach;
-    ``hidden_at`` and ``added_at`` [R] are how far the sparse rows are read.
+    ``score`` and ``index`` [R, n] are the best items so far, ``count`` [R] their number, ``least`` [R] the score that an item
+    must reach; ``hidden_at`` and ``added_at`` [R] are the reading positions in the sparse rows.
     """
     rows, chunks = products.shape[:2]
     size, n = chunks * CHUNK, score.shape[1]
-    best, room = np.empty(chunks * LANES, np.float32), n + size + 1  # one more: places are written, then kept or not
-    candidate, place, rough, plus = np.empty(room), np.empty(room, np.int64), np.empty(size), np.empty(room)
+    best, slots = np.empty(chunks * LANES, np.float32), n + size + 1  # one more: a place is written before it is accepted
+    candidate, place, rough, plus = np.empty(slots), np.empty(slots, np.int64), np.empty(size), np.empty(slots)
     for row in range(rows):
         values, known, at_least = products[row].reshape(size), count[row], least[row]
         values[width:] = floor
@@ -118,7 +121,7 @@ def scan(
             values[hidden[at] - first] = floor
             at += 1
         hidden_at[row] = at
-        # Items that something is added to are candidates of their own.
+        # Items with an addition are candidates of their own.
         at, linked = added_at[row], 0
         while at < added_from[row + 1] and added[at] < first + width:
             own = values[added[at] - first]
@@ -158,8 +161,8 @@ def scan(
         for i in range(known, linked):
             candidate[i] += plus[i]
         if end > n:
-            nth, of_all, end = _about_nth(candidate[:end], n), end, 0
-            for i in range(of_all):
+            nth, candidates, end = _about_nth(candidate[:end], n), end, 0
+            for i in range(candidates):
                 candidate[end], place[end] = candidate[i], place[i]
                 end += candidate[i] >= nth
             at_least = max(at_least, _partition(candidate[:end], place[:end], n))
@@ -171,13 +174,13 @@ def scan(
 
 
 @compiled
-def sort(score, index, count):
-    """Put each list in order, in place. (Shell, 1959, with the gaps of Ciura, 2001)"""
+def sort(score: np.ndarray, index: np.ndarray, count: np.ndarray) -> None:
+    """Sort each list, in place (Shell, 1959, with the gaps of Ciura, 2001)."""
     for row in range(len(count)):
         for gap in (701, 301, 132, 57, 23, 10, 4, 1):
             for end in range(gap, count[row]):
-                of_score, of_index, at = score[row, end], index[row, end], end
-                while at >= gap and _before(of_score, of_index, score[row, at - gap], index[row, at - gap]):
+                moved_score, moved_index, at = score[row, end], index[row, end], end
+                while at >= gap and _before(moved_score, moved_index, score[row, at - gap], index[row, at - gap]):
                     score[row, at], index[row, at] = score[row, at - gap], index[row, at - gap]
                     at -= gap
-                score[row, at], index[row, at] = of_score, of_index
+                score[row, at], index[row, at] = moved_score, moved_index

@@ -150,7 +150,7 @@ def held_out_events(labelled: DataFrame, split: str, most: int, domains: Sequenc
     by_hash = Window.partitionBy("target_domain").orderBy(F.xxhash64(c.USER_ID, "target_domain"), c.USER_ID)
     rows = _encoded(rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most), known)
     rows = rows.withColumn("target_domain", encoding.position(known.domains, F.col("target_domain")))
-    return encoding.padded(rows, known.max_length).drop("split", "seen", "train_events")
+    return encoding.padded(rows, known.max_length).drop("split", "seen", "repeat", "train_events")
 
 
 def spread(rows: DataFrame, files: int) -> DataFrame:

@@ -22,9 +22,9 @@ def row(seed: int, ndcg: float, *, run: str = "beauty", settings: str = "a", sco
 
 
 def test_the_table_has_mean_and_spread_over_seeds_and_what_is_published():
-    lines = table([row(0, 0.06, cpu=90), row(1, 0.07, cpu=110), row(0, 0.05, scorer="base")])
+    lines = table([row(0, 0.06, cpu=90), row(1, 0.07, cpu=110), row(0, 0.05, scorer="encoder")])
     assert "| beauty | beauty | model | 0.0650 ± 0.0071 | 0.1000 | 100 ± 14 |" in lines
-    assert "| beauty | beauty | base | 0.0500 | 0.1000 |  |" in lines
+    assert "| beauty | beauty | encoder | 0.0500 | 0.1000 |  |" in lines
     assert any("published, ids alone | BSARec" in line for line in lines)
 
 

@@ -6,10 +6,10 @@ import pytest
 from training.warehouses import DAY, copied, job_at, rows_of, stages
 
 from metarec_spark import columns as c
+from metarec_spark import registry
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation.evaluate import EvaluateDetails, _decide, evaluate, judge
+from metarec_spark.evaluation.evaluate import EvaluateDetails, _decide, evaluate
 from metarec_spark.job import Result
-from metarec_spark.registry import chosen
 from metarec_spark.training.train import train
 from metarec_spark.warehouse.storage import local_path
 
@@ -24,32 +24,13 @@ def extracted(spark, tmp_path, tmp_path_factory):
     return copied(stages(spark, tmp_path_factory).extracted, tmp_path)
 
 
-def values(**of_domain: tuple[float, float, float, int]) -> dict:
-    """Domain → NDCG@10 of model, transitions and popularity, and pairs."""
-    scorers = ("model", "transitions", "popularity")
-    return {(name, s): (v[n], 0.0, v[3]) for name, v in of_domain.items() for n, s in enumerate(scorers)}
-
-
-def test_a_model_above_popularity_is_approved_and_weak_domains_are_flagged():
-    status, reason = judge(values(books=(0.4, 0.3, 0.2, 10), films=(0.1, 0.2, 0.15, 10)))
-    assert status == "approved"
-    assert reason == "NDCG@10 0.2500 over all test pairs, popularity 0.1750; below the transition baseline in films"
-
-
-def test_domains_count_by_their_pairs():
-    assert judge(values(books=(0.4, 0.3, 0.2, 1), films=(0.1, 0.1, 0.15, 99)))[0] == "rejected"
-
-
-def test_a_model_no_better_than_popularity_is_rejected():
-    assert judge(values(books=(0.2, 0.1, 0.2, 5))) == ("rejected", "NDCG@10 0.2000 over all test pairs, popularity 0.2000")
-
-
 def test_a_rejected_model_is_entered_as_such_and_gives_the_commands_exit_code(spark, folder):
     job = job_at(spark, folder, "evaluate")
-    model = job.warehouse.read("models").first().asDict()
-    assert _decide(job, model, "rejected", "too weak", Result(details=EvaluateDetails("rejected"))).exit_code == 4
+    model = job.warehouse.read("models").first()
+    row = registry.chosen(job, None)
+    assert _decide(job, row, "rejected", "too weak", Result(details=EvaluateDetails("rejected"))).exit_code == 4
     (after,) = job.warehouse.read("models").collect()
-    assert after.asDict() == model | {"status": "rejected", "reason": "too weak"}
+    assert after.asDict() == model.asDict() | {"status": "rejected", "reason": "too weak"}
 
 
 def test_every_scorer_domain_and_split_is_measured_over_all_users(spark, folder):
@@ -100,10 +81,10 @@ def test_a_model_can_be_chosen_and_of_several_the_one_not_yet_judged_comes_first
     (judged,) = job.warehouse.read("models").collect()
     later = judged.asDict() | {"model_id": "0", "status": "candidate"}
     job.warehouse.merge_records("models", [later], job.commit())
-    assert chosen(job, None)["model_id"] == "0"
-    assert chosen(job, judged["model_id"])["model_id"] == judged["model_id"]
+    assert registry.chosen(job, None).model_id == "0"
+    assert registry.chosen(job, judged["model_id"]).model_id == judged["model_id"]
     with pytest.raises(DataError, match="no model nothing on or before"):
-        chosen(job, "nothing")
+        registry.chosen(job, "nothing")
 
 
 def test_there_must_be_a_model(spark, folder):

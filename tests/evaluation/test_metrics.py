@@ -24,7 +24,7 @@ def pair(rank: int, candidates: int = 10, **fields: object) -> tuple:
     }
     shown = {"user_id": "u", "target": 0, "history": [], "score": 0.0, "best": 0.0, "top": [0, 1, 2], "top_scores": []}
     row = defaults | shown | {"rank": rank, "candidates": candidates} | fields
-    return tuple(row[part.split()[0]] for part in SCHEMA.split(", "))
+    return tuple(row[name] for name in SCHEMA.names)
 
 
 def values(spark, pairs: list[tuple], cutoffs=(2, 5), catalogue=None) -> dict:

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from model.factories import catalogue, contexts, model, padded, saved
+from evaluation.factories import batch_of, with_baselines
+from model.factories import catalogue, contexts, model, saved
 
 from metarec_spark import columns as c
-from metarec_spark.evaluation.ranks import Task, rank
+from metarec_spark.evaluation.ranks import RankingTask, rank
 
 
-def ranked(folder, *pairs: dict) -> dict[str, list[dict]]:
-    """Scorer → rows, of pairs given by context, target, seen and train_events; all of domain 0, the even items."""
-    defaults = {"context": [2, 4], "target": 6, "seen": [], "train_events": 3}
-    pairs = [defaults | pair for pair in pairs]
-    made, length = padded([pair["context"] for pair in pairs])
-    arrays = {
-        name: [row[:of].tolist() for row, of in zip(array, length, strict=True)]
-        for name, array in zip(("item_idx", "domain", "event_type", "gap"), made, strict=True)
-    }
-    ints = {"target": "target", "train_events": "train_events"}
-    columns = {name: pa.array(values, pa.list_(pa.int32())) for name, values in arrays.items()}
-    columns |= {name: pa.array([pair[key] for pair in pairs], pa.int32()) for name, key in ints.items()}
-    columns |= {
-        "user_id": pa.array([f"u{n}" for n in range(len(pairs))]),
-        "length": pa.array(length, pa.int32()),
-        "seen": pa.array([pair["seen"] for pair in pairs], pa.list_(pa.int32())),
-    }
-    count = len(pairs)
-    columns |= {
-        "split": pa.array(["test"] * count),
-        "target_domain": pa.array(["books"] * count),
-        "target_position": pa.array([0] * count, pa.int32()),
-    }
-    batch = pa.RecordBatch.from_pydict(columns)
-    rows = [
-        row
-        for found in rank(iter([batch]), Task(str(folder), longest=3, few_events=3, long_events=4))
-        for row in found.to_pylist()
-    ]
+def ranked(folder, *pairs: dict, **task: object) -> dict[str, list[dict]]:
+    """Scorer → rows, of pairs given by context, target, seen, repeat and train_events; all of domain 0, the even items."""
+    batch = batch_of(*pairs)
+    made = RankingTask(str(folder), str(folder / "baselines"), **{"longest": 3, "few_events": 3, "long_events": 4} | task)
+    rows = [row for found in rank([batch], made) for row in found.to_pylist()]
     return {name: [row for row in rows if row["scorer"] == name] for name in c.SCORERS}
 
 
@@ -47,7 +23,7 @@ def ranked(folder, *pairs: dict) -> dict[str, list[dict]]:
 def folder(tmp_path):
     follows = np.zeros((20, 20))
     follows[4, 6], follows[4, 8], follows[2, 10] = 2.0, 2.0, 1.0
-    return saved(tmp_path / "model", catalogue(transitions=follows))
+    return with_baselines(saved(tmp_path / "model", catalogue(transitions=follows)))
 
 
 def test_the_models_rank_is_the_targets_place_in_the_sorted_scores(folder):
@@ -57,7 +33,7 @@ def test_the_models_rank_is_the_targets_place_in_the_sorted_scores(folder):
     # History 2, decay 0.5, fused by 2 · log(1 + 3 g).
     lent = {6: 2.0, 8: 2.0, 10: 0.5}
     fused = {item: score + 2 * np.log1p(3 * lent.get(item, 0.0)) for item, score in base.items()}
-    for (row,), scores in ((found["model"], fused), (found["base"], base)):
+    for (row,), scores in ((found["model"], fused), (found["encoder"], base)):
         check(row, scores)
 
 
@@ -102,3 +78,23 @@ def test_segments_follow_from_training_events(folder):
 def test_ranks_do_not_depend_on_the_other_pairs(folder):
     pairs = [{"context": [i % 20, (i + 3) % 20], "target": (2 * i) % 20} for i in range(300)]
     assert [row["rank"] for row in ranked(folder, *pairs)["model"]][5] == ranked(folder, pairs[5])["model"][0]["rank"]
+
+
+def test_a_repeat_is_measured_apart_if_lists_leave_seen_items_out(folder):
+    pair = {"context": [2, 4], "target": 4, "repeat": True, "seen": [2]}
+    (excluded,) = ranked(folder, pair)["model"]
+    assert (excluded["all"], excluded["repeat"], excluded["first_time"], excluded["few_events"]) == (False, True, False, False)
+    (allowed,) = ranked(folder, pair, seen_allowed=frozenset(["books"]))["model"]
+    assert (allowed["all"], allowed["repeat"], allowed["first_time"], allowed["few_events"]) == (True, True, False, True)
+
+
+def test_seen_items_stay_in_the_ranking_if_lists_may_hold_them(folder):
+    (row,) = ranked(folder, {"target": 14, "seen": [18, 16]}, seen_allowed=frozenset(["books"]))["popularity"]
+    assert (row["rank"], row["candidates"], row["top"]) == (3, 10, [18, 16, 14])
+
+
+def test_each_row_knows_the_rank_that_the_model_gave(folder):
+    found = ranked(folder, {"target": 6}, {"target": 10})
+    by_model = [row["rank"] for row in found["model"]]
+    for rows in found.values():
+        assert [row["model_rank"] for row in rows] == by_model

@@ -63,7 +63,7 @@ def differences(expected: dict[str, list[str]], found: dict[str, list[str]]) -> 
 def leftovers(warehouse: Path) -> list[Path]:
     """Files that no commit of a table names, and those of whatever was on its way: no later run may read any of them."""
     found = [file for table in warehouse.glob("[a-z]*") if (table / "_delta_log").exists() for file in _uncommitted(table)]
-    for scratch in ("_transitions", "_rules", "_newcomers"):
+    for scratch in ("_transitions", "_rules", "_new_items"):
         found += _files(warehouse / scratch)
     for model in warehouse.glob("_models/*"):
         if model.name.startswith(".") or not (model / "manifest.json").exists():

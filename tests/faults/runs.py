@@ -42,7 +42,7 @@ _FILES = (
     "_models/*/model.safetensors",
     "_models/*/manifest.json",
 )
-_FOLDERS = ("_transitions/*", "_rules/*", "_newcomers/*")
+_FOLDERS = ("_transitions/*", "_rules/*", "_new_items/*")
 
 
 @dataclass(frozen=True)

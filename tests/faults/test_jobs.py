@@ -94,12 +94,12 @@ def test_maintain_waits_for_recommend_and_when_both_were_killed_both_again_chang
     put_back(spark, company, FEEDBACK.after)
     expected = contents(company.tables)
     first = company.start(RECOMMEND, *EVERYONE)
-    assert first.until(Point("_newcomers #1", 0.0)), first.end()[2]
+    assert first.until(Point("_new_items #1", 0.0)), first.end()[2]
     first.pause()
     second = company.start(MAINTAIN)
     assert second.until_logged(f"waiting for recommend of {NEXT} (process "), second.end()[2]
     assert first.kill() == []
-    spoil([file for file in leftovers(company.tables) if "_newcomers" in file.parts])
+    spoil([file for file in leftovers(company.tables) if "_new_items" in file.parts])
     assert second.until(Point("commit user_sequences #1", 0.0)), second.end()[2]
     assert second.kill() == []
     spoil(leftovers(company.tables))

@@ -18,6 +18,7 @@ from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.ensemble.stacking import Stacking
 from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.repeats import RepeatParams
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.model.transitions import TransitionParams
 
@@ -104,13 +105,16 @@ def saved(
     fusion: Fusion | None = None,
     pair_ranker: PairRanker | None = None,
     stacking: Stacking | None = None,
+    repeats: RepeatParams | None = None,
     **settings: object,
 ) -> Path:
     """A model folder with items i0, i1, …"""
     of = of or catalogue()
     made = model(of, **settings)
     fusion = fusion or Fusion(transitions=2.0, sharpness=3.0)
-    found = DomainSettings(params=TransitionParams(**PLAIN), fusion=fusion, stacked=stacking is not None)
+    found = DomainSettings(
+        params=TransitionParams(**PLAIN), fusion=fusion, stacked=stacking is not None, repeats=repeats or RepeatParams()
+    )
     tuned = dict.fromkeys(DOMAINS, found)
     manifest = MANIFEST.model_copy(update={"items": of.size, "model": Model(**SMALL | settings), "tuned": tuned})
     artifact.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), pair_ranker, stacking)

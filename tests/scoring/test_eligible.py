@@ -1,4 +1,4 @@
-"""Lists hold what is on offer, and no more items of a group than its cap allows; against a list that is filled item by item."""
+"""Lists hold eligible items alone, and no more items of a group than its cap allows; against a list that is filled item by item."""
 
 from __future__ import annotations
 
@@ -31,46 +31,48 @@ def none(rows: int, columns: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((rows, columns), dtype=np.float32)
 
 
-def test_everything_is_on_offer_without_rules():
-    offer = EligibleItems(ITEMS, None)
-    assert offer.items.tolist() == ITEMS.tolist() and offer.groups is None
+def test_every_item_is_eligible_without_rules():
+    eligible = EligibleItems(ITEMS, None)
+    assert eligible.items.tolist() == ITEMS.tolist() and eligible.groups is None
 
 
-def test_withheld_items_are_not_on_offer_and_groups_are_of_those_that_are(tmp_path):
-    offer = EligibleItems(ITEMS, rules(tmp_path, [4, 9, 99], [(9, 0, "a", 1), (12, 0, "a", 1), (3, 0, "b", 1), (12, 1, "a", 2)]))
-    assert offer.places.tolist() == [0, 2, 3, 5]
-    assert offer.items.tolist() == [3, 7, 8, 12]
-    groups = offer.groups.of_item
+def test_excluded_items_are_not_eligible_and_groups_hold_eligible_items_alone(tmp_path):
+    eligible = EligibleItems(
+        ITEMS, rules(tmp_path, [4, 9, 99], [(9, 0, "a", 1), (12, 0, "a", 1), (3, 0, "b", 1), (12, 1, "a", 2)])
+    )
+    assert eligible.places.tolist() == [0, 2, 3, 5]
+    assert eligible.items.tolist() == [3, 7, 8, 12]
+    groups = eligible.groups.of_item
     assert groups.sum(1).tolist() == [[1], [0], [0], [2]]
     assert groups.sum(0).tolist() == [[1, 1, 1]], "the same name under another cap is another group"
-    assert sorted(offer.groups.at_most[groups[3].indices]) == [1, 2]
-    assert (offer.groups.of_group != groups.T).nnz == 0
-    assert offer.of_all(sparse.csr_matrix(np.arange(6)[None])).toarray().tolist() == [[0, 2, 3, 5]]
+    assert sorted(eligible.groups.at_most[groups[3].indices]) == [1, 2]
+    assert (eligible.groups.of_group != groups.T).nnz == 0
+    assert eligible.columns(sparse.csr_matrix(np.arange(6)[None])).toarray().tolist() == [[0, 2, 3, 5]]
 
 
-def test_groups_of_withheld_items_alone_are_none(tmp_path):
+def test_groups_of_excluded_items_alone_are_none(tmp_path):
     assert EligibleItems(ITEMS, rules(tmp_path, [4], [(4, 0, "a", 1)])).groups is None
 
 
 def test_a_capped_list_is_filled_with_what_comes_next(tmp_path):
     """The best five are of one group: the list goes on beyond them until it is full."""
     items = np.arange(40)
-    offer = EligibleItems(items, rules(tmp_path, [], [(i, 0, "a", 2) for i in range(36)]))
+    eligible = EligibleItems(items, rules(tmp_path, [], [(i, 0, "a", 2) for i in range(36)]))
     index = ExactIndex((40.0 - items[:, None]).astype(np.float32))
-    found, score = offer.best(index, np.ones((1, 1), np.float32), 5, none(1, 40))
+    found, score = eligible.top_n(index, np.ones((1, 1), np.float32), 5, none(1, 40))
     assert found.tolist() == [[0, 1, 36, 37, 38]]
     assert score.tolist() == [[40, 39, 4, 3, 2]]
-    short, score = offer.best(index, np.ones((1, 1), np.float32), 8, none(1, 40))
+    short, score = eligible.top_n(index, np.ones((1, 1), np.float32), 8, none(1, 40))
     assert short.tolist() == [[0, 1, 36, 37, 38, 39, -1, -1]] and np.isneginf(score[0, 6:]).all()
 
 
-def test_where_nothing_is_on_offer_lists_are_empty(tmp_path):
-    offer = EligibleItems(ITEMS, rules(tmp_path, ITEMS.tolist(), [(4, 0, "a", 1)]))
-    assert len(offer.items) == 0 and offer.groups is None
+def test_without_an_eligible_item_lists_are_empty(tmp_path):
+    eligible = EligibleItems(ITEMS, rules(tmp_path, ITEMS.tolist(), [(4, 0, "a", 1)]))
+    assert len(eligible.items) == 0 and eligible.groups is None
     index = ExactIndex(np.zeros((0, 1), np.float32))
-    found, score = offer.best(index, np.ones((2, 1), np.float32), 3, none(2, 0))
+    found, score = eligible.top_n(index, np.ones((2, 1), np.float32), 3, none(2, 0))
     assert found.tolist() == [[-1] * 3] * 2 and np.isneginf(score).all()
-    assert places(offer.items, np.array([3, 4])).tolist() == [-1, -1]
+    assert places(eligible.items, np.array([3, 4])).tolist() == [-1, -1]
 
 
 def test_what_is_searched_for_after_a_capped_list_is_bounded(tmp_path, monkeypatch):
@@ -81,8 +83,10 @@ def test_what_is_searched_for_after_a_capped_list_is_bounded(tmp_path, monkeypat
         ExactIndex, "search", lambda self, users, n, *rest: asked.append((len(users), n)) or search(self, users, n, *rest)
     )
     monkeypatch.setattr("metarec_spark.scoring.eligible._MARKS", 2 * 400)
-    offer = EligibleItems(np.arange(400), rules(tmp_path, [], [(i, 0, str(i % 4), 2) for i in range(400)]))
-    found, _ = offer.best(ExactIndex(-np.arange(400, dtype=np.float32)[:, None]), np.ones((3, 1), np.float32), 10, none(3, 400))
+    eligible = EligibleItems(np.arange(400), rules(tmp_path, [], [(i, 0, str(i % 4), 2) for i in range(400)]))
+    found, _ = eligible.top_n(
+        ExactIndex(-np.arange(400, dtype=np.float32)[:, None]), np.ones((3, 1), np.float32), 10, none(3, 400)
+    )
     assert found.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, -1, -1]] * 3
     assert asked == [(2, 10), (2, 2), (1, 10), (1, 2)]
 
@@ -101,8 +105,8 @@ def test_lists_are_those_of_filling_item_by_item(tmp_path_factory, data):
         np.where(random.random((users, count)) < 0.3, random.integers(-4, 5, (users, count)), 0), dtype=np.float32
     )
     folder = rules(tmp_path_factory.mktemp("rules"), [], [(item, cap, name, most[cap]) for item, cap, name in groups])
-    offer = EligibleItems(np.arange(count), folder)
-    found, score = offer.best(ExactIndex(vectors.astype(np.float32)), queries.astype(np.float32), n, seen, extra)
+    eligible = EligibleItems(np.arange(count), folder)
+    found, score = eligible.top_n(ExactIndex(vectors.astype(np.float32)), queries.astype(np.float32), n, seen, extra)
     truth = queries @ vectors.T + extra.toarray()
     for user in range(users):
         taken, expected = Counter(), []
@@ -118,4 +122,4 @@ def test_lists_are_those_of_filling_item_by_item(tmp_path_factory, data):
 
 def test_a_name_may_hold_any_character():
     table = pa.table([[0, 1], [0, 0], ["a\x00", "a"], [1, 1]], schema=SCHEMA)
-    assert len(Groups.of(table, np.arange(2)).at_most) == 2
+    assert len(Groups.from_table(table, np.arange(2)).at_most) == 2

@@ -51,7 +51,7 @@ def test_those_with_events_are_scored_and_the_table_is_that_of_a_full_run(spark,
     assert len(rows_of(job_at(spark, folder, "recommend"), "recommendations")) > len(full), "the day before is still there"
 
 
-def test_lists_of_another_jobs_run_are_no_others(spark, folder):
+def test_lists_of_another_job_are_reused_alike(spark, folder):
     """``nightly`` makes lists, too; what stands in the table is what the last of them made."""
     night(spark, folder)
     recommend(job_at(spark, folder, "nightly", LATER, recommend={"top_n": 2}))

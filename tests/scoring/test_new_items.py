@@ -1,4 +1,4 @@
-"""Items that came after the model: what they are recommended by, and that nothing else changes."""
+"""Items that are newer than the model: what they are recommended by, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def own(tmp_path_factory) -> artifact.ModelArtifact:
 @pytest.fixture(scope="module")
 def both(own, tmp_path_factory) -> tuple[artifact.ModelArtifact, list[str | None]]:
     """With 21 by its tokens, 22 by its vector, and 24, of the other domain, by what it resembles."""
-    folder = tmp_path_factory.mktemp("newcomers")
+    folder = tmp_path_factory.mktemp("new_items")
     parts = {
         "items": {"item_idx": [24, 21, 22], "item_id": ["x", "y", "z"], "domain": [1, 0, 0]},
         "tokens": {"item_idx": [21, 21, 21], "token": [102, 101, 100], "weight": pa.array([0.6, 0.1, 0.8], pa.float32())},
@@ -55,11 +55,11 @@ def both(own, tmp_path_factory) -> tuple[artifact.ModelArtifact, list[str | None
     for name, columns in parts.items():
         folder.joinpath(name).mkdir()
         pq.write_table(pa.table(columns), folder / name / "part.parquet")
-    found, ids = new_items.joined(own, folder)
+    found, ids = new_items.with_new_items(own, folder)
     return found, ids.to_pylist()
 
 
-def test_newcomers_stand_after_the_models_items_by_their_index(own, both):
+def test_new_items_stand_after_the_models_items_by_their_index(own, both):
     found, ids = both
     assert ids == [*own.item_ids().to_pylist(), None, "y", "z", None, "x"]
     assert found.catalogue.domain[20:].tolist() == [-1, 0, 0, -1, 1]
@@ -98,7 +98,7 @@ def test_the_models_own_items_and_users_stay_as_they_were(own, both):
     np.testing.assert_array_equal(after[:, :10].numpy(), before.numpy())
 
 
-def test_an_event_on_a_newcomer_is_context(own, both):
+def test_an_event_on_a_new_item_is_context(own, both):
     found, _ = both
     with_it, without = found.model.encode(contexts([[3, 22]])), found.model.encode(contexts([[3]]))
     assert not torch.allclose(with_it, without)
@@ -159,7 +159,7 @@ def lists(job) -> dict:
 EVERYTHING = {"users": "all", "top_n": 30, "exclude_seen": False}
 
 
-def test_newcomers_with_content_or_likeness_are_recommended_and_no_others(at):
+def test_new_items_with_content_or_likeness_are_recommended_and_no_others(at):
     found = lists(at("recommend", recommend=EVERYTHING))
     expected = {"books": KNOWN["books"] | {"b-even", "b-pair 1", "b-pair 2"}, "films": KNOWN["films"] | {"f-vector"}}
     for (_, domain), row in found.items():
@@ -167,30 +167,30 @@ def test_newcomers_with_content_or_likeness_are_recommended_and_no_others(at):
     assert {domain for _, domain in found} == set(expected)
 
 
-def test_an_event_on_a_newcomer_counts_and_one_on_an_unknown_item_does_not(at):
+def test_an_event_on_a_new_item_counts_and_one_on_an_unknown_item_does_not(at):
     found = lists(at("recommend", recommend=EVERYTHING))
     assert (found["reader", "books"]["kind"], found["reader", "films"]["kind"]) == ("model", "cold")
     assert found["new", "books"]["kind"] == "popularity"
     assert "b-even" not in {item["item_id"] for item in lists(at("recommend"))["reader", "books"]["items"]}
 
 
-def test_lists_are_the_sorted_scores_of_model_and_newcomers(at):
+def test_lists_are_the_sorted_scores_of_model_and_new_items(at):
     job = at("recommend", recommend=EVERYTHING)
     found = lists(job)
     model = job.warehouse.read("models").first()
     folder = local_path(job.warehouse.path(model["path"]))
     versions = {name: job.warehouse.version(name) for name in ("items", "item_content", "item_transitions")}
     manifest = artifact.read_manifest(folder)
-    with new_items.written(job, folder, versions) as came:
-        both, ids = new_items.joined(artifact.load(folder), came.folder)
-        users = inputs(job.warehouse.read("user_sequences"), manifest, manifest.domains, came, everywhere=True)
+    with new_items.write_new_items(job, folder, versions) as added:
+        both, ids = new_items.with_new_items(artifact.load(folder), added.folder)
+        users = inputs(job.warehouse.read("user_sequences"), manifest, manifest.domains, added, everywhere=True)
         batch = users.where("length > 0").toArrow().combine_chunks().to_batches()[0]
     scorer, context = Scorer(both), contexts_of(batch)
     hidden, lent = scorer.hidden(context), 0.0
     for place, domain in enumerate(manifest.domains):
-        scores = scorer.fused(scorer.base(hidden, place), context, place).numpy()
+        scores = scorer.ensemble_scores(scorer.encoder_scores(hidden, place), context, place).numpy()
         items = both.catalogue.of_domain[place]
-        lent += scorer.transitions(context, place)[:, items >= manifest.items].sum()
+        lent += scorer.untuned_transition_scores(context, place)[:, items >= manifest.items].sum()
         for user, row in zip(batch["user_id"].to_pylist(), scores, strict=True):
             order = np.lexsort((items, -row))
             shown = found[user, domain]["items"]
@@ -209,10 +209,10 @@ def test_again_the_same_and_the_models_folder_stays_as_it_is(at):
     assert rows_of(job, "recommendations") == rows
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
     assert first.details.new_items == [4]
-    assert not list(folder.parent.parent.joinpath("_newcomers").iterdir())
+    assert not list(folder.parent.parent.joinpath("_new_items").iterdir())
 
 
-def test_everyone_is_scored_where_another_item_came(at):
+def test_everyone_is_scored_if_another_item_was_added(at):
     recommend(at("recommend"))
     job = at("extract")
     write_items(Path(urlparse(job.config.items[0].path).path) / "3.parquet", ("books", "b-late", "even", None))

@@ -15,7 +15,7 @@ from metarec_spark.model import artifact
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.scoring import batch
 from metarec_spark.scoring.batch import contexts_of
-from metarec_spark.scoring.recommend import _Work, inputs, recommend
+from metarec_spark.scoring.recommend import _Workload, inputs, recommend
 from metarec_spark.scoring.timings import Timings
 from metarec_spark.warehouse.storage import local_path
 
@@ -94,10 +94,10 @@ def test_a_cold_users_list_is_by_the_domains_query_and_by_what_other_domains_len
     (of_cold,) = users.where(F.col("user_id").isin(cold)).toArrow().combine_chunks().to_batches()
     scorer, context = Scorer(model), contexts_of(of_cold)
     assert (context.domain == 0).all(), "books alone"
-    base = scorer.base(scorer.hidden(context), 1)
-    assert scorer.transfer(context, 1).sum(1).min() > 0, "books lend to films"
+    base = scorer.encoder_scores(scorer.hidden(context), 1)
+    assert scorer.transition_scores(context, 1).sum(1).min() > 0, "books lend to films"
     names = [model.item_ids()[int(item)].as_py() for item in model.catalogue.of_domain[1]]
-    for user, scores in zip(of_cold["user_id"].to_pylist(), scorer.fused(base, context, 1).tolist(), strict=True):
+    for user, scores in zip(of_cold["user_id"].to_pylist(), scorer.ensemble_scores(base, context, 1).tolist(), strict=True):
         assert found[user, "films"]["kind"] == "cold"
         shown = {item["item_id"]: item["score"] for item in found[user, "films"]["items"]}
         assert shown == pytest.approx(dict(zip(names, scores, strict=True)), abs=1e-4)
@@ -111,7 +111,9 @@ def test_lists_do_not_depend_on_who_is_scored_at_a_time(spark, folder, monkeypat
     (users,), found = users.combine_chunks().to_batches(), []
     for at_a_time in (len(users), 7):
         monkeypatch.setattr(batch, "_USERS", at_a_time)
-        rows = pa.Table.from_batches(batch.score(iter([users]), batch.Task(str(model), 5, True), Timings(spark.sparkContext)))
+        rows = pa.Table.from_batches(
+            batch.score(iter([users]), batch.ScoringTask(str(model), 5, frozenset()), Timings(spark.sparkContext))
+        )
         found.append(rows.sort_by([("user_id", "ascending"), ("domain", "ascending")]).to_pylist())
     whole, parts = found
     assert len(parts) == 2 * len(users) > 14
@@ -140,7 +142,7 @@ def test_a_run_says_how_many_pairs_it_ranked_and_where_the_time_went(spark, fold
     ],
 )
 def test_a_process_that_would_start_for_few_users_does_not(users, items, tasks):
-    work = _Work(users, {"m": users * items}, None, cores=4)
+    work = _Workload(users, {"m": users * items}, None, cores=4)
     assert work.tasks(SimpleNamespace(model_id="m")) == tasks
 
 

@@ -1,4 +1,4 @@
-"""Rules on items: what is withheld, capped groups and least scores, all applied before a list is cut to its length."""
+"""Rules on items: excluded items, capped groups and least scores, all applied before a list is cut to its length."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_lists_without_blocked_items_are_filled_with_what_comes_next(spark, fold
     ]
 
 
-def test_where_an_allow_list_names_a_domain_its_other_items_are_withheld(spark, folder, free, tmp_path):
+def test_if_an_allow_list_names_a_domain_its_other_items_are_excluded(spark, folder, free, tmp_path):
     allow = [items_file(tmp_path / "catalogue", "books", "b1", "b2", "b3", listed=["true", "false", "true"])]
     _, found = night(
         spark, folder, allow=allow, block=[items_file(tmp_path / "block", "books", "b3")], recommend={"mode": "full"}
@@ -67,9 +67,9 @@ def test_where_an_allow_list_names_a_domain_its_other_items_are_withheld(spark, 
 def test_lists_that_leave_a_domain_nothing_are_refused(spark, folder, tmp_path):
     version = job_at(spark, folder, "recommend").warehouse.version("recommendations")
     block = [items_file(tmp_path / "all", "films", *(f"f{i}" for i in range(10)))]
-    with pytest.raises(DataError, match=r"\[\[allow\]\] and \[\[block\]\] withhold every item of {'films': 10} .*correct them"):
+    with pytest.raises(DataError, match=r"\[\[allow\]\] and \[\[block\]\] exclude every item of {'films': 10} .*correct them"):
         night(spark, folder, block=block)
-    with pytest.raises(DataError, match="withhold every item of {'books': 10}"):  # b-new is no item that a list could hold
+    with pytest.raises(DataError, match="exclude every item of {'books': 10}"):  # b-new is no item that a list could hold
         night(spark, folder, allow=[items_file(tmp_path / "new", "books", "b-new")])
     with pytest.raises(DataError, match=r"allow\[0\] .*: no row, so no domain to allow items of"):
         pq.write_table(pa.table({name: pa.array([], pa.string()) for name in ("item_id", "domain")}), tmp_path / "none")
@@ -84,7 +84,7 @@ def test_lists_that_leave_a_domain_nothing_are_refused(spark, folder, tmp_path):
             cap=[{"path": f"file://{tmp_path}/nowhere", "at_most": 1}],
         )
     assert rows_of(job_at(spark, folder, "recommend"), "withheld") == withheld, "all files are opened before any rule holds"
-    with pytest.raises(DataError, match="withhold every item of {'films': 10}"):
+    with pytest.raises(DataError, match="exclude every item of {'films': 10}"):
         night(spark, folder, allow=[items_file(tmp_path / "empty", "films")])
     with pytest.raises(DataError, match=r"block\[0\] .*nowhere: .*no such file"):
         night(spark, folder, block=[{"path": f"file://{tmp_path}/nowhere", "domain": "films"}])
@@ -127,11 +127,11 @@ def test_items_below_the_least_score_are_left_out_but_of_lists_by_popularity(spa
     for (user, domain), items in free.items():
         if domain == "films":
             assert found[user, domain] == [item for item in items[:5] if item[1] >= least]
-    kept = {user for (user, domain), items in found.items() if domain == "books" and items}
-    assert kept == {"new"}, "no usable history: by popularity"
+    listed = {user for (user, domain), items in found.items() if domain == "books" and items}
+    assert listed == {"new"}, "no usable history: by popularity"
 
 
-def test_kept_lists_are_those_of_a_full_run_under_all_rules(spark, folder, tmp_path):
+def test_reused_lists_are_those_of_a_full_run_under_all_rules(spark, folder, tmp_path):
     cap = items_file(tmp_path / "odd", "books", *(f"b{i}" for i in range(1, 10, 2)), group=[1] * 5) | {"at_most": 2}
     sections = {"cap": [cap], "allow": [items_file(tmp_path / "allow", "films", *(f"f{i}" for i in range(8)))]}
     rules = {"min_score": {"films": 0.0}, "users": "all"}
@@ -154,5 +154,5 @@ def test_a_night_scores_those_whose_lists_a_new_rule_changes(spark, folder, tmp_
     scored, found = of("b1", "b2")
     assert scored == len(hit)
     assert found == of("b1", "b2", mode="full")[1]
-    assert of("b2")[0] == everyone, "b1 is on offer again"
+    assert of("b2")[0] == everyone, "b1 is eligible again"
     assert not list((folder / WAREHOUSE / "_rules").iterdir())
