@@ -83,7 +83,7 @@ def drawn(kind: Kind, name: str, random: np.random.Generator) -> tuple[pa.Table,
     members = [np.flatnonzero(topic == number) for number in range(TOPICS)]
     chain = np.concatenate([np.roll(random.permutation(part), 1) for part in members])  # item → the next of its topic
     weight = 1 / np.arange(1, kind.items + 1)[random.permutation(kind.items)] ** 0.8
-    columns: dict[str, list] = {of: [] for of in ("user_id", "item_id", "event_type", "event_time", "value")}
+    columns: dict[str, list] = {column: [] for column in ("user_id", "item_id", "event_type", "event_time", "value")}
     pick = _picker(members, weight, random)
     for user in range(kind.users):
         rows = _user(kind, random, topic, chain, pick)
@@ -99,7 +99,7 @@ def drawn(kind: Kind, name: str, random: np.random.Generator) -> tuple[pa.Table,
     if kind.titles is None:
         return events, None
     words = [random.choice(list(WORDS[kind.titles]), 4, replace=False) for _ in range(TOPICS)]
-    titles = ["".join([*random.permutation(words[of])[:3], *random.choice(list(WORDS[kind.titles]), 2)]) for of in topic]
+    titles = ["".join([*random.permutation(words[number])[:3], *random.choice(list(WORDS[kind.titles]), 2)]) for number in topic]
     ids = [f"i{item}" for item in range(kind.items)]
     return events, pa.table({"item_id": ids, "domain": [name] * kind.items, "title": titles})
 

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, str] = {
     "job": "columns config errors runtime warehouse",
     "registry": "columns config errors job model warehouse",
     # Stages, in the order of the data flow. None of them stands in a circle.
-    "synthetic": "columns errors",
+    "synthetic": "columns errors warehouse",
     "sources": "columns config errors runtime warehouse",
     "features": "columns config errors job runtime sources warehouse",
     "model": "columns config errors runtime warehouse",

@@ -102,10 +102,7 @@ def _arrived(steps: DataFrame, scale: Scale) -> DataFrame:
 
 
 def _largest_value(event_type: Column) -> Column:
-    largest = F
-    for name, value in VALUES.items():
-        largest = largest.when(event_type == name, value)
-    return largest
+    return F.coalesce(*[F.when(event_type == name, value) for name, value in VALUES.items()])
 
 
 def _milliseconds(time: datetime) -> int:

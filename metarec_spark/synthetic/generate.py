@@ -9,6 +9,7 @@ from metarec_spark.errors import ConfigError
 from metarec_spark.synthetic import arrivals, platforms
 from metarec_spark.synthetic.arrivals import ARRIVAL_DAY, BOT, CLEAN, KIND, KINDS
 from metarec_spark.synthetic.platforms import Scale
+from metarec_spark.warehouse.storage import hadoop_path
 
 _EVENTS_PER_TASK = 2_000_000
 
@@ -43,5 +44,5 @@ def generate(spark: SparkSession, scale: Scale, out: str) -> dict[str, int]:
 
 
 def _exists(spark: SparkSession, path: str) -> bool:
-    folder = spark.sparkContext._jvm.org.apache.hadoop.fs.Path(path)
-    return folder.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()).exists(folder)
+    folder, files = hadoop_path(spark, path)
+    return bool(files.exists(folder))
