@@ -210,10 +210,14 @@ class Evaluate(Section):
         return cutoffs
 
 
+def _default_transfers() -> list[Transfer]:
+    return ["meta_trained_ranker", "fine_tuned"]
+
+
 class Adapt(Section):
     """Candidates that `metarec adapt` trains for a new or thin platform, and what they may cost."""
 
-    modes: Advanced[list[Transfer]] = ["meta_trained_ranker", "fine_tuned"]
+    modes: Advanced[list[Transfer]] = Field(default_factory=_default_transfers)
     """Transfer candidates to try, beside the baselines, which use the platform's own events alone. The default has those that
     have beaten the baselines by more than noise; docs/new-platform.md describes all of them."""
     training_events: Advanced[Count] = 1_000_000
