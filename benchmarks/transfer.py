@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import resource
 import shutil
 import statistics
 import subprocess
@@ -139,21 +140,28 @@ def by_jobs(options: argparse.Namespace, out: Path) -> list[dict]:
         [part for override in options.set for part in ("--set", override)],
     )
 
-    def job(command: str, *more: str) -> float:
-        start = time.monotonic()
+    def job(name: str, command: str, *more: str) -> None:
+        start, cpu = time.monotonic(), cpu_seconds()
         run = ["metarec", command, "--config", folder / "metarec.toml", "--ds", options.ds, *sets, *more]
         subprocess.run(run, stdout=subprocess.DEVNULL, check=True)
-        return time.monotonic() - start
+        print(f"{name}: {(time.monotonic() - start) / 60:.1f} minutes, {(cpu_seconds() - cpu) / 60:.1f} CPU-minutes", flush=True)
 
     configured(folder, [file for file in files if "source" in file.name], items)
-    minutes = {name: job(name) / 60 for name in ("extract", "train", "evaluate")}
+    for name in ("extract", "train", "evaluate"):
+        job(name, name)
     configured(folder, files, items)
-    minutes |= {"extract with the target": job("extract") / 60, "adapt": job("adapt", "--domain", options.target) / 60}
-    minutes["full retraining"] = job("train") / 60
-    print("minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()))
+    job("extract with the target", "extract")
+    job("adapt", "adapt", "--domain", options.target)
+    job("full retraining", "train")
     rows = DeltaTable(str(folder / "tables" / "transfer_runs")).to_pyarrow_table().to_pylist()
     last = {(row["mode"], row["seed"]): row for row in sorted(rows, key=lambda row: row["share"])}
     return [{**row, "cut": number} for row in last.values()]
+
+
+def cpu_seconds() -> float:
+    """CPU time of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def configured(folder: Path, events: list[Path], items: list[Path]) -> None:

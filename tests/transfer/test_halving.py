@@ -10,6 +10,7 @@ import pytest
 
 from metarec_spark.config.sections import Adapt, Train, Transitions
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.manifest import ValidationNdcg
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training.tuning import Tuned
 from metarec_spark.transfer.candidates import Candidate, Candidates, Evaluation
@@ -32,7 +33,7 @@ class Measured(Candidates):
         if candidate not in self.evaluations:
             noise = np.random.default_rng([*MODES].index(candidate.mode.name)).standard_normal(PAIRS)
             ndcg = self.means[candidate.mode.name] + 0.1 * (noise - noise.mean())
-            tuned = Tuned(TransitionParams.from_settings(self.transitions), Fusion())
+            tuned = Tuned(TransitionParams.from_settings(self.transitions), Fusion(), ValidationNdcg())
             self.evaluations[candidate] = Evaluation(ndcg, ndcg, tuned, None, 0.0)
         return self.evaluations[candidate]
 
