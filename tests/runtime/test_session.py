@@ -43,7 +43,7 @@ scratch = Path(os.environ["TMPDIR"]) / f"metarec-{os.geteuid()}"
 seen = {
     "command": Path(f"/proc/{spark.sparkContext._gateway.proc.pid}/cmdline").read_text().split("\\0"),
     "conf": spark.sparkContext.getConf().get("spark.hadoop.fs.s3a.secret.key"),
-    "readable": [str(p) for p in folder.rglob("*") if p.name not in ("json.py", "tmp", "work") and p.stat().st_mode & 0o077],
+    "readable": [str(p) for p in (folder / "warehouse").rglob("*") if p.stat().st_mode & 0o077],
     "scratch": [scratch.stat().st_mode & 0o777, len(list(scratch.iterdir()))],
     "left": [p.name for p in Path(os.environ["TMPDIR"]).glob("metarec-conf-*")],
 }
@@ -67,7 +67,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict:
     script.write_text(LOOK)
     script.chmod(0o600)
     root = Path(session.__file__).parent.parent.parent
-    environment = os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": f"{root}{os.pathsep}"}
+    environment = os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": str(root)}
     command = [sys.executable, str(script), str(folder), SECRET]
     run = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
