@@ -83,8 +83,8 @@ def _configuration(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     event_types = sorted({name for platform in PLATFORMS for name in platform.event_types})
     file = out / "demo.toml"
-    places = {"warehouse": out / "tables", "events": out / "log" / "events", "items": out / "log" / "items"}
-    quoted = {name: json.dumps(file_uri(path)) for name, path in places.items()}
+    paths = {"warehouse": out / "tables", "events": out / "log" / "events", "items": out / "log" / "items"}
+    quoted = {name: json.dumps(file_uri(path)) for name, path in paths.items()}
     file.write_text(_TOML.format(file=file, event_types=json.dumps(event_types), **quoted), encoding="utf-8")
     return file
 
@@ -131,9 +131,9 @@ def _user(warehouse: Warehouse, lists: DataFrame, ids: DataFrame, user: str) -> 
 
 
 def _titles(rows: DataFrame) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_platform: dict[str, list[str]] = {}
     for row in rows.select(c.DOMAIN, "place", c.TITLE).toLocalIterator():
-        titles = found.setdefault(row[c.DOMAIN], [])
+        titles = by_platform.setdefault(row[c.DOMAIN], [])
         if len(titles) < SHOWN_ITEMS:
             titles.append(row[c.TITLE])
-    return found
+    return by_platform

@@ -40,11 +40,11 @@ _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 @dataclass(frozen=True)
 class Check:
-    """What was found of one part of the machine."""
+    """State of one part of the machine."""
 
     part: str
     state: Literal["ok", "warning", "error"]
-    found: str
+    finding: str
     do: str = ""
     """What to do; empty if nothing is to be done."""
 
@@ -63,7 +63,7 @@ def doctor(config: Config | None) -> Result:
     colours = {"ok": "green", "warning": "yellow", "error": "red"}
     for check in checks:
         state = Text(check.state, style=colours[check.state])
-        shown.add_row(Text(check.part), state, Text(plain(check.found)), Text(plain(check.do)))
+        shown.add_row(Text(check.part), state, Text(plain(check.finding)), Text(plain(check.do)))
     Console(stderr=True, width=None if Console(stderr=True).is_terminal else 160).print(shown)
     broken = sum(check.state == "error" for check in checks)
     return Result(rows_in=len(checks), rows_out=broken, details=DoctorDetails(checks), exit_code=2 if broken else 0)
@@ -97,11 +97,11 @@ def _packages(_: Config | None) -> Iterator[Check]:
         if pin is None:  # of an extra, which need not be installed
             continue
         try:
-            found = metadata.version(pin[1])
+            installed = metadata.version(pin[1])
         except metadata.PackageNotFoundError:
-            found = "missing"
-        if found.partition("+")[0] != pin[2]:
-            wrong.append(f"{pin[1]} {found}, expected {pin[2]}")
+            installed = "missing"
+        if installed.partition("+")[0] != pin[2]:
+            wrong.append(f"{pin[1]} {installed}, expected {pin[2]}")
     yield Check("packages", "error" if wrong else "ok", "; ".join(wrong) or "as pinned", "run deploy/setup.sh" if wrong else "")
 
 
@@ -126,12 +126,12 @@ def _horovod(config: Config | None) -> Iterator[Check]:
 
     needed = config is None or config.train.processes > 1
     try:
-        built, found = built_with_gloo(), "built without Gloo"
+        built, problem = built_with_gloo(), "built without Gloo"
     except Exception as error:
-        built, found = False, f"cannot be imported: {error}"
+        built, problem = False, f"cannot be imported: {error}"
     do = "run deploy/setup.sh: it builds Horovod with Gloo; train.processes = 1 needs none"
     state: Literal["ok", "warning", "error"] = "ok" if built else "error" if needed else "warning"
-    yield Check("Horovod", state, "built with Gloo" if built else found, "" if built else do)
+    yield Check("Horovod", state, "built with Gloo" if built else problem, "" if built else do)
 
 
 def _memory(config: Config | None) -> Iterator[Check]:
@@ -139,8 +139,8 @@ def _memory(config: Config | None) -> Iterator[Check]:
     needed, free = _bytes(driver) * (1 + _PYTHON_SHARE), _free_memory()
     fits = needed <= free
     do = f'set [spark.conf] "spark.driver.memory" to {max(1, int(free / (1 + _PYTHON_SHARE)) >> 30)}g or less'
-    found = f"{free / 2**30:.1f} GB available; Java may take {driver}, Python about half as much beside it"
-    yield Check("memory", "ok" if fits else "warning", found, "" if fits else do)
+    sizes = f"{free / 2**30:.1f} GB available; Java may take {driver}, Python about half as much beside it"
+    yield Check("memory", "ok" if fits else "warning", sizes, "" if fits else do)
 
 
 def _disks(config: Config | None) -> Iterator[Check]:
@@ -162,8 +162,8 @@ def _sources(config: Config | None) -> Iterator[Check]:
     for source in (*config.sources, *config.items) if config else ():
         path = local_path(source.path)
         if path and "{" not in str(path):
-            found = [path] if path.exists() else list(map(Path, glob.glob(str(path))))
-            readable = bool(found) and all(os.access(part, os.R_OK) for part in found)
+            files = [path] if path.exists() else list(map(Path, glob.glob(str(path))))
+            readable = bool(files) and all(os.access(part, os.R_OK) for part in files)
             do = "" if readable else "correct the path, or let this user read it"
             yield Check("source", "ok" if readable else "error", f"{path}{'' if readable else ' cannot be read'}", do)
 
@@ -173,10 +173,10 @@ _PARTS = (_python, _packages, _java, _horovod, _memory, _disks, _sources)
 
 def _free(part: str, folder: Path, least: int, do: str) -> Check:
     free, writable = shutil.disk_usage(folder).free, os.access(folder, os.W_OK)
-    found = f"{folder}: {free / 2**30:.1f} GB free" + ("" if writable else ", not writable")
+    state = f"{folder}: {free / 2**30:.1f} GB free" + ("" if writable else ", not writable")
     if writable and free >= least:
-        return Check(part, "ok", found)
-    return Check(part, "warning" if writable else "error", found, do)
+        return Check(part, "ok", state)
+    return Check(part, "warning" if writable else "error", state, do)
 
 
 def _existing(folder: Path) -> Path:
@@ -191,8 +191,8 @@ def _umask() -> int:
 
 
 def _bytes(text: str) -> float:
-    found = re.fullmatch(r"(\d+)\s*([kmgt]?)b?", text.strip().lower())
-    return int(found[1]) * _UNITS.get(found[2], 1) if found else 0
+    size = re.fullmatch(r"(\d+)\s*([kmgt]?)b?", text.strip().lower())
+    return int(size[1]) * _UNITS.get(size[2], 1) if size else 0
 
 
 def _free_memory() -> int:

@@ -108,9 +108,9 @@ class Result:
 
     def to_json(self) -> dict[str, object]:
         """Counts, details, and what else has a value, but the model and the exit code."""
-        said = {"reason": self.reason, "step": self.step}
+        decision = {"reason": self.reason, "step": self.step}
         counts = {"rows_in": self.rows_in, "rows_out": self.rows_out}
-        return counts | self.details.to_json() | {name: value for name, value in said.items() if value is not None}
+        return counts | self.details.to_json() | {name: value for name, value in decision.items() if value is not None}
 
 
 def run(name: str, config: Config, ds: date, work: Callable[[Job], Result], *, writes: bool = True) -> int:
@@ -188,21 +188,21 @@ def _failure(error: BaseException, what: str, step: str | None) -> _Failure:
     java = java_end(error)
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        found = _Failure(stop.exit_code, f"stopped by {stop.name}; {left}: run it again", "signal")
+        failure = _Failure(stop.exit_code, f"stopped by {stop.name}; {left}: run it again", "signal")
     elif java:
         memory = "If that was for want of memory, set spark.driver.memory so that Java and Python both fit into this machine's"
-        found = _Failure(1, f"the Java process of Spark {java}; {left}: run it again. {memory}", "java")
+        failure = _Failure(1, f"the Java process of Spark {java}; {left}: run it again. {memory}", "java")
     elif isinstance(error, MetarecError):
-        found = _Failure(error.exit_code, redacted(str(error)))
+        failure = _Failure(error.exit_code, redacted(str(error)))
     else:
         log.exception("%s failed; the tables are as their last finished commits left them: run it again", what)
-        found = _Failure(1, redacted(f"{type(error).__name__}: {first_line(error)}"))
-    if found.lost or isinstance(error, MetarecError):
-        log.error("%s", found.message)
+        failure = _Failure(1, redacted(f"{type(error).__name__}: {first_line(error)}"))
+    if failure.lost or isinstance(error, MetarecError):
+        log.error("%s", failure.message)
     if step:
-        first = "run it again" if found.exit_code == 1 or found.lost else "do what the error above says, then run it again"
+        first = "run it again" if failure.exit_code == 1 or failure.lost else "do what the error above says, then run it again"
         log.error("%s stopped in its step %s. Next: %s; the steps before it may be repeated", what, step, first)
-    return found
+    return failure
 
 
 def _short(message: str | None, result: Result) -> str | None:

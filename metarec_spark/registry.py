@@ -42,7 +42,7 @@ class ModelRow:
     code_version: str
 
 
-def enter(job: Job, manifest: Manifest, place: Location, status: str = "candidate", reason: str | None = None) -> None:
+def enter(job: Job, manifest: Manifest, folder: Location, status: str = "candidate", reason: str | None = None) -> None:
     """Add the model to ``models``, unless it is there: a run that is repeated takes back no decision."""
     known = F.col("model_id") == F.lit(manifest.model_id)
     if job.warehouse.exists(c.MODELS) and not job.warehouse.read(c.MODELS).where(known).isEmpty():
@@ -59,7 +59,7 @@ def enter(job: Job, manifest: Manifest, place: Location, status: str = "candidat
         metrics=json.dumps(manifest.metrics.summary(), sort_keys=True),
         status=status,
         reason=reason,
-        path=str(place),
+        path=str(folder),
         code_version=manifest.code_version,
     )
     _write(job, row, manifest.table_versions)
@@ -101,8 +101,8 @@ def trained_since(job: Job, first: date) -> bool:
     if not job.warehouse.exists(c.MODELS):
         return False
     days = F.col("ds").between(F.lit(first), F.lit(job.ds))
-    found = days & (F.col("status") == "approved") & (F.col("kind") == "base")
-    return not job.warehouse.read(c.MODELS).where(found).isEmpty()
+    approved = days & (F.col("status") == "approved") & (F.col("kind") == "base")
+    return not job.warehouse.read(c.MODELS).where(approved).isEmpty()
 
 
 def approved_before(job: Job) -> Iterator[tuple[str, Location]]:
@@ -180,9 +180,9 @@ def _approved(job: Job) -> list[ModelRow]:
     """Approved models not after the job's day, newest first: a few a week."""
     approved = job.warehouse.read(c.MODELS).where((F.col("status") == "approved") & (F.col("ds") <= F.lit(job.ds)))
     rows = approved.orderBy(F.desc("ds"), F.col("kind") == "base", F.desc("model_id")).toLocalIterator()
-    found = [_from_row(job, row) for row in rows]
-    if not any(row.kind == "base" for row in found):
+    models = [_from_row(job, row) for row in rows]
+    if not any(row.kind == "base" for row in models):
         raise ModelRejected(
             f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`"
         )
-    return found
+    return models

@@ -8,7 +8,7 @@ import json
 from metarec_spark.config.sections import Section
 
 
-def fingerprint(*said: object) -> str:
+def fingerprint(*parts: object) -> str:
     """Twelve hex digits that follow from sections and other JSON values; the same in every process."""
-    plain = [part.model_dump(mode="json") if isinstance(part, Section) else part for part in said]
+    plain = [part.model_dump(mode="json") if isinstance(part, Section) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

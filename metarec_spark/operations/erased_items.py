@@ -21,14 +21,14 @@ _LISTS = "items"
 
 def count(job: Job, hashes: Sequence[str]) -> dict[str, int]:
     """Table → rows that name one of these ids as an item; tables without such a row are left out."""
-    found = {name: job.warehouse.read(name).where(named).count() for name, named in _conditions(job, hashes).items()}
-    return {name: rows for name, rows in found.items() if rows}
+    counts = {name: job.warehouse.read(name).where(named).count() for name, named in _conditions(job, hashes).items()}
+    return {name: rows for name, rows in counts.items() if rows}
 
 
 def erase(job: Job, hashes: Sequence[str]) -> dict[str, int]:
     """Remove these items from all tables; returns what :func:`count` did before."""
-    found, conditions = count(job, hashes), _conditions(job, hashes)
-    for name in found:
+    counts, conditions = count(job, hashes), _conditions(job, hashes)
+    for name in counts:
         if name == c.RECOMMENDATIONS:
             others = F.filter(_LISTS, lambda item: ~_hash(item[c.ITEM_ID]).isin(list(hashes)))
             job.warehouse.update(name, conditions[name], {_LISTS: others}, job.commit())
@@ -36,9 +36,9 @@ def erase(job: Job, hashes: Sequence[str]) -> dict[str, int]:
             _bury(job, conditions[name])
         else:
             job.warehouse.delete(name, conditions[name], job.commit())
-    if found and (models := serving_ids(job)):
+    if counts and (models := serving_ids(job)):
         log.warning("models %s know these items until others serve: train and evaluate again", ", ".join(models))
-    return found
+    return counts
 
 
 def _bury(job: Job, named: Column) -> None:

@@ -89,11 +89,11 @@ def forget(job: Job, people: Sequence[Person], *, missing_ok: bool = False, item
     rows = Counter[str](sum((Counter(of_table) for of_table in counts.values()), Counter()))
     known = rows.keys() | _forgotten(job)
     chosen = {person: next((h for h in map(hash_of, person.readings) if h in known), None) for person in people}
-    missing = [person for person, found in chosen.items() if found is None]
+    missing = [person for person, person_hash in chosen.items() if person_hash is None]
     if missing and not missing_ok:
         raise DataError(_missing(missing, len(people)))
     new = {hash_of(reading) for person in missing for reading in person.readings}
-    hashes = sorted({found for found in chosen.values() if found} | new)
+    hashes = sorted({person_hash for person_hash in chosen.values() if person_hash} | new)
     _enter(job, hashes, items)
     for name, of_table in counts.items():
         if of_table.keys() & set(hashes):
@@ -102,7 +102,7 @@ def forget(job: Job, people: Sequence[Person], *, missing_ok: bool = False, item
     as_items = erased_items.erase(job, hashes) if items else erased_items.count(job, hashes)
     if as_items and not items:
         log.warning("items have ids of these people, and stay: %s (rows); add --items to remove them, too", as_items)
-    people_hashes = sorted(found or hash_of(person.readings[0]) for person, found in chosen.items())
+    people_hashes = sorted(person_hash or hash_of(person.readings[0]) for person, person_hash in chosen.items())
     for person_hash in dict.fromkeys(people_hashes):
         if rows[person_hash]:
             log.info("user %s: %d rows removed", person_hash[:_SHOWN], rows[person_hash])
@@ -121,8 +121,8 @@ def _rows_of(job: Job, hashes: set[str]) -> dict[str, dict[str, int]]:
     named, counts = hashed().isin(sorted(hashes)), {}
     for name in job.warehouse.names():
         if c.USER_ID in contract(name).schema.names:
-            found = job.warehouse.read(name).where(named).groupBy(hashed()).count()
-            counts[name] = {row[0]: row[1] for row in found.toLocalIterator()}
+            matches = job.warehouse.read(name).where(named).groupBy(hashed()).count()
+            counts[name] = {row[0]: row[1] for row in matches.toLocalIterator()}
     return counts
 
 
@@ -143,7 +143,7 @@ def _missing(missing: Sequence[Person], named: int) -> str:
 
 def _enter(job: Job, hashes: Sequence[str], items: bool) -> None:
     """Enter those who are not in ``forgotten`` yet, and mark those whose items go, too."""
-    rows = job.spark.createDataFrame([(of, job.ds, items or None) for of in hashes], contract(c.FORGOTTEN).schema)
+    rows = job.spark.createDataFrame([(user_hash, job.ds, items or None) for user_hash in hashes], contract(c.FORGOTTEN).schema)
     if job.warehouse.exists(c.FORGOTTEN):
         job.warehouse.ensure(c.FORGOTTEN)  # which adds the mark's column
         stored = job.warehouse.read(c.FORGOTTEN)
@@ -170,7 +170,9 @@ def _removed(job: Job, name: str, rows: int, in_use: dict[str, int]) -> Removed:
     since = timedelta(hours=job.warehouse.hours_since(name, deleted - 1))
     until = datetime.now(UTC) - since + timedelta(days=job.config.maintain.retention_days + 1)
     pinned = in_use.get(name, deleted) < deleted
-    said = ", and once no model that serves was made from one of them: train and evaluate again" if pinned else ""
+    condition = ", and once no model that serves was made from one of them: train and evaluate again" if pinned else ""
     first = f"{until:%Y-%m-%d}"
-    log.info("table %s: versions before %d hold them; `metarec maintain` removes these from %s on%s", name, deleted, first, said)
+    log.info(
+        "table %s: versions before %d hold them; `metarec maintain` removes these from %s on%s", name, deleted, first, condition
+    )
     return Removed(rows, deleted, first, pinned)

@@ -45,12 +45,12 @@ def maintain(job: Job) -> Result:
 
 def tables(job: Job) -> Result:
     """Size, version and last writer of every table, on standard error and in the result."""
-    found = [job.warehouse.overview(name) for name in job.warehouse.names()]
+    overviews = [job.warehouse.overview(name) for name in job.warehouse.names()]
     shown = Table(title=job.warehouse.root)
     for name in ("table", "version", "files", "size", "written by", "of day", "at"):
         shown.add_column(name, justify="right" if name in ("version", "files", "size") else "left")
-    for row in found:
+    for row in overviews:
         numbers = (str(row.version), str(row.files), decimal(row.bytes))
         shown.add_row(row.table, *numbers, row.job or "", row.ds or "", row.written)
     Console(stderr=True, width=None if Console(stderr=True).is_terminal else 110).print(shown)
-    return Result(rows_in=len(found), rows_out=len(found), details=TablesDetails(found))
+    return Result(rows_in=len(overviews), rows_out=len(overviews), details=TablesDetails(overviews))

@@ -32,20 +32,20 @@ def people(given: Sequence[str], file: Path | None) -> list[Person]:
     ConfigError
         If there is none, the file cannot be read, or an id is blank or no text.
     """
-    found = [Person(f"--user {number}", _readings(user)) for number, user in enumerate(given, 1)]
+    named = [Person(f"--user {number}", _readings(user)) for number, user in enumerate(given, 1)]
     if file:
         try:
             text = file.read_bytes().decode("utf-8-sig")
-            found += _of_table(text) or _of_lines(text)
+            named += _of_table(text) or _of_lines(text)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             expected = f"give a UTF-8 file with one user id a line, or a CSV with a column {c.USER_ID}"
             raise ConfigError(f"--users {file}: cannot be read: {error}; {expected}") from None
-    if not found:
+    if not named:
         raise ConfigError("nobody is named; give --user ID, any number of times, or --users FILE with one id a line")
-    for person in found:
+    for person in named:
         if not person.readings or any("\ud800" <= letter <= "\udfff" for letter in person.readings[0]):
             raise ConfigError(f"{person.where}: the user id is blank or not UTF-8; no table holds such an id")
-    return found
+    return named
 
 
 def _readings(*texts: str) -> tuple[str, ...]:
@@ -74,10 +74,10 @@ def _cells(rows: Iterator[list[str]], column: int) -> Iterator[Person]:
 
 def _of_lines(text: str) -> list[Person]:
     """One id a line; of a quoted line, what is in the quotes, too."""
-    found = []
+    named = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         if line:
             cells = next(csv.reader([line]), []) if line.lstrip().startswith('"') else []
-            found.append(Person(f"line {number}", _readings(line, *(cells if len(cells) == 1 else []))))
-    return found
+            named.append(Person(f"line {number}", _readings(line, *(cells if len(cells) == 1 else []))))
+    return named

@@ -49,7 +49,7 @@ def _ensure(java_home: Path, group: str, artifact: str, version: str, sha256: st
                 f"jar {group}:{artifact}:{version} could not be fetched into {folder}; run once with network, or put the "
                 f"file there. Ivy said: {(run.stdout + run.stderr)[-500:]}"
             )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise ConfigError(f"jar {path} has sha256 {found}, expected {sha256}; delete it and run again")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise ConfigError(f"jar {path} has sha256 {digest}, expected {sha256}; delete it and run again")
     return path

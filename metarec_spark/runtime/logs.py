@@ -78,7 +78,7 @@ def redacted(text: str) -> str:
 
 def plain(text: str) -> str:
     """A text whose control characters are escaped: names of users, items and platforms come from outside."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def _no_trace_of_py4j(record: LogRecord) -> bool:

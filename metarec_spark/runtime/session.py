@@ -192,6 +192,6 @@ def _scratch(folders: str) -> str:
         folder = Path(parent) / f"metarec-{os.geteuid()}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = folder.lstat()
-        mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
-        own.append(str(folder) if mine else tempfile.mkdtemp(prefix="metarec-", dir=parent))
+        private = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
+        own.append(str(folder) if private else tempfile.mkdtemp(prefix="metarec-", dir=parent))
     return ",".join(own)

@@ -58,8 +58,8 @@ def warehouse_lock(spark: SparkSession, root: str, owner: str, longest_wait: flo
     return _leased(spark, f"{root}/{FILE}", owner, longest_wait) if can_lock(root) else nullcontext()
 
 
-def _unwritable(place: object, error: object) -> ConfigError:
-    return ConfigError(f"{place} cannot be written: {error}. Set warehouse to a folder that this user may write")
+def _unwritable(location: object, error: object) -> ConfigError:
+    return ConfigError(f"{location} cannot be written: {error}. Set warehouse to a folder that this user may write")
 
 
 def _wait(attempt: Callable[[], bool], holder: Callable[[], str], folder: object, longest: float) -> None:

@@ -39,42 +39,42 @@ def file_uri(path: Path) -> str:
     return f"file://{path.absolute()}"
 
 
-def uri(place: Location) -> str:
+def uri(location: Location) -> str:
     """A location as a URI, which Spark takes."""
-    path = local_path(place)
-    return file_uri(path) if path else str(place)
+    path = local_path(location)
+    return file_uri(path) if path else str(location)
 
 
-def local_path(place: Location) -> Path | None:
+def local_path(location: Location) -> Path | None:
     """The path on the machine's own file system, mounts included; None if the location is on another file system."""
-    scheme, colon, path = str(place).partition(":")
-    if isinstance(place, Path) or not colon or "/" in scheme:
-        return Path(place)
+    scheme, colon, path = str(location).partition(":")
+    if isinstance(location, Path) or not colon or "/" in scheme:
+        return Path(location)
     return Path("/" + path.lstrip("/")) if scheme == "file" else None
 
 
-def _files(place: Location) -> tuple[fsspec.AbstractFileSystem, str]:
+def _files(location: Location) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system, and the path there."""
-    path = local_path(place)
+    path = local_path(location)
     if path:
         return fsspec.filesystem("file"), str(path)
     try:
         # No cached instance: its listings would be out of date, since Spark writes there too; and a forked process, as Horovod
         # starts them, would wait forever for the threads of an HDFS client that it inherits.
-        return fsspec.core.url_to_fs(place, skip_instance_cache=True)
+        return fsspec.core.url_to_fs(location, skip_instance_cache=True)
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"{place}: Spark writes there, but Python cannot read the models from it: {error}. Install the package that fsspec "
-            "wants on every machine, or set warehouse to a folder on file: or hdfs:"
+            f"{location}: Spark writes there, but Python cannot read the models from it: {error}. Install the package that "
+            "fsspec wants on every machine, or set warehouse to a folder on file: or hdfs:"
         ) from None
 
 
-def sibling(place: Location, name: str) -> Location:
+def sibling(location: Location, name: str) -> Location:
     """Another file or folder in the same folder."""
-    return f"{str(place).rpartition('/')[0]}/{name}"
+    return f"{str(location).rpartition('/')[0]}/{name}"
 
 
-def exists(place: Location) -> bool:
+def exists(location: Location) -> bool:
     """Whether a file or folder exists.
 
     Raises
@@ -82,19 +82,21 @@ def exists(place: Location) -> bool:
     ConfigError
         If no installed package can read that kind of file system.
     """
-    files, path = _files(place)
+    files, path = _files(location)
     return files.exists(path)
 
 
 def list_names(folder: Location) -> list[str]:
     """Sorted names of the files and folders directly in a folder; empty if there is no such folder."""
     files, path = _files(folder)
-    return sorted(found.rpartition("/")[2] for found in files.ls(path, detail=False)) if files.exists(path) else []
+    return (
+        sorted(path_in_folder.rpartition("/")[2] for path_in_folder in files.ls(path, detail=False)) if files.exists(path) else []
+    )
 
 
-def remove(place: Location) -> None:
+def remove(location: Location) -> None:
     """Remove a file, or a folder with its contents, if it exists."""
-    files, path = _files(place)
+    files, path = _files(location)
     if files.exists(path):
         files.rm(path, recursive=True)
 
@@ -110,7 +112,7 @@ def read_json(file: Location) -> dict:
     return json.loads(read_bytes(file))
 
 
-def local_copy(place: Location, only: Sequence[str] | None = None) -> Path:
+def local_copy(location: Location, only: Sequence[str] | None = None) -> Path:
     """A path on this machine to read a file or folder from: its own if it is local, otherwise that of a copy.
 
     Parameters
@@ -128,19 +130,19 @@ def local_copy(place: Location, only: Sequence[str] | None = None) -> Path:
     All processes of a Spark executor share a copy; any other process has its own. A copy is made anew if a file changed. It takes
     as much disk as the files, and is removed when the executor or process ends.
     """
-    path = local_path(place)
+    path = local_path(location)
     if path:
         return path
-    files, folder = _files(place)
-    found = {name.removeprefix(folder).lstrip("/"): info for name, info in files.find(folder, detail=True).items()}
-    found = {name: info for name, info in found.items() if only is None or name in only}
-    if not found:
-        raise DataError(f"{place}: there is nothing: was it removed? Run the job that writes it again")
-    states = [{key: value for key, value in info.items() if key != "access_time"} for info in found.values()]
-    copy = _copies() / hashlib.sha256(repr((place, states)).encode()).hexdigest()[:16]
+    files, folder = _files(location)
+    remote_files = {name.removeprefix(folder).lstrip("/"): info for name, info in files.find(folder, detail=True).items()}
+    remote_files = {name: info for name, info in remote_files.items() if only is None or name in only}
+    if not remote_files:
+        raise DataError(f"{location}: there is nothing: was it removed? Run the job that writes it again")
+    states = [{key: value for key, value in info.items() if key != "access_time"} for info in remote_files.values()]
+    copy = _copies() / hashlib.sha256(repr((location, states)).encode()).hexdigest()[:16]
     if not copy.exists():
         draft = Path(tempfile.mkdtemp(prefix="draft-", dir=copy.parent))
-        for name in found:
+        for name in remote_files:
             to = draft / (name or "file")  # without a name: the location is a file itself
             to.parent.mkdir(parents=True, exist_ok=True)
             files.get_file(f"{folder}/{name}" if name else folder, str(to))
@@ -148,7 +150,7 @@ def local_copy(place: Location, only: Sequence[str] | None = None) -> Path:
             draft.rename(copy)
         except OSError:  # another process of this executor was faster
             shutil.rmtree(draft)
-    return copy / "file" if "" in found else copy
+    return copy / "file" if "" in remote_files else copy
 
 
 @cache
@@ -165,13 +167,13 @@ def _copies() -> Path:
 
 
 @contextmanager
-def atomic_write(place: Location) -> Iterator[Path]:
+def atomic_write(location: Location) -> Iterator[Path]:
     """Yield a path to write a file or a folder to, which then takes its place in one step: no reader sees a part of it.
 
     Creates the folder around it. On local disks the contents are written through before the name is, so that a power failure
     leaves the old file or the new one.
     """
-    path = local_path(place)
+    path = local_path(location)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.draft")
@@ -186,7 +188,7 @@ def atomic_write(place: Location) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="draft-", dir=_copies()) as folder:
             draft = Path(folder) / "draft"
             yield draft
-            _upload(draft, *_files(place))
+            _upload(draft, *_files(location))
 
 
 def _sync(path: Path) -> None:
