@@ -182,8 +182,10 @@ def _headlines(metrics: DataFrame) -> Headlines:
     for row in rows.toLocalIterator():
         values.setdefault((row["domain"], row["scorer"]), {"pairs": row["users"]})[row["metric"]] = row["value"]
     return {
-        key: Headline(of["ndcg"], of["hit_rate"], int(of["pairs"]), of["ndcg_lead"], of.get("ndcg_lead_error", 0.0))
-        for key, of in sorted(values.items())
+        key: Headline(
+            value["ndcg"], value["hit_rate"], int(value["pairs"]), value["ndcg_lead"], value.get("ndcg_lead_error", 0.0)
+        )
+        for key, value in sorted(values.items())
     }
 
 

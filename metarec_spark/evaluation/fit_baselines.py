@@ -17,7 +17,7 @@ from metarec_spark.job import Job
 from metarec_spark.model import baselines
 from metarec_spark.model.baselines import Baselines
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.ranking import places
+from metarec_spark.model.ranking import local_indexes
 from metarec_spark.warehouse.storage import atomic_write, scratch_folder
 
 _MOST_EVENTS = 1_000_000
@@ -70,7 +70,7 @@ def _training_events(labelled: DataFrame, domains: list[str], catalogue: Catalog
 def _matrix(user: np.ndarray, item: np.ndarray, items: np.ndarray) -> sparse.csr_matrix:
     """Return the binary user × item matrix; the order of the events does not matter."""
     rows, row = np.unique(user, return_inverse=True)
-    matrix = sparse.csr_matrix((np.ones(len(row), np.float32), (row, places(items, item))), (len(rows), len(items)))
+    matrix = sparse.csr_matrix((np.ones(len(row), np.float32), (row, local_indexes(items, item))), (len(rows), len(items)))
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix

@@ -17,7 +17,7 @@ from metarec_spark.evaluation.metrics import SEGMENTS
 from metarec_spark.model import baselines
 from metarec_spark.model.baselines import Baselines
 from metarec_spark.model.packed import PackedSequences
-from metarec_spark.model.ranking import Seen, block_rows, hide, places, ranks, seen_places, select
+from metarec_spark.model.ranking import Seen, block_rows, hide, local_indexes, ranks, seen_local_indexes, select
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.scoring.batch import LoadedModel, contexts_of, loaded_model
 from metarec_spark.scoring.eligible import capped_ranks
@@ -93,20 +93,20 @@ def _rank_block(
     scorer, eligible, items = model.scorer, model.eligible(domain), model.eligible(domain).items
     hides_seen = scorer.artifact.domains[domain] not in task.seen_allowed
     pairs = _Pairs.from_batch(batch, items, scorer.catalogue.of_domain[domain], hides_seen=hides_seen)
-    candidates = len(items) - np.bincount(pairs.seen[0], minlength=len(pairs.place))
+    candidates = len(items) - np.bincount(pairs.seen[0], minlength=len(pairs.local))
     segments = _segments(batch, pairs, scorer.catalogue.events, task, hides_seen=hides_seen)
     contexts = contexts_of(batch)
     events = np.split(contexts.item.numpy().astype(np.int32), contexts.starts.numpy()[1:])
     history = [events_of_user[-_HISTORY:] for events_of_user in events]
     model_rank = None
     for name, all_scores in _scores(scorer, fitted, contexts, domain):
-        scores = hide(all_scores[:, torch.from_numpy(eligible.places)].contiguous(), pairs.seen)
-        of_target = scores[torch.arange(len(pairs.place)), torch.from_numpy(pairs.place)]
+        scores = hide(all_scores[:, torch.from_numpy(eligible.local)].contiguous(), pairs.seen)
+        of_target = scores[torch.arange(len(pairs.local)), torch.from_numpy(pairs.local)]
         loss = (torch.logsumexp(scores, 1) - of_target).numpy().astype(np.float64)
         top, top_scores = select(scores, min(task.longest, len(items)))
-        rank = ranks(scores, pairs.place)
+        rank = ranks(scores, pairs.local)
         if eligible.groups is not None:
-            rank = capped_ranks(eligible.groups, scores.numpy(), pairs.place, rank, task.longest)
+            rank = capped_ranks(eligible.groups, scores.numpy(), pairs.local, rank, task.longest)
         if name == c.MODEL:
             by_model = contexts.length.numpy() > 0
             least = task.min_score.get(scorer.artifact.domains[domain], -np.inf)
@@ -140,7 +140,7 @@ def _rank_block(
 class _Pairs:
     """Held-out pairs of one platform, as places among its eligible items; B pairs."""
 
-    place: np.ndarray
+    local: np.ndarray
     """[B] of the targets; -1 if not among them."""
     known: np.ndarray
     """[B] whether the target is among them."""
@@ -154,12 +154,12 @@ class _Pairs:
     @classmethod
     def from_batch(cls, batch: pa.RecordBatch, items: np.ndarray, all_items: np.ndarray, *, hides_seen: bool) -> _Pairs:
         target = batch["target"].to_numpy()
-        place = places(items, target)
-        excluded = (place < 0) & (places(all_items, target) >= 0)
-        seen = seen_places(items, batch["seen"].flatten().to_numpy(), np.diff(batch["seen"].offsets.to_numpy()))
+        local = local_indexes(items, target)
+        excluded = (local < 0) & (local_indexes(all_items, target) >= 0)
+        seen = seen_local_indexes(items, batch["seen"].flatten().to_numpy(), np.diff(batch["seen"].offsets.to_numpy()))
         none = np.empty(0, np.int64), np.empty(0, np.int64)
         repeat = batch["repeat"].to_numpy(zero_copy_only=False)
-        return cls(place, place >= 0, excluded, repeat, seen if hides_seen else none)
+        return cls(local, local >= 0, excluded, repeat, seen if hides_seen else none)
 
 
 def _segments(

@@ -25,8 +25,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 392.0, 8.0, 150.0  # the plot area within 4
 def write(folder: Location, report: Report) -> Location:
     """Write the page and its data beside the model, and return the page's place; the same report gives the same bytes."""
     page = f"{folder}/report.html"
-    for place, text in ((page, _page(report)), (_data(page), report.model_dump_json(indent=1) + "\n")):
-        with atomic_write(place) as draft:
+    for location, text in ((page, _page(report)), (_data(page), report.model_dump_json(indent=1) + "\n")):
+        with atomic_write(location) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
     return local_path(page) or page
 
@@ -44,8 +44,8 @@ def forget(page: Location, users: Iterable[str]) -> bool:
     if report is None:
         text = read_bytes(page).decode()
         shown = any(f"<bdi>{escape(user)}</bdi>" in text for user in erased)
-        for place in (page, _data(page)) if shown else ():
-            remove(place)
+        for location in (page, _data(page)) if shown else ():
+            remove(location)
         return shown
     examples = [example for example in report.examples if example.user_id not in erased]
     if len(examples) == len(report.examples):
@@ -66,11 +66,11 @@ class _Row:
     users: int
     values: list[float | None]
 
-    def best(self, place: int, compared: int) -> bool:
+    def best(self, column: int, compared: int) -> bool:
         """Return whether a value is the largest in its block of so many columns, and another one is smaller."""
-        start = place // compared * compared
+        start = column // compared * compared
         known = {value for value in self.values[start : start + compared] if value is not None}
-        return len(known) > 1 and self.values[place] == max(known)
+        return len(known) > 1 and self.values[column] == max(known)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class _Metrics:
         self.scorers = [scorer for scorer in c.SCORERS if any(key[2] == scorer for key in self.by_key)]
 
     def row(self, name: str, keys: Sequence[tuple[str, str, str, str, int]]) -> _Row:
-        found = [self.by_key.get(key) for key in keys]
-        return _Row(name, max((m.users for m in found if m), default=0), [m.value if m else None for m in found])
+        metrics = [self.by_key.get(key) for key in keys]
+        return _Row(name, max((m.users for m in metrics if m), default=0), [m.value if m else None for m in metrics])
 
     def by_scorer(self, metric: str) -> _Table:
         """Return a row per platform, and one of the mean over all pairs if there are several."""
@@ -210,8 +210,8 @@ def _histogram(domain: str, histogram: Histogram) -> _Chart:
         return f"M{_LEFT} {_BOTTOM} {' '.join(steps)} V{_BOTTOM}"
 
     def most(counts: list[int]) -> str:
-        place = counts.index(max(counts))
-        return f"most often from {_short(edges[place])} to {_short(edges[place + 1])}"
+        highest = counts.index(max(counts))
+        return f"most often from {_short(edges[highest])} to {_short(edges[highest + 1])}"
 
     text = f"Scores in {domain}: held-out items {most(histogram.targets)}, top items {most(histogram.top)}"
     lines = [("filled", outline(histogram.targets)), ("outline", outline(histogram.top))]

@@ -92,8 +92,8 @@ def histograms(ranked: DataFrame) -> dict[str, Histogram]:
     ends = F.create_map(*[F.lit(part) for domain, (a, b) in range_of.items() for part in (domain, F.array(F.lit(a), F.lit(b)))])
     counts = {domain: ([0] * BINS, [0] * BINS) for domain in sorted(range_of)}
     for n, column in enumerate(("score", "best")):
-        place = _bin(F.col(column), F.element_at(ends, F.col(c.DOMAIN)))
-        for domain, number, count in rows.groupBy(c.DOMAIN, place.alias("bin")).count().toLocalIterator():
+        bin_index = _bin(F.col(column), F.element_at(ends, F.col(c.DOMAIN)))
+        for domain, number, count in rows.groupBy(c.DOMAIN, bin_index.alias("bin")).count().toLocalIterator():
             counts[domain][n][number] = count
     return {
         domain: Histogram(edges=[a + (b - a) * n / BINS for n in range(BINS + 1)], targets=targets, top=top)

@@ -157,7 +157,7 @@ def _sum_and_select(
     """
     signals, touched, others = sums
     tokens, items_by_token, domain, damped, source_damped = known
-    back, alike, most = joined
+    back, similarity_weight, most = joined
     ended, length = np.full(len(rows), -1), np.zeros(len(rows), np.int64)
     weight, taken = np.empty(len(domain), np.float32), np.zeros(domain.max() + 1, np.int64)
     end, room = 0, 1024
@@ -167,7 +167,7 @@ def _sum_and_select(
             count = _add_similarity(item, tokens, items_by_token, signals, touched, others, count)
             for at in others[:count]:
                 followed = (signals[at, 0] + signals[at, 1] * back) * damped[at] * source_damped[item]
-                weight[at] = np.float32(followed + signals[at, 2] * alike)
+                weight[at] = np.float32(followed + signals[at, 2] * similarity_weight)
             for at in heaviest_first(weight[others[:count]], others[:count]):
                 if weight[at] > 0 and taken[domain[at]] < most:
                     taken[domain[at]] += 1

@@ -74,8 +74,8 @@ def _missing(quality: DataFrame, ds: date, least: float) -> Iterator[str]:
     if not least:
         return
     days = [ds - timedelta(days=back) for back in range(USUAL_DAYS + 1)]
-    kept = quality.where((F.col(OUTCOME) == KEPT) & F.col(DAY).isin(days)).select(c.SOURCE, c.DOMAIN, DAY, ROWS)
-    events = {tuple(row[:3]): row[3] for row in kept.toLocalIterator()}
+    kept_rows = quality.where((F.col(OUTCOME) == KEPT) & F.col(DAY).isin(days)).select(c.SOURCE, c.DOMAIN, DAY, ROWS)
+    events = {tuple(row[:3]): row[3] for row in kept_rows.toLocalIterator()}
     for source, domain in sorted({key[:2] for key in events}):
         today, *before = (events.get((source, domain, day), 0) for day in days)
         usual = median(before)

@@ -94,6 +94,3 @@ def select(scores_BI: Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
         above = int((value[row] > value[row, -1]).sum())
         index[row, above:] = np.flatnonzero(all_scores == value[row, -1])[: n - above]
     return index, value
-
-
-places, seen_places = local_indexes, seen_local_indexes  # until every room uses the new names

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy import sparse
 
 from metarec_spark.model.packed import PackedSequences
-from metarec_spark.model.ranking import places
+from metarec_spark.model.ranking import local_indexes
 
 
 class RepeatParams(BaseModel):
@@ -41,11 +41,11 @@ def own_events(contexts: PackedSequences, domain: int, items: np.ndarray, decay:
     length = contexts.length.numpy()
     user, item = np.repeat(np.arange(len(length)), length), contexts.item.numpy()
     inside = contexts.domain.numpy() == domain
-    user, place = user[inside], places(items, item[inside])
+    user, local = user[inside], local_indexes(items, item[inside])
     newest = np.cumsum(np.bincount(user, minlength=len(length))) - 1
     weight = decay ** (newest[user] - np.arange(len(user))).astype(np.float64)
-    known = place >= 0
-    return sparse.csr_matrix((weight[known].astype(np.float32), (user[known], place[known])), (len(length), len(items)))
+    known = local >= 0
+    return sparse.csr_matrix((weight[known].astype(np.float32), (user[known], local[known])), (len(length), len(items)))
 
 
 def repeat_scores(contexts: PackedSequences, domain: int, items: np.ndarray, params: RepeatParams) -> sparse.csr_matrix:

@@ -17,7 +17,7 @@ from torch import Tensor
 from metarec_spark.features.encoding import ARRAYS, LENGTH
 from metarec_spark.model import artifact
 from metarec_spark.model.packed import PackedSequences
-from metarec_spark.model.ranking import seen_places
+from metarec_spark.model.ranking import seen_local_indexes
 from metarec_spark.model.scorer import Scorer
 from metarec_spark.scoring.eligible import EligibleItems
 from metarec_spark.scoring.new_items import with_new_items
@@ -177,8 +177,8 @@ def _seen(rows: pa.RecordBatch, items: np.ndarray, *, hide: bool) -> sparse.csr_
     if not hide:
         return sparse.csr_matrix(shape, dtype=np.float32)
     lists = rows["seen_items"]
-    row, place = seen_places(items, lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
-    return sparse.csr_matrix((np.ones(len(row), np.float32), (row, place)), shape)
+    row, local = seen_local_indexes(items, lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))
+    return sparse.csr_matrix((np.ones(len(row), np.float32), (row, local)), shape)
 
 
 def _pairs(lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from metarec_spark import columns as c
-from metarec_spark.model.ranking import places
+from metarec_spark.model.ranking import local_indexes
 from metarec_spark.runtime.numba_cache import compiled
 from metarec_spark.scoring.topn import ExactIndex
 
@@ -37,16 +37,16 @@ class Groups:
     @classmethod
     def from_table(cls, table: pa.Table, items: np.ndarray) -> Groups | None:
         """Return the groups of ascending items from rows (item_idx, cap, group, at_most); None if no item is in a group."""
-        place = places(items, table[c.ITEM_IDX].to_numpy())
-        table, place = table.filter(pa.array(place >= 0)), place[place >= 0]
-        if not len(place):
+        local = local_indexes(items, table[c.ITEM_IDX].to_numpy())
+        table, local = table.filter(pa.array(local >= 0)), local[local >= 0]
+        if not len(local):
             return None
         named = table[c.GROUP].combine_chunks().dictionary_encode()
         group = table[CAP].to_numpy().astype(np.int64) * len(named.dictionary) + named.indices.to_numpy()
         group = np.unique(group, return_inverse=True)[1]
         at_most = np.zeros(group.max() + 1, np.int64)
         at_most[group] = table[AT_MOST].to_numpy()
-        of_item = sparse.csr_matrix((np.ones(len(place), bool), (place, group)), (len(items), len(at_most)))
+        of_item = sparse.csr_matrix((np.ones(len(local), bool), (local, group)), (len(items), len(at_most)))
         return cls(of_item, of_item.T.tocsr(), at_most)
 
 
@@ -62,23 +62,23 @@ class EligibleItems:
     """
 
     def __init__(self, items: np.ndarray, folder: Path | None) -> None:
-        self.places = np.arange(len(items))
-        """[I] places of the eligible items among ``items``."""
+        self.local = np.arange(len(items))
+        """[I] indexes of the eligible items within ``items``."""
         self.groups: Groups | None = None
         if folder:
-            self.places = np.flatnonzero(~np.isin(items, pq.read_table(folder / c.WITHHELD)[c.ITEM_IDX].to_numpy()))
-            self.groups = Groups.from_table(pq.read_table(folder / c.GROUP), items[self.places])
-        self.items = items[self.places]
+            self.local = np.flatnonzero(~np.isin(items, pq.read_table(folder / c.WITHHELD)[c.ITEM_IDX].to_numpy()))
+            self.groups = Groups.from_table(pq.read_table(folder / c.GROUP), items[self.local])
+        self.items = items[self.local]
         """[I] their item indices."""
-        self._all = len(self.places) == len(items)
+        self._all = len(self.local) == len(items)
 
     def columns(self, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
         """Return the columns of the eligible items."""
-        return matrix if self._all else matrix[:, self.places]
+        return matrix if self._all else matrix[:, self.local]
 
     def rows(self, vectors: np.ndarray) -> np.ndarray:
         """Return the rows of the eligible items; the same array if all are eligible."""
-        return vectors if self._all else vectors[self.places]
+        return vectors if self._all else vectors[self.local]
 
     def top_n(
         self, index: ExactIndex, users: np.ndarray, n: int, seen: sparse.csr_matrix, additions: sparse.csr_matrix | None = None
@@ -162,7 +162,7 @@ def _place_under_caps(
 @compiled
 def _take(
     rows: np.ndarray,
-    found: np.ndarray,
+    index: np.ndarray,
     value: np.ndarray,
     starts: np.ndarray,
     group: np.ndarray,
@@ -184,8 +184,8 @@ def _take(
         for at in range(count[user]):
             item = chosen[user, at]
             taken[group[starts[item] : starts[item + 1]]] += 1
-        for at in range(found.shape[1]):
-            item = found[row, at]
+        for at in range(index.shape[1]):
+            item = index[row, at]
             if item < 0 or count[user] == chosen.shape[1]:
                 break
             groups = group[starts[item] : starts[item + 1]]

@@ -130,9 +130,9 @@ def with_new_items(model: ModelArtifact, folder: Location) -> tuple[ModelArtifac
 def _content(model: ModelArtifact, folder: Location, size: int) -> dict[str, np.ndarray]:
     """Return tokens and given vectors of all items; a new item has at most as many tokens as the model's own items have."""
     before, hashes, token = model.catalogue.size, model.catalogue.token_hashes, pq.read_table(local_copy(f"{folder}/{TOKENS}"))
-    place = 1 + np.searchsorted(hashes[1:], token["token"].to_numpy())
+    token_index = 1 + np.searchsorted(hashes[1:], token["token"].to_numpy())
     item, weight, width = token[c.ITEM_IDX].to_numpy() - before, token["weight"].to_numpy(), model.catalogue.tokens.shape[1]
-    tokens, weights = pad_tokens(item, place, weight, size - before, width)
+    tokens, weights = pad_tokens(item, token_index, weight, size - before, width)
     vectors = read_vectors(local_copy(f"{folder}/{VECTORS}"), range(before, size), model.manifest.vector_widths)
     return {
         "tokens": np.concatenate([model.catalogue.tokens, tokens]),

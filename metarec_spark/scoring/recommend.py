@@ -196,9 +196,9 @@ def inputs(users: DataFrame, manifest: Manifest, served: list[str], new_items: N
     if new_items:
         users = known_events(users, new_items.items, manifest.items)
     names = F.array(*[F.lit(name) for name in served])
-    place = partial(position, manifest.domains)
-    frame = users.withColumn("active", F.transform(F.array_intersect("active_domains", names), place))
-    frame = frame.withColumn("wanted", F.transform(names, place) if everywhere else F.col("active"))
+    positions = partial(position, manifest.domains)
+    frame = users.withColumn("active", F.transform(F.array_intersect("active_domains", names), positions))
+    frame = frame.withColumn("wanted", F.transform(names, positions) if everywhere else F.col("active"))
     return encoded(
         frame.drop("active_domains", "events"),
         domains=manifest.domains,

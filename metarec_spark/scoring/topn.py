@@ -133,7 +133,7 @@ class ExactIndex:
         """
         if users.ndim != 2 or users.shape[1] != self.items.shape[1]:
             raise ValueError(f"users must be [U, {self.items.shape[1]}], as the items are: got {users.shape}")
-        users, found = _finite(users, "users"), min(n, len(self.items))
+        users, list_length = _finite(users, "users"), min(n, len(self.items))
         shape = len(users), len(self.items)
         hidden, added = _canonical(seen, shape, "seen"), _canonical(additions, shape, "additions")
         _finite(added.data, "additions")
@@ -143,12 +143,12 @@ class ExactIndex:
             buffer = torch.empty(ROWS * TILE, dtype=torch.int32 if exact_integers() else torch.float32)
             for start in starts:
                 block = slice(start, start + ROWS)
-                index[block, :found], score[block, :found] = self._search(
-                    users[block], found, hidden[block], added[block], buffer
+                index[block, :list_length], score[block, :list_length] = self._search(
+                    users[block], list_length, hidden[block], added[block], buffer
                 )
 
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(search_blocks, np.array_split(np.arange(0, len(users) if found else 0, ROWS), threads)))
+            list(pool.map(search_blocks, np.array_split(np.arange(0, len(users) if list_length else 0, ROWS), threads)))
         return index, score
 
     def _search(

@@ -112,7 +112,7 @@ def scan(
     rows, chunks = products.shape[:2]
     size, n = chunks * CHUNK, score.shape[1]
     best, slots = np.empty(chunks * LANES, np.float32), n + size + 1  # one more: a place is written before it is accepted
-    candidate, place, rough, plus = np.empty(slots), np.empty(slots, np.int64), np.empty(size), np.empty(slots)
+    candidate, slot_item, rough, plus = np.empty(slots), np.empty(slots, np.int64), np.empty(size), np.empty(slots)
     for row in range(rows):
         values, known, at_least = products[row].reshape(size), count[row], least[row]
         values[width:] = floor
@@ -127,7 +127,7 @@ def scan(
             own = values[added[at] - first]
             if own != floor:
                 rough[linked] = own * unit[row] + addition[at] + bound[row]
-                place[known + linked], plus[known + linked] = added[at], addition[at]
+                slot_item[known + linked], plus[known + linked] = added[at], addition[at]
                 linked += 1
             values[added[at] - first] = floor
             at += 1
@@ -144,7 +144,7 @@ def scan(
                 at_least = max(at_least, nth * unit[row] - bound[row])
         end = known
         for i in range(linked):
-            place[end], plus[end] = place[known + i], plus[known + i]
+            slot_item[end], plus[end] = slot_item[known + i], plus[known + i]
             end += rough[i] >= at_least
         linked = end
         limit = max((at_least - bound[row]) / unit[row], lowest)
@@ -152,24 +152,24 @@ def scan(
             if best[group] >= limit:
                 for deep in range(DEPTH):
                     at = (group // LANES * DEPTH + deep) * LANES + group % LANES
-                    place[end] = first + at
+                    slot_item[end] = first + at
                     end += values[at] >= limit
         for i in range(known):
-            candidate[i], place[i] = score[row, i], index[row, i]
+            candidate[i], slot_item[i] = score[row, i], index[row, i]
         for i in range(known, end):
-            candidate[i] = product(users[row], items[place[i]])
+            candidate[i] = product(users[row], items[slot_item[i]])
         for i in range(known, linked):
             candidate[i] += plus[i]
         if end > n:
             nth, candidates, end = _about_nth(candidate[:end], n), end, 0
             for i in range(candidates):
-                candidate[end], place[end] = candidate[i], place[i]
+                candidate[end], slot_item[end] = candidate[i], slot_item[i]
                 end += candidate[i] >= nth
-            at_least = max(at_least, _partition(candidate[:end], place[:end], n))
+            at_least = max(at_least, _partition(candidate[:end], slot_item[:end], n))
             end = n
         elif end == n:
             at_least = max(at_least, candidate[:n].min())
-        score[row, :end], index[row, :end] = candidate[:end], place[:end]
+        score[row, :end], index[row, :end] = candidate[:end], slot_item[:end]
         count[row], least[row] = end, at_least
 
 

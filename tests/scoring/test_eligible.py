@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from metarec_spark.model.ranking import places
+from metarec_spark.model.ranking import local_indexes
 from metarec_spark.scoring.eligible import EligibleItems, Groups
 from metarec_spark.scoring.topn import ExactIndex
 
@@ -40,7 +40,7 @@ def test_excluded_items_are_not_eligible_and_groups_hold_eligible_items_alone(tm
     eligible = EligibleItems(
         ITEMS, rules(tmp_path, [4, 9, 99], [(9, 0, "a", 1), (12, 0, "a", 1), (3, 0, "b", 1), (12, 1, "a", 2)])
     )
-    assert eligible.places.tolist() == [0, 2, 3, 5]
+    assert eligible.local.tolist() == [0, 2, 3, 5]
     assert eligible.items.tolist() == [3, 7, 8, 12]
     groups = eligible.groups.of_item
     assert groups.sum(1).tolist() == [[1], [0], [0], [2]]
@@ -72,7 +72,7 @@ def test_without_an_eligible_item_lists_are_empty(tmp_path):
     index = ExactIndex(np.zeros((0, 1), np.float32))
     found, score = eligible.top_n(index, np.ones((2, 1), np.float32), 3, none(2, 0))
     assert found.tolist() == [[-1] * 3] * 2 and np.isneginf(score).all()
-    assert places(eligible.items, np.array([3, 4])).tolist() == [-1, -1]
+    assert local_indexes(eligible.items, np.array([3, 4])).tolist() == [-1, -1]
 
 
 def test_what_is_searched_for_after_a_capped_list_is_bounded(tmp_path, monkeypatch):
