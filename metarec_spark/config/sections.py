@@ -240,9 +240,8 @@ class Recommend(Section):
 
     top_n: Count = 100
     """Items per user and platform."""
-    exclude_seen: bool | Literal["auto"] | dict[str, bool | Literal["auto"]] = "auto"
-    """Leave out items that the user has had an event with: on all platforms, or platform = value (others: auto). auto: leave them
-    out unless at least 20 % of the platform's validation events are with an item of the user's earlier events."""
+    exclude_seen: bool | dict[str, bool] = True
+    """Leave out items that the user has had an event with: on all platforms, or platform = true or false (others: true)."""
     mode: Advanced[Literal["auto", "full"]] = "auto"
     """full: score every user. auto: score only the users whose inputs changed, if that gives the same table."""
     users: Literal["active", "all"] = "active"
@@ -254,15 +253,13 @@ class Recommend(Section):
     @field_validator("exclude_seen", mode="before")
     @classmethod
     def _known_choice(cls, value: object) -> object:
-        for choice in value.values() if isinstance(value, dict) else [value]:
-            if not (isinstance(choice, bool) or choice == "auto"):
-                raise ValueError("expected true, false or 'auto', or one of them for each platform")
+        if not all(isinstance(choice, bool) for choice in (value.values() if isinstance(value, dict) else [value])):
+            raise ValueError("expected true or false, or one of them for each platform")
         return value
 
-    def excludes_seen(self, domain: str, *, auto: bool) -> bool:
-        """Return whether a platform's lists leave out seen items; ``auto`` is what was found on its validation events."""
-        setting = self.exclude_seen.get(domain, "auto") if isinstance(self.exclude_seen, dict) else self.exclude_seen
-        return auto if setting == "auto" else setting
+    def excludes_seen(self, domain: str) -> bool:
+        """Return whether a platform's lists leave out seen items."""
+        return self.exclude_seen.get(domain, True) if isinstance(self.exclude_seen, dict) else self.exclude_seen
 
 
 class Feedback(Section):

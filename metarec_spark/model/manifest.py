@@ -32,9 +32,7 @@ class DomainSettings(_Record):
     stacked: bool = False
     """Whether the stacking network makes h here, in place of the plain fusion."""
     repeats: RepeatParams = RepeatParams()
-    """The repeat term of h."""
-    mostly_new: bool = True
-    """Whether so few validation events repeat an own item that lists leave out seen items, if recommend.exclude_seen is auto."""
+    """The repeat term of h; training does not search it yet."""
 
 
 class ValidationNdcg(_Record):

@@ -31,8 +31,7 @@ class ServingModel:
 
     def seen_allowed(self, settings: Recommend) -> frozenset[str]:
         """Return the platforms whose lists may hold items that the user has seen."""
-        auto = {domain: self.manifest.tuned[domain].mostly_new for domain in self.domains}
-        return frozenset(domain for domain in self.domains if not settings.excludes_seen(domain, auto=auto[domain]))
+        return frozenset(domain for domain in self.domains if not settings.excludes_seen(domain))
 
     def known_items(self, items: DataFrame) -> DataFrame:
         """Return the rows of ``items`` that it can recommend."""
