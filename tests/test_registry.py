@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from training.warehouses import WAREHOUSE, copied, job_at, stages
 
 from metarec_spark import registry
-from metarec_spark.scoring.serving import models_of_domains
+from metarec_spark.scoring.serving import serving_models
 from metarec_spark.warehouse.storage import local_path
 
 
@@ -21,7 +21,7 @@ def test_a_copied_warehouse_scores_with_its_own_models(spark, tmp_path, tmp_path
     job = job_at(spark, copy, "recommend")
     folder = copy / WAREHOUSE / "_models" / stored["model_id"]
     assert local_path(registry.newest_approved(job).path) == folder
-    assert [local_path(model.folder) for model in models_of_domains(job)] == [folder]
+    assert [local_path(model.folder) for model in serving_models(job)] == [folder]
 
 
 def test_absolute_paths_of_older_versions_are_read_and_lose_to_the_warehouses_own_folder(spark, tmp_path, tmp_path_factory):

@@ -17,13 +17,16 @@ def pair(rank: int, candidates: int = 10, **fields: object) -> tuple:
         "domain": "books",
         "scorer": "model",
         "loss": 1.0,
+        "all": True,
+        "first_time": True,
+        "repeat": False,
         "few_events": False,
         "long_user": False,
         "cold_user": False,
         "cold_item": False,
     }
     shown = {"user_id": "u", "target": 0, "history": [], "score": 0.0, "best": 0.0, "top": [0, 1, 2], "top_scores": []}
-    row = defaults | shown | {"rank": rank, "candidates": candidates} | fields
+    row = defaults | shown | {"rank": rank, "model_rank": rank, "candidates": candidates} | fields
     return tuple(row[name] for name in SCHEMA.names)
 
 
@@ -107,6 +110,7 @@ def test_segments_count_their_own_pairs_and_what_is_unknown_is_left_out(spark):
     found = {(row["domain"], row["segment"], row["metric"]): (row["value"], row["users"]) for row in rows}
     assert {key[:2]: value[1] for key, value in found.items()} == {
         ("books", "all"): 4, ("books", "few_events"): 2, ("books", "cold_user"): 1, ("books", "cold_item"): 1, ("films", "all"): 1,
+        ("books", "first_time"): 4, ("films", "first_time"): 1,
     }  # fmt: skip
     assert found["books", "all", "loss"][0] == 3.0
     assert ("books", "few_events", "loss") not in found

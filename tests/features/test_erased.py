@@ -17,7 +17,7 @@ ODD = ["u1", "U1", " u1", "'; DROP TABLE events; --", "../x", "🦊\u2028", "a\t
 
 
 def forgotten(spark: SparkSession, *users: str) -> DataFrame:
-    return spark.createDataFrame([(hash_of(user), date(2024, 1, 10)) for user in users], contract("forgotten").schema)
+    return spark.createDataFrame([(hash_of(user), date(2024, 1, 10), False) for user in users], contract("forgotten").schema)
 
 
 def judged(spark: SparkSession, *rows: dict) -> DataFrame:

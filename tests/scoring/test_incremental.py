@@ -66,7 +66,8 @@ def test_everyone_is_scored_where_the_sequences_were_made_anew(spark, folder, tm
     Path(local_path(warehouse.path("user_sequences"))).rename(tmp_path / "lost")
     spark.catalog.clearCache()
     sequences = spark.createDataFrame(rows, contract("user_sequences").schema)
-    warehouse.replace_all("user_sequences", sequences, job_at(spark, folder, "extract", LATER).commit())
+    later = job_at(spark, folder, "extract", LATER)
+    later.warehouse.replace_all("user_sequences", sequences, later.commit())
     assert night(spark, folder)[0] == 34
 
 

@@ -52,21 +52,21 @@ class ThreadRank:
     def max(self, value: int) -> int:
         return max(self._all(value))
 
-    def share(self, tensors: dict[str, Tensor]) -> None:
+    def broadcast(self, tensors: dict[str, Tensor]) -> None:
         first, *_ = self._all({name: value.clone() for name, value in tensors.items()} if self.rank == 0 else None)
         for name, value in first.items():
             tensors[name].copy_(value)
 
-    def tell(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    def gather_rows(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: torch.cat([other[name] for other in self._all(rows)]).unique() for name in rows}
 
-    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, telling: dict[str, Tensor]) -> Touched:
+    def add_gradients(self, network: list[torch.nn.Parameter], touched: Touched, pending: dict[str, Tensor]) -> Touched:
         own = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in network]
         everybody = self._all((own, touched))
         for parameter, *gradients in zip(network, *[gradients for gradients, _ in everybody], strict=True):
             parameter.grad = torch.stack(gradients).sum(0)
         sums = {}
-        for name, union in telling.items():
+        for name, union in pending.items():
             sums[name] = (union, torch.zeros(len(union), touched[name][1].shape[1]))
             for rows, gradients in (tables[name] for _, tables in everybody):
                 sums[name][1].index_add_(0, torch.searchsorted(union, rows), gradients)

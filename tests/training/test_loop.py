@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_and_resumed_equals_an_undisturbed_one(parts, tmp_
 
 
 def test_a_domain_that_is_no_longer_learnt_may_fill_a_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_still_learnt", lambda *_: [1])
+    monkeypatch.setattr(State, "active_domains", lambda *_: [1])
     apart = [[start, start + 2, start + 4] for start in range(10)]  # one domain a user
     made, before = model(), model()
     fit((shard(written(tmp_path / "apart", rows(apart))), []), tmp_path / "checkpoint", made, row_count=10)

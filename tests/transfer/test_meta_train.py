@@ -65,7 +65,7 @@ def test_the_target_is_the_newest_event_of_the_domain_and_no_later_one_is_contex
 def test_with_a_pause_the_target_is_the_newest_event_after_one_and_no_later_event_is_context():
     gap = torch.tensor([0, 15, 13, 12, 3, 14, 0, 20, 2])
     sequences, of = replace(contexts([[2, 1, 4, 3, 6, 5], [8, 1, 2]]), gap=gap), catalogue()
-    assert sequences.newest(0, pause=12).tolist() == [2, -1] and sequences.newest(1, pause=12).tolist() == [5, 1]
+    assert sequences.newest(0, min_gap=12).tolist() == [2, -1] and sequences.newest(1, min_gap=12).tolist() == [5, 1]
     task = MetaTask.from_sequences(
         sequences.take(torch.tensor([0])), of, 0, content_similarity(of, 0), SETTINGS, 10, np.random.default_rng(0), pause=12
     )
@@ -82,7 +82,7 @@ def test_at_most_so_many_pairs_are_drawn_and_all_events_are_counted():
     with torch.no_grad():
         scores = [drawn().scores(of.signals, few.contexts, 0) for of in (few, all_)]
     assert torch.equal(*scores)
-    assert len(few.signals.links.place) < len(all_.signals.links.place), "links of items that no drawn user has are left out"
+    assert len(few.signals.links.target) < len(all_.signals.links.target), "links of items that no drawn user has are left out"
 
 
 def test_training_lowers_the_loss():

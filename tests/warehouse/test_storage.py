@@ -102,7 +102,7 @@ def test_what_lies_elsewhere_is_copied_once_until_it_changes():
 
 
 def test_a_place_elsewhere_that_holds_nothing_is_an_error():
-    with pytest.raises(DataError, match=r"memory://.*: nothing lies there: .* Run the job that writes it again"):
+    with pytest.raises(DataError, match=r"memory://.*: there is nothing: .* Run the job that writes it again"):
         local_copy(elsewhere())
 
 
