@@ -1,7 +1,7 @@
 """Settings of a local session by the size of its inputs, which is known before the JVM starts.
 
-On a small log most of a job's time is start-up: compiling code, planning, scheduling tasks. Measured with
-``benchmarks/extract_costs.py``.
+On a small log most of a job's time is start-up: compiling code, planning, scheduling tasks. The limit and the settings are
+estimates: ``benchmarks/extract_costs.py`` prints the costs of a small log, and has not been run with and without them.
 """
 
 from __future__ import annotations
