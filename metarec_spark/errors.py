@@ -7,6 +7,7 @@ import re
 from itertools import dropwhile, islice
 
 _LONGEST_CAUSE = 200
+_MACHINE = re.compile("[Pp]ermission denied|No space left|Read-only file system|Disk quota exceeded")
 
 
 class MetarecError(Exception):
@@ -57,9 +58,9 @@ def damaged_table(name: str, cause: str) -> str:
 
 
 def unreadable(error: Exception) -> str | None:
-    """Explain a file that Spark could not read; None if the error is about something else."""
+    """Explain a file that Spark could not read; None if the error is about something else: a full disk, say, is no damage."""
     text = str(error)
-    if log := re.search(r"/(\w+)/_delta_log/([\w.]+)", text):
+    if not _MACHINE.search(text) and (log := re.search(r"/(\w+)/_delta_log/([\w.]+)", text)):
         return damaged_table(log[1], f"{log[2]}: {first_line(error)}")
     file = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S+?)\.?\s", text)
     if file is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metarec_spark.errors import first_line
+from metarec_spark.errors import first_line, unreadable
 
 
 def test_of_an_error_in_a_python_worker_the_line_says_what_was_raised(spark):
@@ -19,3 +19,9 @@ def test_of_an_error_in_a_python_worker_the_line_says_what_was_raised(spark):
 
 def test_of_any_other_error_the_line_is_the_first():
     assert [first_line(ValueError(said)) for said in ("one\ntwo", "")] == ["one", ""]
+
+
+@pytest.mark.parametrize("cause", ["Permission denied", "No space left on device", "Read-only file system"])
+def test_a_table_that_the_machine_keeps_from_being_written_is_not_called_damaged(cause):
+    assert unreadable(Exception(f"java.io.FileNotFoundException: /w/events/_delta_log/0.json ({cause})")) is None
+    assert "table events cannot be read" in unreadable(Exception("not JSON: /w/events/_delta_log/0.json"))

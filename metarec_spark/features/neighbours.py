@@ -21,6 +21,7 @@ from metarec_spark import columns as c
 from metarec_spark.config.sections import Transitions
 from metarec_spark.features.windows import WINDOWS
 from metarec_spark.runtime.numba_cache import compiled
+from metarec_spark.warehouse.storage import local_copy
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 FORWARD, BACKWARD, SIMILARITY, WEIGHT = "forward", "backward", "similarity", "weight"
@@ -102,9 +103,9 @@ class Items:
 
 
 @lru_cache(maxsize=1)
-def items(file: str, common_items: int) -> Items:
+def items(folder: str, common_items: int) -> Items:
     """:meth:`Items.from_parquet`, once per process."""
-    return Items.from_parquet(Path(file), common_items)
+    return Items.from_parquet(local_copy(folder), common_items)
 
 
 def distance_weights(longest: int, decay: float) -> np.ndarray:

@@ -7,7 +7,6 @@ from functools import partial
 from itertools import chain
 
 import pyarrow as pa
-from pyspark import SparkFiles
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -39,7 +38,7 @@ def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions,
     content
         (item_idx, domain, tokens, weights): table ``item_content``.
     folder
-        URI of a folder for the item file that executors read; it must last until the rows are written.
+        URI of a folder for the items, which executors read; it must last until the rows are written.
 
     Notes
     -----
@@ -50,13 +49,14 @@ def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions,
     """
     event = F.arrays_zip(F.col(c.ITEM_IDX).alias("i"), F.col(c.DOMAIN).alias("d"))
     counts = sequences.select(F.explode(event).alias("e")).groupBy("e.i", "e.d").agg(F.count("*").alias(EVENTS))
-    known, file = _sent_to_executors(_known_items(counts, content), folder)
+    _known_items(counts, content).coalesce(1).write.mode("overwrite").parquet(folder)
+    known = sequences.sparkSession.read.parquet(folder)
     schema = f"{c.ITEM_IDX} int, {WINDOWS} binary"
     around_events = sequences.select(c.ITEM_IDX).mapInArrow(partial(_windows, max_gap=settings.max_gap), schema)
     # One empty row for each known item: an item without windows may still have similar items.
     all_items = around_events.unionByName(known.select(c.ITEM_IDX, F.lit("").cast("binary").alias(WINDOWS)))
     ordered = all_items.repartition(c.ITEM_IDX).sortWithinPartitions(c.ITEM_IDX)
-    return ordered.mapInArrow(partial(_neighbours, file=file, settings=settings), contract(c.ITEM_TRANSITIONS).schema)
+    return ordered.mapInArrow(partial(_neighbours, folder=folder, settings=settings), contract(c.ITEM_TRANSITIONS).schema)
 
 
 def _known_items(counts: DataFrame, content: DataFrame) -> DataFrame:
@@ -74,22 +74,12 @@ def _known_items(counts: DataFrame, content: DataFrame) -> DataFrame:
     )
 
 
-def _sent_to_executors(rows: DataFrame, folder: str) -> tuple[DataFrame, str]:
-    """Write rows as one file and send it to every executor; returns the rows, and the file's name for ``SparkFiles``."""
-    spark = rows.sparkSession
-    rows.coalesce(1).write.mode("overwrite").parquet(folder)
-    written = spark.read.parquet(folder)
-    (file,) = written.inputFiles()
-    spark.sparkContext.addFile(file)
-    return written, file.rpartition("/")[2]
-
-
 def _windows(batches: Iterable[pa.RecordBatch], max_gap: int) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         yield from windows(batch[c.ITEM_IDX], max_gap)
 
 
-def _neighbours(batches: Iterable[pa.RecordBatch], file: str, settings: Transitions) -> Iterator[pa.RecordBatch]:
+def _neighbours(batches: Iterable[pa.RecordBatch], folder: str, settings: Transitions) -> Iterator[pa.RecordBatch]:
     with_rows = (batch for batch in batches if batch.num_rows)
     for first in with_rows:
-        yield from items(SparkFiles.get(file), settings.common_items).neighbours(chain([first], with_rows), settings)
+        yield from items(folder, settings.common_items).neighbours(chain([first], with_rows), settings)

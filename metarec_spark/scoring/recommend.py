@@ -93,7 +93,7 @@ def _result(job: Job, models: list[ServingModel], workload: _Workload, seconds: 
     ids = [model.model_id for model in models]
     counts = list_count, user_count, item_count, ", ".join(ids), workload.users
     log.info("recommendations: %d lists for %d users, %d items, by %s; %d users scored", *counts)
-    spent = {name: round(used, 1) for name, used in workload.timings.seconds().items()}
+    spent = {name: round(used, 3) for name, used in workload.timings.seconds().items()}
     pairs = sum(workload.pairs_of.values())
     log.info("%.3g pairs of a user and an item in %.1f s; processor seconds of tasks: %s", pairs, seconds, spent)
     details = RecommendDetails(

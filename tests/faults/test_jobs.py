@@ -71,7 +71,7 @@ def die(spark: SparkSession, company: Company, work: Work, point: str | Point) -
     [
         (NIGHT, ["commit events #2", KILL_9, "before _models", "_models manifest.json #1"]),
         (NEXT_NIGHT, ["commit user_sequences #1", "commit recommendations #1"]),
-        (ADAPTING, ["_training manifest.json #2", "commit transfer_runs #2"]),
+        (ADAPTING, ["_training manifest.json #1", "commit transfer_runs #2"]),
         (FEEDBACK, ["commit feedback #1"]),
     ],
     ids=str,

@@ -94,7 +94,7 @@ def test_the_models_own_items_and_users_stay_as_they_were(own, both):
     np.testing.assert_array_equal(found.item_vectors[:20], own.item_vectors)
     user = contexts([[3, 8, 1], [2]])
     torch.testing.assert_close(found.model.encode(user), own.model.encode(user), rtol=0, atol=0)
-    before, after = Scorer(own).transfer(user, 0), Scorer(found).transfer(user, 0)
+    before, after = Scorer(own).transition_scores(user, 0), Scorer(found).transition_scores(user, 0)
     np.testing.assert_array_equal(after[:, :10].numpy(), before.numpy())
 
 
