@@ -60,6 +60,8 @@ def damaged_table(name: str, cause: str) -> str:
 def unreadable(error: Exception) -> str | None:
     """Explain a file that Spark could not read; None if the error is about something else: a full disk, say, is no damage."""
     text = str(error)
+    if by_task := re.search(rf"^{DataError.__module__}\.{DataError.__qualname__}: (.+)$", text, re.MULTILINE):
+        return by_task[1]
     if not _MACHINE.search(text) and (log := re.search(r"/(\w+)/_delta_log/([\w.]+)", text)):
         return damaged_table(log[1], f"{log[2]}: {first_line(error)}")
     file = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S+?)\.?\s", text)

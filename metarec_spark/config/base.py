@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, TypeVar
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 T = TypeVar("T")
@@ -46,3 +48,13 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """Return ", did you mean …?" if a known name is close, else nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones() and not re.fullmatch(r"[+-]\d\d:\d\d", name):
+        close = nearest(name, sorted(available_timezones()))
+        raise ValueError(f"no time zone {name!r}{close}; use a name such as 'Europe/Berlin', or an offset such as '+02:00'")
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from types import UnionType
 from typing import Literal, Union, get_args, get_origin
 
@@ -37,7 +39,7 @@ _TIERS = {
     Tier.EXPERIMENTAL: "Off by default: no measurement speaks for them yet. They may change or go in any version.",
 }
 _COLUMNS = "| key | values | default | meaning |\n|---|---|---|---|"
-_NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+_NAMES = {date: "date, such as 1995-01-01", int: "whole number", float: "number", str: "text", bool: "true or false"}
 _SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 
 
@@ -120,8 +122,10 @@ def _values(annotation: object, limits: list[object] | tuple[object, ...] = ()) 
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, str):
-        return f'"{value}"'
+        return json.dumps(value, ensure_ascii=False).replace("|", "\\|")  # a bar would end the table's cell
     return (
         f"[{', '.join(map(_toml, value))}]"
         if isinstance(value, list)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from metarec_spark import columns as c
-from metarec_spark.config.base import Advanced, Count, Section, nearest
+from metarec_spark.config.base import Advanced, Count, Section, Zone, nearest
 
 Format = Literal["parquet", "json", "csv", "delta"]
+NULL_WORDS = ("null", r"\N", "none", "nan", "nat", "n/a", "#n/a", "na", "<na>", "nil", "undefined", "(null)", "-")
 
 
 class File(Section):
@@ -18,11 +20,19 @@ class File(Section):
     path: str
     """Where the files are: any URI that Spark reads. Folders and globs are allowed."""
     format: Format = "parquet"
-    """parquet, json (one object per line), csv (with a header line) or delta."""
+    """parquet, json (objects, one per line or pretty-printed, or arrays of objects), csv (with a header line) or delta."""
     domain: str | None = None
     """Platform of every row, if the file has no column `domain`."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Product's column name = the file's column name, for each column that has another name in the file."""
+    """Product's column name = the file's column name, for each column that has another name in the file. `user.id` is the field
+    `id` of the nested field `user`."""
+    separator: Advanced[Literal["auto", ",", ";", "\t", "|"]] = "auto"
+    """Character between two fields of CSV. auto: in each file, the one that gives its header the needed columns."""
+    encoding: Advanced[str] = "auto"
+    """Text encoding of CSV and JSON, such as `utf-8` or `latin-1`. auto: what a byte order mark says, or UTF-8; `cp1252` if a
+    file is not UTF-8 and looks like a Western European language, which is logged."""
+    null_values: Advanced[list[str]] = Field(default_factory=lambda: list(NULL_WORDS))
+    """Words that mean "no value" in text, in lower or upper case."""
 
     mappable: ClassVar[tuple[str, ...]]
 
@@ -31,6 +41,16 @@ class File(Section):
         if self.domain is not None and c.DOMAIN in self.columns:
             raise ValueError(f"domain = {self.domain!r} and columns.domain = {self.columns[c.DOMAIN]!r}: give one of them")
         return self
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        try:
+            if name != "auto":
+                "".encode(name)
+        except LookupError:
+            raise ValueError(f"no text encoding {name!r}; use a usual name, such as 'utf-8', 'latin-1' or 'utf-16'") from None
+        return name
 
     @field_validator("columns")
     @classmethod
@@ -47,16 +67,38 @@ class Source(File):
     user_namespace: Advanced[str | None] = None
     """Prefix of every user id (`namespace:id`). Set it if the ids of this log do not mean the same people as the ids of the
     other logs."""
-    time_unit: Advanced[Literal["s", "ms", "us"]] = "s"
-    """Unit of a numeric event time: seconds, milliseconds or microseconds since 1970-01-01 UTC."""
+    time_unit: Advanced[Literal["auto", "s", "ms", "us", "ns"]] = "auto"
+    """Unit of a numeric event time: seconds, milliseconds, microseconds or nanoseconds since 1970-01-01 UTC. auto: the unit that
+    the size of each number leaves, for times from 1973 to 5138."""
+    time_format: Advanced[str | None] = None
+    """Format of event times in text, as Python's strptime takes it, such as `%d/%m/%Y %H:%M:%S`. Without it, ISO 8601, RFC 2822
+    and other unambiguous forms are read; with it, only this form is."""
+    time_zone: Advanced[Zone] = "UTC"
+    """Time zone of event times that name none."""
     day_column: str | None = None
     """Column (often a partition folder) with the day on which a row arrived. Without it, every run reads the whole log."""
 
     mappable = (c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE)
 
+    @field_validator("time_format")
+    @classmethod
+    def _known_format(cls, form: str | None) -> str | None:
+        if form is not None:
+            noon = datetime(2001, 2, 3, 12, tzinfo=UTC)
+            try:
+                read = datetime.strptime(noon.strftime(form), form)
+            except ValueError as error:
+                raise ValueError(f"{form!r}: {error}; expected a format of strptime, such as '%d/%m/%Y %H:%M:%S'") from None
+            if read.date() != noon.date():
+                raise ValueError(f"{form!r} leaves the day open; expected a format of strptime, such as '%d/%m/%Y %H:%M:%S'")
+        return form
+
 
 class ItemSource(File):
     """Optional information on items: a title, attributes, a content vector."""
+
+    attribute_separator: Advanced[Annotated[str, Field(min_length=1)] | None] = None
+    """Text between two attributes of an item, such as `|`, if a file holds all attributes of an item as one text."""
 
     mappable = (c.ITEM_ID, c.DOMAIN, c.TITLE, c.ATTRIBUTES, c.CONTENT)
 

@@ -10,7 +10,9 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Features
 from metarec_spark.features import erased
-from metarec_spark.sources import ARRIVAL, LONGEST, TIME_TEXT, blank
+from metarec_spark.sources.events import ARRIVAL, TIME_TEXT
+from metarec_spark.sources.problems import PROBLEM
+from metarec_spark.sources.values import LONGEST, blank
 
 DAY = "day"
 _KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME)
@@ -34,7 +36,7 @@ def clean(
     Parameters
     ----------
     rows
-        Rows of :func:`metarec_spark.sources.open_events`, of all sources.
+        Rows of :func:`metarec_spark.sources.events.open_events`, of all sources.
     first, last
         Days whose rows are returned, beside the rows without a day.
     settings
@@ -61,6 +63,7 @@ def judge(rows: DataFrame, settings: Features, now: datetime, tasks_per_day: int
     event_day = F.to_date(c.EVENT_TIME)
     in_future = F.when(F.col(ARRIVAL).isNull(), F.col(c.EVENT_TIME) > F.lit(now)).otherwise(event_day > F.col(ARRIVAL))
     first_reason = F.coalesce(
+        F.col(PROBLEM),
         F.when(blank(F.col(c.USER_ID)), "null_user"),
         F.when(blank(F.col(c.ITEM_ID)), "null_item"),
         F.when(blank(F.col(c.DOMAIN)), "null_domain"),

@@ -19,7 +19,6 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
-from metarec_spark import sources
 from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import DataError
 from metarec_spark.features import cleaning, erased, quality
@@ -31,6 +30,8 @@ from metarec_spark.features.sequences import extended, sequences
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
 from metarec_spark.job import Details, Job, Result, log
+from metarec_spark.sources.events import open_events
+from metarec_spark.sources.items import CONFLICT, open_information
 from metarec_spark.warehouse.storage import scratch_folder
 
 _FIRST_DAY = date(1970, 1, 1)
@@ -105,7 +106,10 @@ def _first_day(job: Job) -> date:
 def _events(job: Job, first: date) -> CleaningCounts:
     """Clean the rows of the days from ``first`` on, check their quality, and replace these days in the tables."""
     config, spark, now = job.config, job.spark, datetime.now(UTC)
-    opened = [sources.open_events(spark, source, position) for position, source in enumerate(config.sources)]
+    opened = [
+        open_events(spark, source, position, first_day=config.features.first_day)
+        for position, source in enumerate(config.sources)
+    ]
     rows = reduce(DataFrame.unionByName, opened)
     days = min(_WHOLE_DAYS, (job.ds - first).days + 1)
     tasks = math.ceil(_TASKS_PER_CORE * spark.sparkContext.defaultParallelism / days)
@@ -149,20 +153,16 @@ def _why_none(opened: list[DataFrame], counts: CleaningCounts) -> str:
 
 
 def _item_information(job: Job) -> tuple[DataFrame | None, int]:
-    """Item information of all item sources, one row per item (the first source that has the item), and the number of content
-    vectors that are not usable."""
+    """Item information of all item sources, one row per item, and the number of content vectors that are not usable."""
     if not job.config.items:
         return None, 0
-    opened = [
-        sources.open_items(job.spark, source, i).withColumn("position", F.lit(i)) for i, source in enumerate(job.config.items)
-    ]
-    rows = erased.without_items(reduce(DataFrame.unionByName, opened), erased_users(job))
-    unusable = rows.where(~usable(F.col(c.CONTENT))).count()
+    rows = erased.without_items(open_information(job.spark, job.config.items), erased_users(job))
+    conflicts, unusable = rows.agg(F.count_if(CONFLICT), F.count_if(~usable(F.col(c.CONTENT)))).collect()[0]
+    if conflicts:
+        log.warning("%d items have rows that differ in title, attributes or content; the fuller and newer one counts", conflicts)
     if unusable:
         log.warning("%d content vectors have values that are not finite numbers; these items have no content vector", unusable)
-    first = F.struct("position", c.TITLE, c.ATTRIBUTES, c.CONTENT)
-    rows = rows.groupBy(c.DOMAIN, c.ITEM_ID).agg(F.min(first).alias("first"))
-    return rows.select(c.DOMAIN, c.ITEM_ID, "first.title", "first.attributes", "first.content"), unusable
+    return rows.drop(CONFLICT), unusable
 
 
 def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> None:
@@ -248,4 +248,10 @@ def _cached(rows: DataFrame, level: StorageLevel = StorageLevel.MEMORY_AND_DISK)
 
 def _cleaning_settings(job: Job) -> str:
     features = job.config.features
-    return fingerprint(*job.config.sources, features.late_days, features.max_events_per_hour, features.event_types)
+    return fingerprint(
+        *job.config.sources,
+        features.first_day.isoformat(),
+        features.late_days,
+        features.max_events_per_hour,
+        features.event_types,
+    )

@@ -23,7 +23,7 @@ from metarec_spark.features.erased import TOMBSTONE
 from metarec_spark.job import Job, log
 from metarec_spark.scoring.eligible import AT_MOST, CAP
 from metarec_spark.scoring.serving import ServingModel
-from metarec_spark.sources import open_groups, open_list
+from metarec_spark.sources.lists import open_groups, open_list
 from metarec_spark.warehouse.contracts import digest
 from metarec_spark.warehouse.storage import Location, scratch_folder
 

@@ -8,8 +8,9 @@ from pyspark.sql import functions as F
 LOG_ROW = {
     **{"source": "0:parquet", "user_id": "u1", "item_id": "i1", "domain": "shop", "event_type": "click"},
     **{"time_text": "2024-01-10 10:00:00", "value": None, "arrival": "2024-01-10"},
+    **{"file": "file:/log.parquet", "problem": None},
 }
-LOG = "source string, user_id string, item_id string, domain string, event_type string, time_text string, value double, arrival string"
+LOG = "source string, user_id string, item_id string, domain string, event_type string, time_text string, value double, arrival string, file string, problem string"
 SEQUENCE = "user_id string, item_idx array<int>, domain array<string>, event_type array<string>, event_time array<string>, seen_items array<int>"
 
 

@@ -1,0 +1,17 @@
+"""Why something that stands in a file is no row, and how a row says so."""
+
+PROBLEM = "problem"
+"""Column: one of the following, or null for a row that was read."""
+MODIFIED = "modified"
+"""Column: time of the last change of the file that a row is from."""
+INSTANT = "instant"
+"""Column: the event time of a text file's row as a timestamp, null if it cannot be read."""
+
+BAD_ROW = "bad_row"
+"""No row: more or fewer fields than the header, quotes that do not fit, a line that is no JSON object, a line above 16 MB."""
+BAD_ENCODING = "bad_encoding"
+"""An id that holds U+FFFD: bytes that are no text in the file's encoding, so that other ids may look the same."""
+BAD_ID = "bad_id"
+"""An id that is a number with a fraction, or with so many digits that the number's type has lost some."""
+BAD_DAY = "bad_day"
+"""A day of arrival that cannot be read as one."""
