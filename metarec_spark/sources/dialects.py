@@ -115,9 +115,9 @@ def csv_dialect(head: bytes, whole: bool, source: File, columns: Sequence[Wanted
             lines.seek(0)
             first = next(row for row in csv.reader(lines, delimiter=separator, skipinitialspace=True) if any(row))
             header = tuple(name.strip("\ufeff \t") for name in first)
-        found = sum(find(column, header_tree(header)) is not None for column in columns)
+        matches = sum(find(column, header_tree(header)) is not None for column in columns)
         dialect = Dialect("csv", encoding, guessed, separator, blanks, int(excel is not None), header)
-        dialects.append((found, len(header), dialect))
+        dialects.append((matches, len(header), dialect))
     best = max(dialects, key=lambda dialect: dialect[:2])[2]
     for column in columns:
         path = find(column, header_tree(best.header))
@@ -143,11 +143,12 @@ def json_dialect(head: bytes, whole: bool, source: File) -> tuple[Dialect, list[
     )
     if in_lines:
         return Dialect("lines", encoding, guessed), list(json_lines(iter(lines)))
-    return Dialect("values", encoding, guessed), list(_until_cut(json_values(iter([text]))))
+    return Dialect("values", encoding, guessed), list(_values(text, whole))
 
 
-def _until_cut(values: Iterator[object]) -> Iterator[object]:
+def _values(text: str, whole: bool) -> Iterator[object]:
     try:
-        yield from values
+        yield from json_values(iter([text]))
     except DataError:
-        return
+        if whole:
+            raise

@@ -14,7 +14,7 @@ from metarec_spark.config.inputs import Source
 from metarec_spark.sources.group import Group
 from metarec_spark.sources.instants import instants
 from metarec_spark.sources.names import DAY, wanted
-from metarec_spark.sources.opening import opened
+from metarec_spark.sources.opening import open_source
 from metarec_spark.sources.problems import PROBLEM
 from metarec_spark.sources.values import LONGEST, arrival, blank, number, with_ids
 
@@ -58,8 +58,8 @@ def open_events(
     """
     where = f"sources[{position}] {source.path}"
     columns = wanted(source, (c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TIME), (c.EVENT_TYPE, c.VALUE), day=source.day_column)
-    groups = opened(spark, source, columns, where, files)
-    rows = spark.createDataFrame([], _SCHEMA)  # also makes its session theirs
+    groups = open_source(spark, source, columns, where, files)
+    rows = spark.createDataFrame([], _SCHEMA)  # first, so that the union is of this session
     for group in groups:
         rows = rows.unionByName(_events(group, source, position, first_day, where))
     return rows

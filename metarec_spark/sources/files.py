@@ -68,8 +68,8 @@ def list_files(spark: SparkSession, path: str) -> list[SourceFile]:
     -----
     As everywhere in Hadoop, names that begin with ``_`` or ``.`` and names that end with ``._COPYING_`` are not data.
     """
-    place, files = hadoop_path(spark, path)
-    statuses = files.globStatus(place) or ()
+    location, files = hadoop_path(spark, path)
+    statuses = files.globStatus(location) or ()
     return sorted(file for status in statuses for file in _below(files, status, top=True))
 
 
@@ -83,9 +83,9 @@ def files_at(spark: SparkSession, paths: Sequence[str]) -> list[SourceFile]:
     """
 
     def listed(path: str) -> SourceFile:
-        place, files = hadoop_path(spark, path)
+        location, files = hadoop_path(spark, path)
         try:
-            return next(_below(files, files.getFileStatus(place), top=True))
+            return next(_below(files, files.getFileStatus(location), top=True))
         except (Py4JJavaError, StopIteration):
             raise DataError(f"{path}: no such file; was it removed while it was read?") from None
 

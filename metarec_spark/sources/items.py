@@ -16,7 +16,7 @@ from metarec_spark.config.inputs import ItemSource
 from metarec_spark.sources.group import Group
 from metarec_spark.sources.keyed import keyed, usable
 from metarec_spark.sources.names import wanted
-from metarec_spark.sources.opening import opened
+from metarec_spark.sources.opening import open_source
 from metarec_spark.sources.problems import MODIFIED, PROBLEM
 from metarec_spark.sources.values import INTEGERS, blank, several, something, wrong_type
 
@@ -44,7 +44,7 @@ def open_items(spark: SparkSession, source: ItemSource, position: int) -> DataFr
     where = f"items[{position}] {source.path}"
     rows = spark.createDataFrame([], _SCHEMA)
     columns = wanted(source, (c.ITEM_ID, c.DOMAIN), _FIELDS, separator=source.attribute_separator)
-    for group in opened(spark, source, columns, where):
+    for group in open_source(spark, source, columns, where):
         fields = {c.TITLE: _title(group, source, where), c.ATTRIBUTES: _attributes(group, source, where)}
         rows = rows.unionByName(keyed(group, source, where, {**fields, c.CONTENT: _vector(group, where)}))
     return usable(rows, where, strict=False).drop(c.FILE)

@@ -9,7 +9,7 @@ from metarec_spark import columns as c
 from metarec_spark.config.inputs import Cap, ItemList
 from metarec_spark.sources.keyed import keyed, usable
 from metarec_spark.sources.names import wanted
-from metarec_spark.sources.opening import opened
+from metarec_spark.sources.opening import open_source
 from metarec_spark.sources.problems import MODIFIED, PROBLEM
 from metarec_spark.sources.values import blank, several, something, truth
 
@@ -28,7 +28,7 @@ def open_list(spark: SparkSession, source: ItemList, where: str) -> DataFrame:
         As :func:`metarec_spark.sources.events.open_events`, and if a row cannot be read; ``where`` names the list.
     """
     rows = spark.createDataFrame([], f"{_KEY}, {c.LISTED} boolean, {_REST}")
-    for group in opened(spark, source, wanted(source, (c.ITEM_ID, c.DOMAIN), (c.LISTED,)), where):
+    for group in open_source(spark, source, wanted(source, (c.ITEM_ID, c.DOMAIN), (c.LISTED,)), where):
         listed = truth(group, c.LISTED, where) if c.LISTED in group.types else F.lit(True)
         rows = rows.unionByName(keyed(group, source, where, {c.LISTED: listed}))
     return usable(rows, where, strict=True).select(c.DOMAIN, c.ITEM_ID, c.LISTED)
@@ -37,7 +37,7 @@ def open_list(spark: SparkSession, source: ItemList, where: str) -> DataFrame:
 def open_groups(spark: SparkSession, source: Cap, where: str) -> DataFrame:
     """Open the groups of a cap as (domain, item_id, group), a row for each item in a group; otherwise as :func:`open_list`."""
     rows = spark.createDataFrame([], f"{_KEY}, {c.GROUP} array<string>, {_REST}")
-    for group in opened(spark, source, wanted(source, (c.ITEM_ID, c.DOMAIN, c.GROUP)), where):
+    for group in open_source(spark, source, wanted(source, (c.ITEM_ID, c.DOMAIN, c.GROUP)), where):
         rows = rows.unionByName(keyed(group, source, where, {c.GROUP: several(group, c.GROUP, None, where, one=True)}))
     rows = usable(rows, where, strict=True).select(c.DOMAIN, c.ITEM_ID, F.explode(c.GROUP).alias(c.GROUP))
     return rows.where(~blank(something(F.col(c.GROUP), source.null_values))).distinct()

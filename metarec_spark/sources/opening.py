@@ -15,7 +15,7 @@ from metarec_spark.sources.parquet import open_delta, open_parquet
 from metarec_spark.sources.text import open_text
 
 
-def opened(
+def open_source(
     spark: SparkSession, source: File, columns: Sequence[Wanted], where: str, files: Sequence[str] | None = None
 ) -> list[Group]:
     """Open a source: groups of files that are alike, with the wanted columns by our names.
@@ -35,11 +35,11 @@ def opened(
     try:
         if source.format == "delta":
             return open_delta(spark, source, columns, files)
-        found = list_files(spark, source.path) if files is None else files_at(spark, files)
-        if not found and files is None:
+        listed = list_files(spark, source.path) if files is None else files_at(spark, files)
+        if not listed and files is None:
             raise DataError(f"cannot be read as {source.format}: no such file, or no file in the folder; check path and format")
         if source.format == "parquet":
-            return open_parquet(spark, columns, found)
-        return open_text(spark, source, columns, found, where)
+            return open_parquet(spark, columns, listed)
+        return open_text(spark, source, columns, listed, where)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None

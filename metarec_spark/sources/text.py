@@ -49,6 +49,7 @@ def open_text(
     readable: dict[SourceFile, TextFile] = {}
     names: dict[str, Tree] = {}
     dialects: dict[Dialect, Dialect] = {}
+    any_name = False
     for file, head in zip(files, heads(spark, files), strict=True):
         try:
             if not head.data.strip():
@@ -62,11 +63,12 @@ def open_text(
         except DataError as error:
             raise DataError(f"{file.path}: {error}") from None
         partitions = file.partitions
+        any_name = any_name or bool(tree)
         names[file.path] = {**partitions, **tree}
         dialect = dialects.setdefault(dialect, dialect)
         size = None if head.compressed else file.size
         readable[file] = TextFile(dialect, partitions, size, file.modified)
-    _tell(readable, where)
+    _log_dialects(readable, where)
     if source.format == "csv":
         check(columns, names, in_each=True)
     divided = {file: text for file, text in readable.items() if text.dialect.form == "lines" and "utf-8" in text.dialect.encoding}
@@ -75,7 +77,7 @@ def open_text(
         if part:
             rows = _rows(spark, source, part, columns, whole=part is not divided)
             groups.append(Group(rows, next(iter(part)).path, "csv" if source.format == "csv" else "json"))
-    if source.format == "json" and readable:
+    if source.format == "json" and any_name:
         _check_json(spark, source, columns, names, readable)
     return groups
 
@@ -114,7 +116,7 @@ def _check_json(
                 raise error from None
 
 
-def _tell(files: dict[SourceFile, TextFile], where: str) -> None:
+def _log_dialects(files: dict[SourceFile, TextFile], where: str) -> None:
     guessed = [file.path for file, text in files.items() if text.dialect.guessed]
     if guessed:
         log.warning(
@@ -123,8 +125,8 @@ def _tell(files: dict[SourceFile, TextFile], where: str) -> None:
             len(guessed),
             guessed[0],
         )
-    said = Counter((text.dialect.form, text.dialect.encoding, text.dialect.separator) for text in files.values())
-    for (form, encoding, separator), count in said.items():
+    dialects = Counter((text.dialect.form, text.dialect.encoding, text.dialect.separator) for text in files.values())
+    for (form, encoding, separator), count in dialects.items():
         log.info("%s: %d files are %s, %s%s", where, count, form, encoding, f", separator {separator!r}" if form == "csv" else "")
 
 

@@ -36,9 +36,9 @@ def blank(text: Column) -> Column:
 
 def wrong_type(group: Group, where: str, name: str, usable: str) -> DataError:
     """Return the error for a column of a type that cannot be used."""
-    theirs, got = group.spelled.get(name, name), group.types[name].simpleString()
+    name_in_file, got = group.spelled.get(name, name), group.types[name].simpleString()
     return DataError(
-        f"{where}: {group.example}: column {theirs!r} is {got}; {name} must be {usable}: map another column or convert it"
+        f"{where}: {group.example}: column {name_in_file!r} is {got}; {name} must be {usable}: map another column or convert it"
     )
 
 
@@ -67,8 +67,8 @@ def with_ids(group: Group, names: Sequence[str], null_values: Sequence[str], whe
         texts[name] = F.substring(text, 1, LONGEST + 1)
     problems = [F.when(F.col(f"{name}_bad"), BAD_ID).when(F.contains(name, F.lit(_DAMAGED)), BAD_ENCODING) for name in names]
     rows = group.rows.withColumns({**texts, **bad}).withColumn(PROBLEM, F.coalesce(PROBLEM, *problems))
-    kept = {name: F.when(~F.coalesce(f"{name}_bad", F.lit(False)), F.col(name)) for name in names}
-    return replace(group, rows=rows.withColumns(kept).drop(*bad))
+    ids = {name: F.when(~F.coalesce(f"{name}_bad", F.lit(False)), F.col(name)) for name in names}
+    return replace(group, rows=rows.withColumns(ids).drop(*bad))
 
 
 def _identity(group: Group, name: str, null_values: Sequence[str], where: str) -> tuple[Column, Column]:

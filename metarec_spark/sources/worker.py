@@ -278,4 +278,6 @@ def _flattened(column: Wanted, value: object) -> list[str]:
         )
     if value is None:
         return []
+    if column.is_id and isinstance(value, Fraction):
+        return [number_text(value) or value]
     return [("true" if value else "false") if isinstance(value, bool) else str(value)]
