@@ -99,9 +99,9 @@ JSON = b'{"user_id": "u1", "item_id": "i1", "domain": "shop", "event_time": "202
 GOOD = "u1,i1,shop,2024-01-10 12:00:00"
 # What is given, its file, how it is made, more of its source's configuration, and part of what is said.
 FILES = [
-    ("no file", "log.parquet", lambda path: None, "", "no such file or folder"),
-    ("a folder without files", "log.parquet", Path.mkdir, "", "no parquet data in it"),
-    ("a link to itself", "log.parquet", lambda path: path.symlink_to(path), "", "no such file or folder"),
+    ("no file", "log.parquet", lambda path: None, "", "no such file, or no file in the folder"),
+    ("a folder without files", "log.parquet", Path.mkdir, "", "no such file, or no file in the folder"),
+    ("a link to itself", "log.parquet", lambda path: path.symlink_to(path), "", "no such file, or no file in the folder"),
     ("a file of no bytes", "log.parquet", content(b""), "", "log.parquet cannot be read"),
     ("text called Parquet", "log.parquet", content(csv(GOOD)), "", "not a Parquet file"),
     ("Parquet cut short", "log.parquet", parquet(change=lambda data: data[:-20]), "", "not a Parquet file"),
@@ -109,13 +109,19 @@ FILES = [
     ("Parquet without rows", "log.parquet", lambda path: pq.write_table(SCHEMA.empty_table(), path), "", "the sources are empty"),
     ("a needed column missing", "log.parquet", renamed, "", "did you mean columns = { user_id = 'userid' }"),
     ("a mapped column missing", "log.parquet", parquet(), 'columns = { user_id = "uid" }', "no column 'uid'"),
-    ("a column of a wrong type", "log.parquet", parquet(), 'columns = { user_id = "event_time" }', "user_id must be one of string"),
+    ("a column of a wrong type", "log.parquet", parquet(), 'columns = { user_id = "event_time" }', "user_id must be text or whole numbers"),
     ("a day column missing", "log.parquet", parquet(), 'day_column = "ds"', "no column 'ds'"),
     ("Parquet called Delta", "log.parquet", parquet(), 'format = "delta"', "no Delta table there"),
     ("nothing but rows of a later day", "log.csv", content(csv("u1,i1,shop,2024-02-01")), 'format = "csv"', "choose a later --ds"),
     ("gzip cut short", "log.csv.gz", content(gzip.compress(csv(*[GOOD] * 999), mtime=0)[:60]), 'format = "csv"', "end of input stream"),
     ("text called gzip", "log.csv.gz", content(csv(GOOD)), 'format = "csv"', "not a gzip file"),
-    ("random bytes called JSON", "log.json", content(bytes(range(128, 256))), 'format = "json"', "no JSON objects in it"),
+    ("random bytes called JSON", "log.json", content(bytes(range(128, 256))), 'format = "json"', "is not UTF-8; set encoding"),
+    ("text called JSON", "log.json", content(csv(GOOD)), 'format = "json"', "holds no JSON objects"),
+    ("a JSON array cut short", "log.json", content(b"[" + JSON + b","), 'format = "json"', "ends within an array"),
+    ("Russian letters of Windows", "log.csv", content(csv(GOOD).decode().replace("u1", "\u041f\u0440\u0438\u0432\u0435\u0442").encode("cp1251")), 'format = "csv"', "set encoding"),
+    ("Parquet called CSV", "log.csv", parquet(), 'format = "csv"', "is Parquet, not text"),
+    ("a zip archive", "log.csv", content(b"PK\x03\x04"), 'format = "csv"', "is a zip archive"),
+    ("a name twice in the header", "log.csv", content(csv(GOOD).replace(b"domain", b"user_id")), 'format = "csv"', "stands 2 times"),
 ]  # fmt: skip
 
 
@@ -130,9 +136,11 @@ def test_a_file(spark: SparkSession, tmp_path: Path, given: str, name: str, make
 
 HALF_GOOD = [
     ("a gzip bomb: one line of 150 MB", "csv", bomb, {"kept": 1}, "such a line is passed over"),
-    ("CSV rows too short and too long", "csv", content(csv(GOOD, "u1", f"{GOOD},more")), {"kept": 1, "null_item": 1, "duplicate": 1}, ""),
-    ("JSON lines that are no objects", "json", content(JSON + b'{"user\n[7]\n'), {"kept": 1, "null_user": 2}, ""),
-    ("CSV that is not UTF-8", "csv", content(csv("u\xe9,i1,shop,2024-01-10").replace(b"\xc3\xa9", b"\xe9")), {"kept": 1}, "U+FFFD in its place"),
+    ("CSV rows too short and too long", "csv", content(csv(GOOD, "u1", f"{GOOD},more")), {"bad_row": 2, "kept": 1}, ""),
+    ("CSV quotes that do not fit", "csv", content(csv(GOOD, '"u2"x,i2,shop,2024-01-10', 'u3,"i3,shop,2024-01-10')), {"bad_row": 2, "kept": 1}, ""),
+    ("JSON lines that are no objects", "json", content(JSON + b'{"user\n[7]\n'), {"bad_row": 2, "kept": 1}, ""),
+    ("CSV that is not UTF-8", "csv", content(csv("u\xe9,i1,shop,2024-01-10").replace(b"\xc3\xa9", b"\xe9")), {"kept": 1}, "read as windows-1252, with a warning"),
+    ("a damaged letter in UTF-8", "csv", content(csv("Zo\xeb,i1,shop,2024-01-10") + b"Zo\xeb,i2,shop,2024-01-10\n"), {"bad_encoding": 1, "kept": 1}, ""),
 ]  # fmt: skip
 
 
@@ -187,7 +195,8 @@ TEXTS = [
     ("a time with a zone", "2024-01-10T09:30:00+02:00", None),
     ("a count of seconds", "1704870000", None),
     ("no time at all", "soon", "bad_time"),
-    ("digits that may be a day", "20240110", "bad_time"),
+    ("a day in digits is its midnight", "20240110", None),
+    ("a time that may be of January or of October", "01/10/2024", "bad_time"),
     ("a month that is none", "2024-13-01", "bad_time"),
 ]
 

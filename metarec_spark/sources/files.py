@@ -67,10 +67,18 @@ def list_files(spark: SparkSession, path: str) -> list[SourceFile]:
     Notes
     -----
     As everywhere in Hadoop, names that begin with ``_`` or ``.`` and names that end with ``._COPYING_`` are not data.
+
+    Raises
+    ------
+    DataError
+        If a folder cannot be listed.
     """
-    location, files = hadoop_path(spark, path)
-    statuses = files.globStatus(location) or ()
-    return sorted(file for status in statuses for file in _below(files, status, top=True))
+    try:
+        location, files = hadoop_path(spark, path)
+        statuses = files.globStatus(location) or ()
+        return sorted(file for status in statuses for file in _below(files, status, top=True))
+    except Py4JJavaError as error:
+        raise DataError(f"{path} cannot be listed: {first_line(error)}; check the path and who may read it") from None
 
 
 def files_at(spark: SparkSession, paths: Sequence[str]) -> list[SourceFile]:
