@@ -138,12 +138,23 @@ def json_dialect(head: bytes, whole: bool, source: File) -> tuple[Dialect, list[
     lines = io.StringIO(text, newline="").readlines()
     if not whole and len(lines) > 1:
         lines.pop()  # it is cut
-    in_lines = not text.startswith("[") and (
-        not text.startswith("{") or len(lines[0]) > _LONG or any(json_lines(iter(lines[:1])))
-    )
+    if text.startswith("{"):
+        # An object that fills its line, or a broken first line before others that are objects.
+        in_lines = (
+            len(lines[0]) > _LONG or any(json_lines(iter(lines[:1]))) or (_begins_broken(text) and any(json_lines(iter(lines))))
+        )
+    else:
+        in_lines = not text.startswith("[")
     if in_lines:
         return Dialect("lines", encoding, guessed), list(json_lines(iter(lines)))
     return Dialect("values", encoding, guessed), list(_values(text, whole))
+
+
+def _begins_broken(text: str) -> bool:
+    try:
+        return next(json_values(iter([text])), None) is None
+    except DataError:
+        return True
 
 
 def _values(text: str, whole: bool) -> Iterator[object]:

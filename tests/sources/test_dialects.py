@@ -71,7 +71,7 @@ def test_a_name_that_stands_twice_is_told():
     ("text", "form", "count"),
     [
         ('{"a": 1}\n{"a": 2}\n', "lines", 2),
-        ('{broken\n{"a": 2}\n', "values", 0),
+        ('{broken\n{"a": 2}\n', "lines", 2),
         ('7\n{"a": 2}\n', "lines", 2),
         (json.dumps([{"a": 1}, {"a": 2}]), "values", 2),
         (json.dumps({"a": 1}, indent=2) + json.dumps({"a": 2}, indent=2), "values", 2),
