@@ -42,9 +42,9 @@ def differences(spark: SparkSession, logs: Sequence[HostileLog]) -> tuple[dict[i
         reduce(DataFrame.unionByName, frames).select(F.split_part("source", F.lit(":"), F.lit(1)), "problem", *columns).collect()
     )
     results: dict[int, Counter[tuple[object, ...]]] = {i: Counter() for i in range(len(logs))}
-    for log, problem, user, item, *rest in rows:
-        ids = [text if text is not None and text.strip() else None for text in (user, item)]
-        results[int(log)][BROKEN if problem else (*ids, *rest)] += 1
+    for log, problem, *texts, micros, value in rows:
+        row = *(text if text is not None and text.strip() else None for text in texts), micros, value  # blank is nothing
+        results[int(log)][BROKEN if problem else row] += 1
     for i, log in enumerate(logs):
         expected = read(log.files, log.zone)
         if i not in refused and results[i] != expected:

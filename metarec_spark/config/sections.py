@@ -47,7 +47,7 @@ class Features(Section):
     """Days by which a row may arrive after its event. Every run reads that many days before its own day again."""
     max_events_per_hour: Advanced[Count] = 1000
     """A user with more events than this within one clock hour counts as a bot in that hour: these events are rejected."""
-    first_day: Advanced[date] = date(1995, 1, 1)
+    first_day: Advanced[Annotated[date, Field(strict=False)]] = date(1995, 1, 1)
     """First plausible day: an earlier event time is rejected as `bad_time`."""
     event_types: list[str] = Field(default_factory=list)
     """Event types to accept; rows of other types are rejected. Empty: all types are accepted."""

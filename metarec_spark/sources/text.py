@@ -88,14 +88,19 @@ def _names_in(values: Sequence[object], columns: Sequence[Wanted]) -> Tree:
         raise DataError("holds no JSON objects; check path and format")
     tree = merged(objects)
     for column in columns:
-        path = find(column, tree)
-        nested = tree
-        for name in path or ():
-            nested = nested[name]  # type: ignore[assignment]
-        if path and isinstance(nested, dict):
-            fields = ", ".join(f"{'.'.join(path)}.{name}" for name in nested)
+        path = find(column, tree) or ()
+        found = [value for value in (_at(path, one) for one in objects) if value is not None]
+        nested = [value for value in found if isinstance(value, dict)]
+        if path and nested and len(nested) == len(found):  # if not all are objects, the rows that have one are broken
+            fields = ", ".join(f"{'.'.join(path)}.{name}" for name in merged(nested))
             raise DataError(f"column {'.'.join(path)!r} is an object; map {column.name} to one of {fields}")
     return tree
+
+
+def _at(path: Sequence[str], value: object) -> object:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _check_json(
@@ -140,7 +145,8 @@ def _rows(
     schema = [f"{c.FILE} string", f"{MODIFIED} timestamp", f"{PROBLEM} string"]
     schema += [f"{column.name} {'array<string>' if column.several else 'string'}" for column in columns]
     by_path = {file.path: text for file, text in files.items()}
-    times = TimeReader.from_source(source) if isinstance(source, Source) else None
+    has_time = any(column.name == c.EVENT_TIME for column in columns)
+    times = TimeReader.from_source(source) if has_time and isinstance(source, Source) else None
     schema += [f"{INSTANT} timestamp"] if times else []
     return lines.mapInArrow(partial(read_text, files=by_path, columns=tuple(columns), times=times), ", ".join(schema))
 
