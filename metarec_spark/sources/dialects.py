@@ -140,9 +140,8 @@ def json_dialect(head: bytes, whole: bool, source: File) -> tuple[Dialect, list[
         lines.pop()  # it is cut
     if text.startswith("{"):
         # An object that fills its line, or a broken first line before others that are objects.
-        in_lines = (
-            len(lines[0]) > _LONG or any(json_lines(iter(lines[:1]))) or (_begins_broken(text) and any(json_lines(iter(lines))))
-        )
+        filled = (any(json_lines(iter([line]))) for line in lines if line.startswith("{"))
+        in_lines = len(lines[0]) > _LONG or any(json_lines(iter(lines[:1]))) or (_begins_broken(text) and any(filled))
     else:
         in_lines = not text.startswith("[")
     if in_lines:

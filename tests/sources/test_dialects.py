@@ -80,3 +80,7 @@ def test_a_name_that_stands_twice_is_told():
 def test_forms_of_json(text: str, form: str, count: int):
     dialect, values = json_dialect(text.encode(), True, SOURCE)
     assert (dialect.form, len(values)) == (form, count)
+
+
+def test_a_first_object_that_the_head_does_not_hold_is_no_broken_line():
+    assert json_dialect(b'{\n"a": [\n1,\n2\n],\n"b": {\n"c": 1', False, SOURCE)[0].form == "values"
