@@ -226,3 +226,8 @@ def test_any_override_is_accepted_or_refused_with_a_message(override: str):
         config.parse(config.overridden({"warehouse": "/data"}, [override]))
     except ConfigError as error:
         assert str(error).startswith(("configuration: ", "--set "))
+
+
+def test_a_configuration_in_a_models_manifest_is_read_again():
+    made = config.parse({"warehouse": "file:///w"})
+    assert type(made).model_validate(made.model_dump(mode="json")) == made
