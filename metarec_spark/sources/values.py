@@ -128,7 +128,7 @@ def several(group: Group, name: str, separator: str | None, where: str, *, one: 
     """
     value, kind = group.get(name), group.types.get(name)
     if kind is None:
-        return value.cast("array<string>")
+        return F.lit(None).cast("array<string>")
     if isinstance(kind, T.StringType) and separator is not None:
         parts = F.transform(F.split(value, re.escape(separator)), lambda part: F.trim(part))
         return F.filter(parts, lambda part: part != "")
