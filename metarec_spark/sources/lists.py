@@ -20,7 +20,7 @@ _REST = f"{c.FILE} string, {MODIFIED} timestamp, {PROBLEM} string"
 def open_list(spark: SparkSession, source: ItemList, where: str) -> DataFrame:
     """Open an allow or block list as (domain, item_id, listed), without rows that lack a key.
 
-    ``listed`` is true if the file has no such column, and null if it cannot be read.
+    ``listed`` is true if the file, or the JSON object, has no such column, and null if it cannot be read.
 
     Raises
     ------
@@ -29,8 +29,7 @@ def open_list(spark: SparkSession, source: ItemList, where: str) -> DataFrame:
     """
     rows = spark.createDataFrame([], f"{_KEY}, {c.LISTED} boolean, {_REST}")
     for group in open_source(spark, source, wanted(source, (c.ITEM_ID, c.DOMAIN), (c.LISTED,)), where):
-        listed = truth(group, c.LISTED, where) if c.LISTED in group.types else F.lit(True)
-        rows = rows.unionByName(keyed(group, source, where, {c.LISTED: listed}))
+        rows = rows.unionByName(keyed(group, source, where, {c.LISTED: truth(group, c.LISTED, where)}))
     return usable(rows, where, strict=True).select(c.DOMAIN, c.ITEM_ID, c.LISTED)
 
 

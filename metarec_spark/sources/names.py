@@ -17,6 +17,7 @@ DAY = "day_column"
 """Our name of the column that says when a row arrived."""
 _RATING = "rating"
 _IDS = (c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, c.GROUP)
+_DEFAULTS = {c.EVENT_TYPE: "event", c.LISTED: "true"}
 _SEVERAL = (c.ATTRIBUTES, c.CONTENT, c.GROUP)
 Tree = Mapping[str, object]
 """Names of a file; a name that has names below it comes with a mapping of these."""
@@ -68,7 +69,7 @@ def wanted(
             (source.columns[name],) if name in source.columns else (name, _RATING) if name == c.VALUE else (name,),
             required=name in required,
             mapped=name in source.columns,
-            default="event" if name == c.EVENT_TYPE else None,
+            default=_DEFAULTS.get(name),
             is_id=name in _IDS,
             several=name in _SEVERAL,
             separator=separator if name == c.ATTRIBUTES else None,
