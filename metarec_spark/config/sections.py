@@ -235,13 +235,18 @@ class Adapt(Section):
     ones. Needs scikit-learn: `pip install "metarec-spark[predictor]"`."""
 
 
+ExcludeSeen = bool | Literal["auto"] | dict[str, bool | Literal["auto"]]
+
+
 class Recommend(Section):
     """The nightly lists."""
 
     top_n: Count = 100
     """Items per user and platform."""
-    exclude_seen: bool | dict[str, bool] = True
-    """Leave out items that the user has had an event with: on all platforms, or platform = true or false (others: true)."""
+    exclude_seen: ExcludeSeen = "auto"
+    """Leave out items that the user has had an event with: on all platforms, or platform = true, false or auto (others: auto).
+    auto: unless a fifth or more of the platform's held-out events were with such items, as training found; true if it held out
+    nothing."""
     mode: Advanced[Literal["auto", "full"]] = "auto"
     """full: score every user. auto: score only the users whose inputs changed, if that gives the same table."""
     users: Literal["active", "all"] = "active"
@@ -253,13 +258,16 @@ class Recommend(Section):
     @field_validator("exclude_seen", mode="before")
     @classmethod
     def _known_choice(cls, value: object) -> object:
-        if not all(isinstance(choice, bool) for choice in (value.values() if isinstance(value, dict) else [value])):
-            raise ValueError("expected true or false, or one of them for each platform")
+        choices = value.values() if isinstance(value, dict) else [value]
+        if not all(isinstance(choice, bool) or choice == "auto" for choice in choices):
+            raise ValueError("expected true, false or auto, or one of them for each platform")
         return value
 
-    def excludes_seen(self, domain: str) -> bool:
-        """Return whether a platform's lists leave out seen items."""
-        return self.exclude_seen.get(domain, True) if isinstance(self.exclude_seen, dict) else self.exclude_seen
+
+def excludes_seen(setting: ExcludeSeen, domain: str, *, auto: bool) -> bool:
+    """Return whether a platform's lists leave out seen items; ``auto`` stands in for the choice auto."""
+    choice = setting.get(domain, "auto") if isinstance(setting, dict) else setting
+    return auto if choice == "auto" else bool(choice)
 
 
 class Feedback(Section):

@@ -8,14 +8,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from metarec_spark.config.renamed import with_new_names
-from metarec_spark.config.sections import Features, Model, Split, Train, Transitions
+from metarec_spark.config.sections import ExcludeSeen, Features, Model, Split, Train, Transitions
 from metarec_spark.model.encoder import Shape
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.ensemble.unordered import UnorderedWeights
 from metarec_spark.model.repeats import RepeatParams
 from metarec_spark.model.transitions import TransitionParams
 
-FORMAT, READABLE = 7, (3, 4, 5, 6, 7)
-"""3 has no pair ranker, 3 and 4 no stacking; before 6 a pair ranker read other features, before 7 settings had other names."""
+FORMAT, READABLE = 8, (3, 4, 5, 6, 7, 8)
+"""3 has no pair ranker, 3 and 4 no stacking; before 6 a pair ranker read other features, before 7 settings had other names; 8
+added signals that do not read the order of events."""
+
+_NAMES_SINCE = 7
 
 
 class _Record(BaseModel):
@@ -32,7 +36,11 @@ class DomainSettings(_Record):
     stacked: bool = False
     """Whether the stacking network makes h here, in place of the plain fusion."""
     repeats: RepeatParams = RepeatParams()
-    """The repeat term of h; training does not search it yet."""
+    """The repeat term of h."""
+    unordered: UnorderedWeights = UnorderedWeights()
+    """Weights of the signals that do not read the order of events."""
+    seen_allowed: bool = False
+    """Whether held-out events were ranked as in lists that may hold seen items."""
 
 
 class ValidationNdcg(_Record):
@@ -132,6 +140,8 @@ class Manifest(_Record):
     split: Split
     features: Features
     train: Train
+    exclude_seen: ExcludeSeen = True
+    """As configured: the lists that the settings are found for."""
     stack: dict[str, str] = {}
     """Library = version that it was made with."""
     inherited_from: str | None = None
@@ -156,7 +166,7 @@ class Manifest(_Record):
             If a value of an older format is missing.
         """
         values, _ = with_new_names(values, "manifest")  # configuration keys, which may be older than the format
-        return cls.model_validate(values if values.get("format") == FORMAT else _upgraded(values))
+        return cls.model_validate(values if values.get("format", 0) >= _NAMES_SINCE else _upgraded(values))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, which :meth:`from_json` reads."""

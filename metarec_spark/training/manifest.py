@@ -66,6 +66,7 @@ def draft(job: Job, model_id: str, versions: dict[str, int], known: KnownNames, 
         split=config.split,
         features=config.features,
         train=config.train,
+        exclude_seen=config.recommend.exclude_seen,
         stack={"pyspark": pyspark.__version__},
     )
 

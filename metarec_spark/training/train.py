@@ -82,7 +82,7 @@ def _inherited(job: Job) -> tuple[str | None, dict[str, DomainSettings]]:
 
 
 def _model_id(config: Config, versions: dict[str, int], ds: date, previous: str | None) -> str:
-    shaping = [config.split, config.features, config.transitions, config.model, config.train]
+    shaping = [config.split, config.features, config.transitions, config.model, config.train, config.recommend.exclude_seen]
     # Without the version of events: every extract writes one, and training reads the sequences.
     versions = {name: version for name, version in versions.items() if name != c.EVENTS}
     return f"{ds}-{fingerprint(*shaping, versions, ds.isoformat(), previous, __version__)}"
