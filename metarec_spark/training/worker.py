@@ -69,7 +69,8 @@ def train(spec_file: Location, ranks: Ranks) -> None:
     tuning_events = [events.take(np.flatnonzero(events.pair <= settings.validation_pairs)) for events in held_out]
     tuned = tune(model, catalogue, tuning_events, manifest.initial_settings, ranks, names=names)
     signals: list[UnorderedSignals] = []
-    if ranks.max(len(tuning_events)) or any(found.unordered.any for found in tuned):
+    given = (manifest.tuned or manifest.inherited).values()
+    if ranks.max(len(tuning_events)) or any(found.unordered.any for found in given):
         whole = settings.method == "joint"
         signals = fitted_signals(f"{spec.snapshot}/{snapshot.SEQUENCES}", catalogue, ranks, whole=whole)
         tuned = search_weights(model, catalogue, tuning_events, tuned, signals, ranks, names)

@@ -12,6 +12,7 @@ from training.factories import changed, settings, spec
 
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.ensemble.unordered import UnorderedWeights
 from metarec_spark.model.manifest import DomainSettings
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training import loop
@@ -45,6 +46,19 @@ def test_the_same_seed_gives_the_same_file(tmp_path, given):
     assert files[0].joinpath("model.safetensors").read_bytes() == files[1].joinpath("model.safetensors").read_bytes()
     without = trained(tmp_path / "three", given=given, model={"dropout": 0.2})
     assert (without.item_vectors != artifact.load(files[0]).item_vectors).any()
+
+
+@pytest.mark.parametrize("weight", [2.0, 0.0])
+def test_a_night_without_validation_fits_the_signals_that_its_inherited_settings_weigh(tmp_path, weight):
+    weighed = FOUND.model_copy(update={"unordered": UnorderedWeights(factors=weight), "seen_allowed": True})
+    file = spec(tmp_path, settings(epochs=1), inherited={"books": weighed})
+    for part in (file.parent / "snapshot" / "validation").iterdir():
+        part.unlink()
+    train(changed(file, manifest={"exclude_seen": "auto"}), SingleProcess())
+    found = artifact.load(tmp_path / "model")
+    assert found.manifest.tuned["books"] == weighed and not found.manifest.tuned["films"].seen_allowed
+    assert [len(signals.factors) for signals in found.unordered] == ([10, 10] if weight else [])
+    assert (found.terms[0].item_factors is not None) == bool(weight)
 
 
 def test_the_metrics_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
