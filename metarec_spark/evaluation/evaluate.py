@@ -35,6 +35,8 @@ from metarec_spark.scoring.rules import write_rules
 from metarec_spark.scoring.serving import ServingModel
 
 PAIRS_PER_TASK = 5_000
+_MEASURED = {True: "the twin, which has not learnt the held-out events; what serves has", False: "what serves"}
+"""What was measured, by whether a model was refitted."""
 _EXIT_REJECTED = 4
 
 
@@ -53,13 +55,13 @@ class EvaluateDetails(Details):
 def evaluate(job: Job, model_id: str | None = None) -> Result:
     """Measure a model on its held-out events, and approve or reject it; by default the newest of the day or before.
 
-    It is measured on the table versions that it was trained on, under the conditions of the lists: business rules, seen items,
+    A model that has learnt all events is measured by its twin, which has not; see :mod:`metarec_spark.model.artifact`. It is
+    measured on the table versions that it was trained on, under the conditions of the lists: business rules, seen items,
     least scores. :func:`metarec_spark.evaluation.approval.judge` decides. Without held-out events nothing can be measured, and
     the model is approved as such.
     """
     model = registry.chosen(job, model_id)
-    loaded = artifact.load(model.path)  # which refuses files that are not those that were saved: no such model is approved
-    manifest = loaded.manifest
+    manifest = artifact.checked(model.path)  # which refuses files that are not those that were saved: no such model is approved
     registry.check_items(job, manifest)
     split = manifest.split
     if split.protocol == "none":
@@ -67,9 +69,10 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
         result = Result(model_id=model.model_id, details=EvaluateDetails("approved"))
         return _decide(job, model, "approved", "not measured: split.protocol is none", result)
     cutoffs = sorted({*job.config.evaluate.cutoffs, CUTOFF})
-    sizes = {name: len(items) for name, items in zip(manifest.domains, loaded.catalogue.of_domain, strict=True)}
+    measured = artifact.load(artifact.measured(model.path))
+    sizes = {name: len(items) for name, items in zip(manifest.domains, measured.catalogue.of_domain, strict=True)}
     with ExitStack() as until_done:
-        ranked = _ranked(job, model, loaded, split, max(cutoffs), until_done)
+        ranked = _ranked(job, model, measured, split, max(cutoffs), until_done)
         until_done.callback(ranked.unpersist)
         metrics = aggregate(ranked, sizes, cutoffs).select(F.lit(model.model_id).alias("model_id"), "*").persist()
         until_done.callback(metrics.unpersist)
@@ -80,6 +83,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
             why = f"lists may not hold these targets: {left_out}" if left_out else f"the log is too short for {split.protocol}"
             raise DataError(f"model {model.model_id}: no held-out event to measure in {len(sizes)} domain(s); {why}")
         status, reason = judge(headlines)
+        reason += f"; of {_MEASURED[manifest.refitted]}"
         page = write(model.path, _report(job, ranked, metrics, manifest, status, reason))
     log.info("report: %s", page)
     show(headlines, model.model_id)
@@ -89,17 +93,17 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
 
 
 def _ranked(
-    job: Job, model: registry.ModelRow, loaded: ModelArtifact, split: Split, longest: int, until_done: ExitStack
+    job: Job, model: registry.ModelRow, measured: ModelArtifact, split: Split, longest: int, until_done: ExitStack
 ) -> DataFrame:
     """Return the persisted rows of :func:`metarec_spark.evaluation.ranks.rank` for all held-out events."""
-    manifest, lists = loaded.manifest, job.config.recommend
+    manifest, lists = measured.manifest, job.config.recommend
     users = users_as_of(job, model.ds, manifest.table_versions, manifest.features)
     labelled = held_out(users, split, model.ds)
     serving = ServingModel(model.model_id, model.path, manifest, manifest.serves)
     rules = until_done.enter_context(write_rules(job, job.warehouse.version(c.ITEMS), [serving]))
     task = RankingTask(
-        model=model.path,
-        baselines=until_done.enter_context(fitted_baselines(job, labelled, manifest.domains, loaded.catalogue)),
+        model=artifact.measured(model.path),
+        baselines=until_done.enter_context(fitted_baselines(job, labelled, manifest.domains, measured.catalogue)),
         longest=longest,
         few_events=job.config.evaluate.few_events,
         long_events=job.config.evaluate.long_events,
@@ -127,6 +131,7 @@ def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest,
     versions, training = manifest.table_versions, manifest.metrics.summary()
     items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))
     facts = {
+        "measured": _MEASURED[manifest.refitted],
         "sequences": manifest.sequences,
         "items": manifest.items,
         "code": manifest.code_version,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from training.warehouses import DAY, copied, job_at, rows_of, stages
 
@@ -63,6 +65,24 @@ def test_a_model_with_nothing_held_out_is_approved_as_unmeasured(spark, extracte
     (model,) = job.warehouse.read("models").collect()
     assert (model["status"], model["reason"]) == ("approved", "not measured: split.protocol is none")
     assert not job.warehouse.exists("metrics")
+
+
+def test_the_twin_is_measured_and_the_reason_and_the_report_say_so(spark, folder):
+    def figures(model_id: str) -> list[tuple]:
+        rows = job_at(spark, folder, "evaluate").warehouse.read("metrics").where(f"model_id = '{model_id}'").drop("model_id")
+        return sorted(map(tuple, rows.collect()))
+
+    (model,) = job_at(spark, folder, "evaluate").warehouse.read("models").collect()
+    place = local_path(job_at(spark, folder, "evaluate").warehouse.path(model["path"]))
+    said = "the twin, which has not learnt the held-out events"
+    assert said in model["reason"] and said in (place / "report.html").read_text() and said in (place / "report.json").read_text()
+    without = train(job_at(spark, folder, "train", train={"refit_epochs": 0})).model_id
+    assert evaluate(job_at(spark, folder, "evaluate"), without).reason.endswith("; of what serves")
+    assert figures(without) == figures(model["model_id"])
+
+    shutil.rmtree(place / "twin")
+    with pytest.raises(DataError, match=r"twin: no manifest.json; the folder is not a whole model"):
+        evaluate(job_at(spark, folder, "evaluate"), model["model_id"])
 
 
 def test_the_report_lies_beside_the_model_and_shows_what_was_measured(spark, folder):
