@@ -91,8 +91,17 @@ def chosen(job: Job, model_id: str | None) -> ModelRow:
     return _from_row(job, row)
 
 
+def champions(job: Job, model: ModelRow) -> dict[str, ModelRow]:
+    """Domain → the model of the same day or before that serves it if ``model`` does not; empty if no base model is approved."""
+    try:
+        rows = [row for row in _approved(job) if row.model_id != model.model_id and row.ds <= model.ds]
+    except ModelRejected:
+        rows = []
+    return {domain: row for row in reversed(rows) for domain in row.domains}
+
+
 def decide(job: Job, model: ModelRow, status: str, reason: str) -> None:
-    """Write a model's status (approved or rejected) and the reason into its row."""
+    """Write a model's status (approved or rejected), its domains and the reason into its row."""
     _write(job, replace(model, status=status, reason=reason))
 
 

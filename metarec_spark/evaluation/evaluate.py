@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,14 +17,15 @@ from metarec_spark import registry
 from metarec_spark.config.sections import Split
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.approval import CUTOFF, Headline, Headlines, judge
+from metarec_spark.evaluation.champion import Contest, contests
 from metarec_spark.evaluation.fit_baselines import fitted_baselines
+from metarec_spark.evaluation.inputs import encoded_pairs
 from metarec_spark.evaluation.metrics import aggregate
 from metarec_spark.evaluation.ranks import SCHEMA, RankingTask, rank
 from metarec_spark.evaluation.report import write
 from metarec_spark.evaluation.summary import Metric, Report, examples, histograms
 from metarec_spark.evaluation.table import show
 from metarec_spark.features.as_of import users_as_of
-from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
@@ -34,7 +34,6 @@ from metarec_spark.model.manifest import Manifest
 from metarec_spark.scoring.rules import write_rules
 from metarec_spark.scoring.serving import ServingModel
 
-PAIRS_PER_TASK = 5_000
 _MEASURED = {True: "the twin, which has not learnt the held-out events; what serves has", False: "what serves"}
 """What was measured, by whether a model was refitted."""
 _EXIT_REJECTED = 4
@@ -50,6 +49,8 @@ class EvaluateDetails(Details):
     """Platform → scorer → metric → value; None if nothing was held out."""
     not_measured: dict[str, dict[str, int]] | None = None
     """Platform → why (seen, excluded) → test events whose items lists may not hold; None if there are none."""
+    serving: dict[str, dict[str, Any]] | None = None
+    """Platform → the model that served it, and the paired difference of NDCG@10 to it; None if no other model served."""
 
 
 def evaluate(job: Job, model_id: str | None = None) -> Result:
@@ -72,8 +73,9 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     measured = artifact.load(artifact.measured(model.path))
     sizes = {name: len(items) for name, items in zip(manifest.domains, measured.catalogue.of_domain, strict=True)}
     with ExitStack() as until_done:
-        ranked = _ranked(job, model, measured, split, max(cutoffs), until_done)
-        until_done.callback(ranked.unpersist)
+        held_out_pairs, task = _task(job, model, measured, split, max(cutoffs), until_done)
+        ranked = encoded_pairs(held_out_pairs, manifest).mapInArrow(partial(rank, task=task), SCHEMA)
+        until_done.callback(ranked.persist(StorageLevel.DISK_ONLY).unpersist)
         metrics = aggregate(ranked, sizes, cutoffs).select(F.lit(model.model_id).alias("model_id"), "*").persist()
         until_done.callback(metrics.unpersist)
         versions = {c.USER_SEQUENCES: manifest.table_versions[c.USER_SEQUENCES]}
@@ -84,18 +86,23 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
             raise DataError(f"model {model.model_id}: no held-out event to measure in {len(sizes)} domain(s); {why}")
         status, reason = judge(headlines)
         reason += f"; of {_MEASURED[manifest.refitted]}"
+        beside = contests(job, model, held_out_pairs, ranked, task) if status == "approved" else {}
+        if status == "approved":
+            status, domains, compared = _serves(manifest, beside)
+            reason, model = reason + compared, replace(model, domains=domains or model.domains)
         page = write(model.path, _report(job, ranked, metrics, manifest, status, reason))
     log.info("report: %s", page)
     show(headlines, model.model_id)
     pair_count = sum(headline.pairs for (_, scorer), headline in headlines.items() if scorer == c.MODEL)
-    details = EvaluateDetails(status, _by_platform(headlines), left_out or None)
+    serving = {domain: asdict(contest) for domain, contest in beside.items()}
+    details = EvaluateDetails(status, _by_platform(headlines), left_out or None, serving or None)
     return _decide(job, model, status, reason, Result(pair_count, 1, model.model_id, details))
 
 
-def _ranked(
+def _task(
     job: Job, model: registry.ModelRow, measured: ModelArtifact, split: Split, longest: int, until_done: ExitStack
-) -> DataFrame:
-    """Return the persisted rows of :func:`metarec_spark.evaluation.ranks.rank` for all held-out events."""
+) -> tuple[DataFrame, RankingTask]:
+    """Return the rows of :func:`metarec_spark.features.split.pairs`, and the conditions under which they are ranked."""
     manifest, lists = measured.manifest, job.config.recommend
     users = users_as_of(job, model.ds, manifest.table_versions, manifest.features)
     labelled = held_out(users, split, model.ds)
@@ -111,8 +118,18 @@ def _ranked(
         rules=str(rules.folder) if rules else None,
         min_score=lists.min_score,
     )
-    rows = _inputs(pairs(labelled), manifest).mapInArrow(partial(rank, task=task), SCHEMA)
-    return rows.persist(StorageLevel.DISK_ONLY)
+    return pairs(labelled), task
+
+
+def _serves(manifest: Manifest, beside: dict[str, Contest]) -> tuple[str, list[str], str]:
+    """Return a model's status, the platforms that it is to serve, and what the contests add to the reason."""
+    domains = [domain for domain in manifest.serves if domain not in beside or not beside[domain].lost]
+    parts = [
+        f"{domain} {contest.lead:+.4f} ± {contest.error:.4f} beside {contest.champion}"
+        + (", which goes on serving it" if contest.lost else "")
+        for domain, contest in sorted(beside.items())
+    ]
+    return "approved" if domains else "rejected", domains, f"; {', '.join(parts)}" if parts else ""
 
 
 def _left_out(ranked: DataFrame) -> dict[str, dict[str, int]]:
@@ -166,20 +183,6 @@ def _numbers(tuned: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return numbers
 
 
-def _inputs(rows: DataFrame, manifest: Manifest) -> DataFrame:
-    """Return pairs of platforms that the model knows, encoded, and distributed over tasks by user."""
-    frame = encoded(
-        rows,
-        domains=manifest.domains,
-        event_types=manifest.event_types,
-        items=manifest.items,
-        max_length=manifest.max_length,
-    )
-    frame = frame.withColumn("target_position", position(manifest.domains, F.col("target_domain")))
-    tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest.sequences / PAIRS_PER_TASK))
-    return frame.where(F.col("target_domain").isin(manifest.serves)).repartition(tasks, c.USER_ID)
-
-
 def _headlines(metrics: DataFrame) -> Headlines:
     """Return the test quality over all pairs: one value per platform and scorer, by nature few."""
     rows = metrics.where((F.col("split") == c.TEST) & (F.col("segment") == "all") & (F.col("k") == CUTOFF))
@@ -204,7 +207,7 @@ def _by_platform(headlines: Headlines) -> dict[str, dict[str, dict[str, float]]]
 
 
 def _decide(job: Job, model: registry.ModelRow, status: str, reason: str, result: Result) -> Result:
-    level = logging.WARNING if status == "rejected" or "below" in reason else logging.INFO
+    level = logging.WARNING if status == "rejected" or "below" in reason or "goes on" in reason else logging.INFO
     log.log(level, "model %s %s: %s", model.model_id, status, reason)
     registry.decide(job, model, status, reason)
     return replace(result, reason=reason, exit_code=_EXIT_REJECTED if status == "rejected" else 0)

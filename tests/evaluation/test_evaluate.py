@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from training.warehouses import DAY, copied, job_at, rows_of, stages
 
 from metarec_spark import columns as c
@@ -12,6 +15,7 @@ from metarec_spark import registry
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.evaluate import EvaluateDetails, _decide, evaluate
 from metarec_spark.job import Result
+from metarec_spark.model import artifact
 from metarec_spark.training.train import train
 from metarec_spark.warehouse.storage import local_path
 
@@ -105,6 +109,46 @@ def test_a_model_can_be_chosen_and_of_several_the_one_not_yet_judged_comes_first
     assert registry.chosen(job, judged["model_id"]).model_id == judged["model_id"]
     with pytest.raises(DataError, match="no model nothing on or before"):
         registry.chosen(job, "nothing")
+
+
+def spoiled(job, served, model_id: str, domains: list[int]) -> None:
+    """Enter a copy of a model's twin that predicts other items than the twin on some domains."""
+    twin = artifact.load(artifact.measured(job.warehouse.path(served["path"])))
+    catalogue, weight = twin.catalogue, twin.model.item.weight.data
+    for domain in domains:
+        items = torch.from_numpy(catalogue.of_domain[domain])
+        weight[items] = weight[items].roll(5, 0)
+    counts = np.diff(catalogue.successors.indptr)
+    kept = ~np.isin(np.repeat(catalogue.domain, counts), domains)
+    signals = {name: getattr(catalogue.successors, name) * kept for name in ("forward", "backward")}
+    catalogue = replace(catalogue, successors=replace(catalogue.successors, **signals))
+    manifest, folder = twin.manifest.model_copy(update={"model_id": model_id}), job.warehouse.path(f"_models/{model_id}")
+    artifact.save(folder, manifest, twin.model, catalogue, twin.item_ids(), twin.pair_ranker, twin.stacking)
+    registry.enter(job, manifest, folder)
+
+
+def test_a_platform_on_which_a_candidate_is_worse_beyond_noise_stays_with_the_model_that_serves_it(spark, folder):
+    job = job_at(spark, folder, "evaluate")
+    (served,) = job.warehouse.read("models").collect()
+    spoiled(job, served, f"{DAY}-y", [1])
+    result = evaluate(job, f"{DAY}-y")
+    assert (result.details.status, result.exit_code) == ("approved", 0)
+    assert (
+        f"films -0.{result.reason.partition('films -0.')[2][:4]} ± " in result.reason
+        and "which goes on serving it" in result.reason
+    )
+    assert {name: row.model_id for name, row in registry.serving_rows(job).items()} == {
+        "books": f"{DAY}-y",
+        "films": served["model_id"],
+    }
+    assert result.details.serving["books"]["lead"] == 0 and result.details.serving["films"]["lead"] < 0
+    before = rows_of(job, "models")
+    evaluate(job_at(spark, folder, "evaluate"), f"{DAY}-y")
+    assert rows_of(job, "models") == before
+
+    spoiled(job, served, f"{DAY}-z", [])
+    evaluate(job, f"{DAY}-z")
+    assert {row.model_id for row in registry.serving_rows(job).values()} == {f"{DAY}-z"}, "not worse, so the newest serves"
 
 
 def test_there_must_be_a_model(spark, folder):
