@@ -64,6 +64,10 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     model = registry.chosen(job, model_id)
     manifest = artifact.checked(model.path)  # which refuses files that are not those that were saved: no such model is approved
     registry.check_items(job, manifest)
+    if model_id is None and model.status == "rejected" and (model.reason or "").startswith(registry.WITHDRAWN):
+        log.warning("model %s stays %s: evaluate it by --model, or promote it", model.model_id, model.reason)
+        details = EvaluateDetails("rejected")
+        return Result(model_id=model.model_id, details=details, reason=model.reason, exit_code=_EXIT_REJECTED)
     split = manifest.split
     if split.protocol == "none":
         log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model.model_id)
