@@ -176,7 +176,8 @@ class Train(Section):
     """Peak learning rate: linear warm-up over 5 % of the steps, then linear decay to 5 % of the peak."""
     refit_epochs: Advanced[Annotated[int, Field(ge=0)]] = 1
     """Passes over all events, those held out included, after tuning. They make the model that serves; the model before them, its
-    twin, is what `metarec evaluate` measures. 0: the measured model serves, and nobody's held-out events are ever learnt."""
+    twin, is what `metarec evaluate` measures. If more than half of all events were held out, the model that serves is trained
+    anew instead, for as many epochs as its twin. 0: the twin itself serves, and nobody's held-out events are ever learnt."""
     tune: Advanced[bool] = True
     """Search each platform's transition weights and ensemble weights on held-out events; without held-out events, take those of
     the newest approved model of an earlier day. false: use those of [transitions] and the default ensemble. `metarec adapt`

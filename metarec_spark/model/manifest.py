@@ -135,7 +135,7 @@ class Manifest(_Record):
     """Whether it has learnt the held-out events as well. Its figures are then those of its twin, which has not, and which lies in
     the folder twin beside its files."""
     training_events: int = 0
-    """Events in these rows; of an adapted model."""
+    """Events in these rows; 0 in models of older versions."""
     model: Model
     transitions: Transitions
     split: Split

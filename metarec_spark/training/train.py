@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from pyspark.sql import functions as F
+
 from metarec_spark import __version__, registry
 from metarec_spark import columns as c
 from metarec_spark.config import Config
@@ -14,6 +16,7 @@ from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.config.sections import Split
 from metarec_spark.errors import DataError
 from metarec_spark.features.as_of import transitions_as_of, users_as_of
+from metarec_spark.features.encoding import LENGTH
 from metarec_spark.features.split import NOTHING_HELD_OUT, held_out
 from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
@@ -22,7 +25,7 @@ from metarec_spark.training import snapshot
 from metarec_spark.training.launch import launch, threads
 from metarec_spark.training.manifest import PINNED, KnownNames, draft, known_names
 from metarec_spark.training.spec import TrainSpec
-from metarec_spark.warehouse.storage import exists, read_json, remove, write_json
+from metarec_spark.warehouse.storage import exists, read_json, remove, uri, write_json
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,7 @@ def train(job: Job) -> Result:
             manifest = manifest.model_copy(update={"inherited_from": previous, "inherited": inherited})
             _launch(job, work, manifest, twin, previous=previous and job.warehouse.path(f"_models/{previous}"))
         if refit:
-            log.info("refit: the model that serves is trained on from the measured one, on all events")
-            tuned = artifact.read_manifest(twin)
-            manifest = _snapshot(job, versions, model_id, f"{work}/refit", NOTHING_HELD_OUT, tuned)
-            _launch(job, f"{work}/refit", manifest.model_copy(update={"refitted": True}), model, twin=twin)
+            _refit(job, versions, work, twin, model)
     manifest = artifact.read_manifest(model)
     registry.enter(job, manifest, model)
     with suppress(OSError):  # leftovers do no harm
@@ -64,16 +64,41 @@ def train(job: Job) -> Result:
     return Result(rows_in=manifest.sequences, rows_out=1, model_id=model_id, details=TrainDetails(manifest.metrics.summary()))
 
 
-def _launch(job: Job, work: str, manifest: Manifest, model: str, previous: str | None = None, twin: str | None = None) -> None:
-    """Train a model on the snapshot in ``work``; the last two are those of :class:`metarec_spark.training.spec.TrainSpec`."""
+def _refit(job: Job, versions: dict[str, int], work: str, twin: str, model: str) -> None:
+    """Train the model that serves on all events: on from its twin, or anew if most events were held out from that."""
+    measured, work = artifact.read_manifest(twin), f"{work}/refit"
+    manifest = _snapshot(job, versions, measured.model_id, work, NOTHING_HELD_OUT, measured)
+    manifest = manifest.model_copy(update={"refitted": True})
+    counts = measured.training_events, manifest.training_events
+    if 2 * counts[0] < counts[1]:
+        epochs = measured.metrics.kept_epoch
+        log.info("refit: trained anew for %d epochs, since the twin has learnt %d of %d events", epochs, *counts)
+        _launch(job, work, manifest, model, twin=twin, stop_after=epochs)
+    else:
+        log.info("refit: trained on from the twin, which has learnt %d of %d events", *counts)
+        _launch(job, work, manifest, model, twin=twin, start=twin)
+
+
+def _launch(
+    job: Job,
+    work: str,
+    manifest: Manifest,
+    model: str,
+    previous: str | None = None,
+    twin: str | None = None,
+    start: str | None = None,
+    stop_after: int | None = None,
+) -> None:
+    """Train a model on the snapshot in ``work``; from ``previous``, see :class:`metarec_spark.training.spec.TrainSpec`."""
     spec = TrainSpec(
         snapshot=f"{work}/snapshot",
         model=model,
         manifest=manifest,
         threads=threads(job),
         previous=previous,
-        start=twin,
         twin=twin,
+        start=start,
+        stop_after=stop_after,
     )
     spec.write(f"{work}/spec.json")
     settings = job.config.train
@@ -122,7 +147,10 @@ def _snapshot(
     known = KnownNames.of_model(twin) if twin else known_names(users, tables[c.ITEMS], config)
     splits = () if twin else (c.VALIDATION,)
     rows = snapshot.write(folder, labelled, labelled, tables, known, known.domains, config.train, splits)
-    manifest = twin.model_copy(update={"sequences": rows}) if twin else draft(job, model_id, versions, known, rows)
+    lengths = job.spark.read.parquet(f"{uri(folder)}/{snapshot.SEQUENCES}").agg(F.sum(LENGTH))
+    ((events,),) = lengths.collect()
+    manifest = twin or draft(job, model_id, versions, known, rows)
+    manifest = manifest.model_copy(update={"sequences": rows, "training_events": events})
     write_json(done, manifest.to_json())
     log.info("snapshot: %d sequences, %d items, domains %s", rows, known.items, ", ".join(known.domains))
     return manifest
