@@ -19,7 +19,7 @@ from metarec_spark.model import artifact
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """A candidate and the model that serves a platform, on the test pairs whose target both know."""
 
     champion: str
@@ -36,8 +36,10 @@ class Contest:
         return self.lead < -MARGIN * self.error
 
 
-def contests(job: Job, model: registry.ModelRow, held_out: DataFrame, ranked: DataFrame, task: RankingTask) -> dict[str, Contest]:
-    """Return the contest on each platform that another model serves.
+def comparisons(
+    job: Job, model: registry.ModelRow, held_out: DataFrame, ranked: DataFrame, task: RankingTask
+) -> dict[str, Comparison]:
+    """Return the comparison on each platform that another model serves.
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ def contests(job: Job, model: registry.ModelRow, held_out: DataFrame, ranked: Da
     A champion is measured as it was when it was evaluated: by its twin if it has one. Each takes about as long as the candidate
     takes without its baselines.
     """
-    results: dict[str, Contest] = {}
+    results: dict[str, Comparison] = {}
     champions = registry.champions(job, model)
     for row in {row.model_id: row for row in champions.values()}.values():
         domains = [domain for domain, champion in champions.items() if champion.model_id == row.model_id]
@@ -67,7 +69,7 @@ def contests(job: Job, model: registry.ModelRow, held_out: DataFrame, ranked: Da
         known = manifest.model_copy(update={"serves": [domain for domain in domains if domain in manifest.domains]})
         alone = replace(task, model=folder, baselines=None)
         rows = encoded_pairs(held_out, known).mapInArrow(partial(rank, task=alone), SCHEMA)
-        results |= {domain: Contest(row.model_id, lead, error, pairs) for domain, lead, error, pairs in _leads(ranked, rows)}
+        results |= {domain: Comparison(row.model_id, lead, error, pairs) for domain, lead, error, pairs in _leads(ranked, rows)}
     return results
 
 

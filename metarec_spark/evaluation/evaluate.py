@@ -17,7 +17,7 @@ from metarec_spark import registry
 from metarec_spark.config.sections import Split
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.approval import CUTOFF, Headline, Headlines, judge
-from metarec_spark.evaluation.champion import Contest, contests
+from metarec_spark.evaluation.champion import Comparison, comparisons
 from metarec_spark.evaluation.fit_baselines import fitted_baselines
 from metarec_spark.evaluation.inputs import encoded_pairs
 from metarec_spark.evaluation.metrics import aggregate
@@ -90,7 +90,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
             raise DataError(f"model {model.model_id}: no held-out event to measure in {len(sizes)} domain(s); {why}")
         status, reason = judge(headlines)
         reason += f"; of {_MEASURED[manifest.refitted]}"
-        beside = contests(job, model, held_out_pairs, ranked, task) if status == "approved" else {}
+        beside = comparisons(job, model, held_out_pairs, ranked, task) if status == "approved" else {}
         if status == "approved":
             status, domains, compared = _serves(manifest, beside)
             reason, model = reason + compared, replace(model, domains=domains or model.domains)
@@ -98,7 +98,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     log.info("report: %s", page)
     show(headlines, model.model_id)
     pair_count = sum(headline.pairs for (_, scorer), headline in headlines.items() if scorer == c.MODEL)
-    serving = {domain: asdict(contest) for domain, contest in beside.items()}
+    serving = {domain: asdict(comparison) for domain, comparison in beside.items()}
     details = EvaluateDetails(status, _by_platform(headlines), left_out or None, serving or None)
     return _decide(job, model, status, reason, Result(pair_count, 1, model.model_id, details))
 
@@ -125,13 +125,13 @@ def _task(
     return pairs(labelled), task
 
 
-def _serves(manifest: Manifest, beside: dict[str, Contest]) -> tuple[str, list[str], str]:
-    """Return a model's status, the platforms that it is to serve, and what the contests add to the reason."""
+def _serves(manifest: Manifest, beside: dict[str, Comparison]) -> tuple[str, list[str], str]:
+    """Return a model's status, the platforms that it is to serve, and what the comparisons add to the reason."""
     domains = [domain for domain in manifest.serves if domain not in beside or not beside[domain].lost]
     parts = [
-        f"{domain} {contest.lead:+.4f} ± {contest.error:.4f} beside {contest.champion}"
-        + (", which goes on serving it" if contest.lost else "")
-        for domain, contest in sorted(beside.items())
+        f"{domain} {comparison.lead:+.4f} ± {comparison.error:.4f} beside {comparison.champion}"
+        + (", which goes on serving it" if comparison.lost else "")
+        for domain, comparison in sorted(beside.items())
     ]
     return "approved" if domains else "rejected", domains, f"; {', '.join(parts)}" if parts else ""
 
