@@ -174,7 +174,7 @@ class Train(Section):
     included."""
     learning_rate: Advanced[Annotated[float, Field(gt=0)]] = 2e-3
     """Peak learning rate: linear warm-up over 5 % of the steps, then linear decay to 5 % of the peak."""
-    refit_epochs: Advanced[Annotated[int, Field(ge=0)]] = 1
+    refit_epochs: Advanced[Annotated[int, Field(ge=0)]] = 2
     """Passes over all events, those held out included, after tuning. They make the model that serves; the model before them, its
     twin, is what `metarec evaluate` measures. If more than half of all events were held out, the model that serves is trained
     anew instead, for as many epochs as its twin. 0: the twin itself serves, and nobody's held-out events are ever learnt."""

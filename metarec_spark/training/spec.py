@@ -8,9 +8,6 @@ from metarec_spark.config.sections import Train
 from metarec_spark.model.manifest import Manifest
 from metarec_spark.warehouse.storage import Location, read_json, write_json
 
-REFIT_RATE = 0.3
-"""Peak learning rate of a refit, as a share of the peak of the training before."""
-
 
 class TrainSpec(BaseModel):
     """One training run."""
@@ -44,11 +41,11 @@ class TrainSpec(BaseModel):
 
     @property
     def settings(self) -> Train:
-        """Settings of the run: those of the manifest, but a refit that starts from the twin is short and slow."""
+        """Settings of the run: those of the manifest, but a refit that starts from the twin is short."""
         train = self.manifest.train
         if self.twin is None or self.start != self.twin:
             return train
-        return train.model_copy(update={"epochs": train.refit_epochs, "learning_rate": REFIT_RATE * train.learning_rate})
+        return train.model_copy(update={"epochs": train.refit_epochs})
 
     @model_validator(mode="after")
     def _whole_sequences(self) -> TrainSpec:

@@ -69,18 +69,17 @@ def test_a_model_with_nothing_held_out_is_approved_as_unmeasured(spark, extracte
     assert not job.warehouse.exists("metrics")
 
 
-def test_the_twin_is_measured_and_the_reason_and_the_report_say_so(spark, folder):
-    def figures(model_id: str) -> list[tuple]:
-        rows = job_at(spark, folder, "evaluate").warehouse.read("metrics").where(f"model_id = '{model_id}'").drop("model_id")
-        return sorted(map(tuple, rows.collect()))
+def test_the_twin_is_measured_and_the_reason_and_the_report_say_so(spark, folder, extracted):
+    def figures(warehouse) -> list[tuple]:
+        return sorted(map(tuple, job_at(spark, warehouse, "evaluate").warehouse.read("metrics").drop("model_id").collect()))
 
     (model,) = job_at(spark, folder, "evaluate").warehouse.read("models").collect()
     place = local_path(job_at(spark, folder, "evaluate").warehouse.path(model["path"]))
     said = "the twin, which has not learnt the held-out events"
     assert said in model["reason"] and said in (place / "report.html").read_text() and said in (place / "report.json").read_text()
-    without = train(job_at(spark, folder, "train", train={"refit_epochs": 0})).model_id
-    assert evaluate(job_at(spark, folder, "evaluate"), without).reason.endswith("; of what serves")
-    assert figures(without) == figures(model["model_id"])
+    train(job_at(spark, extracted, "train", train={"refit_epochs": 0}))
+    assert evaluate(job_at(spark, extracted, "evaluate")).reason.endswith("; of what serves")
+    assert figures(extracted) == figures(folder)
 
     shutil.rmtree(place / "twin")
     with pytest.raises(DataError, match=r"twin: no manifest.json; the folder is not a whole model"):
