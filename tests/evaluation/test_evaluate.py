@@ -69,7 +69,7 @@ def test_a_model_with_nothing_held_out_is_approved_as_unmeasured(spark, extracte
     assert not job.warehouse.exists("metrics")
 
 
-def test_the_twin_is_measured_and_the_reason_and_the_report_say_so(spark, folder, extracted):
+def test_the_twin_is_measured_and_the_reason_and_the_report_say_so(spark, folder, tmp_path, tmp_path_factory):
     def figures(warehouse) -> list[tuple]:
         return sorted(map(tuple, job_at(spark, warehouse, "evaluate").warehouse.read("metrics").drop("model_id").collect()))
 
@@ -77,6 +77,7 @@ def test_the_twin_is_measured_and_the_reason_and_the_report_say_so(spark, folder
     place = local_path(job_at(spark, folder, "evaluate").warehouse.path(model["path"]))
     said = "the twin, which has not learnt the held-out events"
     assert said in model["reason"] and said in (place / "report.html").read_text() and said in (place / "report.json").read_text()
+    extracted = copied(stages(spark, tmp_path_factory).extracted, tmp_path / "without refit")
     train(job_at(spark, extracted, "train", train={"refit_epochs": 0}))
     assert evaluate(job_at(spark, extracted, "evaluate")).reason.endswith("; of what serves")
     assert figures(extracted) == figures(folder)
