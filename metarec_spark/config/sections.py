@@ -25,10 +25,11 @@ Transfer = Literal[
 class Split(Section):
     """Which events are held out from training, to tune and to judge the model."""
 
-    protocol: Literal["none", "leave_one_out", "temporal"] = "none"
-    """none: train on all events and measure nothing. leave_one_out: the newest event of each user on each platform is the test
-    event, and the one before it the validation event. temporal: the test event is the first event of each user on each platform
-    within the last `test_days` days, and the validation event the first one within the `validation_days` days before them."""
+    protocol: Literal["none", "leave_one_out", "temporal"] = "leave_one_out"
+    """leave_one_out: the newest event of each user on each platform is the test event, and the one before it the validation
+    event. temporal: the test event is the first event of each user on each platform within the last `test_days` days, and the
+    validation event the first one within the `validation_days` days before them. none: nothing is tuned and nothing is measured.
+    With each, the model that serves has learnt all events; see `train.refit_epochs`."""
     test_days: Advanced[Count] = 1
     """Days at the end of the log from which temporal takes test events."""
     validation_days: Advanced[Count] = 1
@@ -173,6 +174,10 @@ class Train(Section):
     included."""
     learning_rate: Advanced[Annotated[float, Field(gt=0)]] = 2e-3
     """Peak learning rate: linear warm-up over 5 % of the steps, then linear decay to 5 % of the peak."""
+    refit_epochs: Advanced[Annotated[int, Field(ge=0)]] = 2
+    """Passes over all events, those held out included, after tuning. They make the model that serves; the model before them, its
+    twin, is what `metarec evaluate` measures. If more than half of all events were held out, the model that serves is trained
+    anew instead, for as many epochs as its twin. 0: the twin itself serves, and nobody's held-out events are ever learnt."""
     tune: Advanced[bool] = True
     """Search each platform's transition weights and ensemble weights on held-out events; without held-out events, take those of
     the newest approved model of an earlier day. false: use those of [transitions] and the default ensemble. `metarec adapt`

@@ -1,5 +1,8 @@
 """The model artifact: a folder with model.safetensors, items.parquet and manifest.json; nothing in it can carry code.
 
+A model that has learnt all events has its twin beside these files, in folder twin: the model that was measured in its place,
+since it has not learnt the held-out events.
+
 model.safetensors holds all that scoring needs except the external item ids, which are in items.parquet: parameters, catalogue,
 popularity, successors.
 """
@@ -7,6 +10,7 @@ popularity, successors.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -36,6 +40,8 @@ from metarec_spark.warehouse.storage import Location, atomic_write, exists, loca
 
 _PAIR_RANKER_SINCE = 6
 _Network = TypeVar("_Network", bound=nn.Module)
+TWIN = "twin"
+"""Folder of the twin in a model's folder."""
 _WEIGHTS, _MANIFEST, _ITEMS = _FILES = "model.safetensors", "manifest.json", "items.parquet"
 
 
@@ -119,8 +125,9 @@ def save(
     pair_ranker: PairRanker | None = None,
     stacking: Stacking | None = None,
     unordered: Sequence[UnorderedSignals] = (),
+    twin: Location | None = None,
 ) -> None:
-    """Write a model folder whole, in place of what was there."""
+    """Write a model folder whole, in place of what was there; with a copy of its ``twin`` if there is one."""
     successors = {f"successors.{field.name}": getattr(catalogue.successors, field.name) for field in fields(Successors)}
     tensors = {f"state.{name}": value.detach().numpy() for name, value in model.state_dict().items()}
     tensors |= {
@@ -143,12 +150,19 @@ def save(
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
         pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
         checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
+        if twin:
+            shutil.copytree(local_copy(twin, _FILES), folder / TWIN, dirs_exist_ok=True)
         write_json(folder / _MANIFEST, manifest.model_copy(update={"format": FORMAT, "sha256": checksums}).to_json())
 
 
 def saved(location: Location) -> bool:
     """Whether there is a whole model folder."""
     return exists(f"{location}/{_MANIFEST}")
+
+
+def measured(location: str) -> str:
+    """Folder of the model whose quality a model's figures are: of its twin, or of itself if it has not learnt held-out events."""
+    return f"{location}/{TWIN}" if read_manifest(location).refitted else location
 
 
 def read_manifest(location: Location) -> Manifest:

@@ -72,7 +72,8 @@ class Epoch(_Record):
 
 
 class TrainingMetrics(_Record):
-    """How training went; zeros and None for a model without training."""
+    """How training went; zeros and None for a model without training. Of a refitted model: how the training of its twin went, but
+    the times are of both."""
 
     epochs: int = 0
     """Passes over the snapshot."""
@@ -93,6 +94,11 @@ class TrainingMetrics(_Record):
     history: list[Epoch] = []
     validation: dict[str, ValidationNdcg] = {}
     """By domain, with the settings that were found."""
+
+    def with_refit(self, refit: TrainingMetrics) -> TrainingMetrics:
+        """These metrics, which are the twin's, with the time that the refit took as well."""
+        times = ("seconds", "wall_seconds", "cpu_seconds")
+        return self.model_copy(update={name: round(getattr(self, name) + getattr(refit, name), 1) for name in times})
 
     def summary(self) -> dict[str, Any]:
         """Plain JSON values without the history, as table ``models`` and result lines have them."""
@@ -133,8 +139,11 @@ class Manifest(_Record):
     """Identity of table ``items``; models of older versions do not have it."""
     sequences: int = 0
     """Rows of the training snapshot."""
+    refitted: bool = False
+    """Whether it has learnt the held-out events as well. Its figures are then those of its twin, which has not, and which lies in
+    the folder twin beside its files."""
     training_events: int = 0
-    """Events in these rows; of an adapted model."""
+    """Events in these rows; 0 in models of older versions."""
     model: Model
     transitions: Transitions
     split: Split

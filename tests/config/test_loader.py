@@ -26,7 +26,7 @@ path = "/data/items.parquet"
 format = "parquet"
 
 [split]
-protocol = "none"                        # none: train on everything | leave_one_out | temporal (hold out the last days)
+protocol = "leave_one_out"               # leave_one_out | temporal (hold out the last days) | none: measure nothing
 [features]
 max_length = 50                          # newest events kept per user
 min_user_events = 1
