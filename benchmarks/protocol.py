@@ -1,7 +1,10 @@
 """Leave-one-out with full ranking on given logs, over several seeds, beside what is published.
 
 python benchmarks/protocol.py --log DIR [DIR …] [--out warehouse/benchmark] [--seeds 1] [--joint] [--no-attributes]
-    [--set section.key=value] …
+    [--set section.key=value] … [--hide]
+
+--hide hides everybody's newest event before anything, and then measures on these events the lists of the model that serves, and of
+its twin, which has not learnt the events that were held out within.
 
 Every log has its own warehouse under the output folder. ``benchmark.csv`` holds the results: a run that is in it with the
 same settings is not repeated, so a benchmark that was killed continues.
@@ -22,6 +25,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from hidden import difference, hidden_events, hide, measured
 from published import PUBLISHED
 from rich.console import Console
 
@@ -33,12 +37,15 @@ from metarec_spark.errors import ConfigError
 from metarec_spark.evaluation.evaluate import evaluate
 from metarec_spark.features.extract import extract
 from metarec_spark.job import Details, Job, Result
+from metarec_spark.model import artifact
+from metarec_spark.registry import chosen
 from metarec_spark.runtime.logs import start as start_logging
 from metarec_spark.training.train import train
 from metarec_spark.warehouse.storage import atomic_write, file_uri
 
 _KEY = ("run", "seed", "settings")
-_COLUMNS = (*_KEY, "domain", "scorer", "ndcg@10", "hit_rate@10", "cpu_seconds", "wall_seconds", "model_id")
+_COLUMNS = (*_KEY, "domain", "scorer", "ndcg@10", "hit_rate@10", "cpu_seconds", "wall_seconds", "model_id", "lead")
+TWIN, SERVES = "twin on hidden events", "serves on hidden events"
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class Options:
     """One model over all logs, instead of one for each."""
     attributes: bool = True
     """Whether models see items.parquet."""
+    hide: bool = False
+    """Whether everybody's newest event is hidden before anything, to measure what serves and its twin on it."""
     overrides: tuple[str, ...] = ()
     """``section.key=value`` settings that differ from the defaults."""
 
@@ -104,6 +113,14 @@ def benchmark(options: Options) -> int:
             if code not in (0, 4):
                 return code
             rows += _rows(key, trained, evaluated)
+            if options.hide:
+                logs = options.runs[name]
+                code, on_hidden = _stage(
+                    "hidden", name, seeded, day, lambda j, m=trained.model_id, logs=logs: _on_hidden(j, m, logs)
+                )
+                if code:
+                    return code
+                rows += [{**key, **row} for row in on_hidden.details.results]
             _write(rows, options.out)
     Console(stderr=True).print((options.out / "benchmark.md").read_text())
     seconds = round(time.monotonic() - start, 1)
@@ -164,6 +181,19 @@ def _rows(key: dict[str, str], trained: Result, evaluated: Result) -> Iterator[d
             yield {**key, "domain": domain, "scorer": scorer, **values, **cost, "model_id": trained.model_id}
 
 
+def _on_hidden(job: Job, model_id: str, logs: list[Path]) -> Result:
+    """Rows of the model that serves and of its twin on the hidden events."""
+    folder, rows = chosen(job, model_id).path, []
+    for events in hidden_events(job, folder, logs):
+        domain = artifact.read_manifest(folder).domains[events.domain]
+        twin, serves = (measured(path, events) for path in (artifact.measured(folder), folder))
+        for scorer, values in ((TWIN, twin), (SERVES, serves)):
+            figures = {"ndcg@10": str(values.mean()), "hit_rate@10": str((values > 0).mean())}
+            lead = difference(values, twin) if scorer == SERVES else ""
+            rows.append({"domain": domain, "scorer": scorer, **figures, "model_id": model_id, "lead": lead})
+    return Result(rows_out=len(rows), details=Asked(rows))
+
+
 def _read(out: Path) -> Iterator[dict[str, Any]]:
     if (out / "benchmark.csv").exists():
         with (out / "benchmark.csv").open(newline="", encoding="utf-8") as file:
@@ -193,6 +223,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
                 run = run if len(settings_of[run]) == 1 else f"{run} ({settings})"
                 cost = mean_and_spread(scorer_rows, "cpu_seconds", 0) if scorer == c.MODEL else ""
                 values = f"{mean_and_spread(scorer_rows, 'ndcg@10', 4)} | {mean_and_spread(scorer_rows, 'hit_rate@10', 4)}"
+                leads = "; ".join(row["lead"] for row in scorer_rows if row.get("lead"))
+                scorer = f"{scorer} ({leads})" if leads else scorer
                 lines.append(f"| {domain} | {run} | {scorer} | {values} | {cost} |")
         for known in PUBLISHED:
             if known.log == domain:
@@ -218,10 +250,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--joint", action="store_true", help="one model over all logs, not one for each")
     parser.add_argument("--no-attributes", action="store_true", help="models do not see items.parquet")
+    parser.add_argument("--hide", action="store_true", help="measure on events hidden before anything, with and without refit")
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value", help="any number of times")
     given = parser.parse_args()
     logs = [path.absolute() for path in given.log]
-    options = Options(logs, given.out.absolute(), given.seeds, given.joint, not given.no_attributes, tuple(given.set))
+    if given.hide:
+        logs = [hide(path, given.out.absolute() / "hidden" / path.name) for path in logs]
+    options = Options(logs, given.out.absolute(), given.seeds, given.joint, not given.no_attributes, given.hide, tuple(given.set))
     try:
         return benchmark(options)
     except ConfigError as error:

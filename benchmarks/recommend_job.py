@@ -233,7 +233,7 @@ def kernel(job: Job, out: Path, given: dict) -> dict:
     (batch,) = users.toArrow().combine_chunks().to_batches()
     contexts = contexts_of(batch)
     hidden = scorer.hidden(contexts)
-    vectors, index = scorer.user_vectors(hidden, 0).numpy(), ExactIndex(scorer.item_vectors(0).numpy())
+    vectors, index = scorer.user_vectors(contexts, hidden, 0).numpy(), ExactIndex(scorer.item_vectors(0).numpy())
     additions = scorer.additions(contexts, hidden, 0)
     lists = batch["seen_items"]
     row, local = seen_local_indexes(scorer.catalogue.of_domain[0], lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()))

@@ -66,7 +66,7 @@ def trained(warehouse: Path) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]
     log = Log(warehouse, Transitions())
     starts, ends = _bounds(log.user)
     contexts = _contexts(log.packed(np.arange(len(log.user)), starts, ends))
-    users, items = scorer.user_vectors(scorer.hidden(contexts), 0).numpy(), scorer.item_vectors(0).numpy()
+    users, items = scorer.user_vectors(contexts, scorer.hidden(contexts), 0).numpy(), scorer.item_vectors(0).numpy()
     seen = sparse.csr_matrix((np.ones(len(log.item), np.float32), (log.user, log.item)), (len(users), len(items)))
     seen.sum_duplicates()
     return users, items, seen

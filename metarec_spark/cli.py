@@ -124,6 +124,27 @@ def maintain(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
 
 
 @app.command()
+def promote(
+    config: ConfigFile,
+    ds: Day,
+    model: Annotated[str, typer.Option(help="Id of the model; see the table models.", show_default=False)],
+    set_: Overrides = None,
+) -> None:
+    """Make a model serve its platforms from now on, whatever evaluate decided."""
+    from metarec_spark.operations.promote import promote as work
+
+    _run("promote", config, ds, set_, lambda job: work(job, model))
+
+
+@app.command()
+def rollback(config: ConfigFile, ds: Day, set_: Overrides = None) -> None:
+    """Withdraw the newest model: the models before it serve again."""
+    from metarec_spark.operations.promote import rollback as work
+
+    _run("rollback", config, ds, set_, work)
+
+
+@app.command()
 def forget(
     config: ConfigFile,
     user: Annotated[list[str] | None, typer.Option(help="User id as the tables hold it, any number of times.")] = None,

@@ -21,6 +21,8 @@ from metarec_spark.model.manifest import Manifest
 from metarec_spark.warehouse.storage import Location, exists, uri
 
 _FOLDER = "_models"
+WITHDRAWN = "withdrawn"
+"""Start of the reason of a model that no longer serves, or serves fewer domains, by command."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,46 @@ def chosen(job: Job, model_id: str | None) -> ModelRow:
     return _from_row(job, row)
 
 
+def champions(job: Job, model: ModelRow) -> dict[str, ModelRow]:
+    """Domain → the model of the same day or before that serves it if ``model`` does not."""
+    rows = [row for row in _approved(job, required=False) if row.model_id != model.model_id and row.ds <= model.ds]
+    return {domain: row for row in reversed(rows) for domain in row.domains}
+
+
 def decide(job: Job, model: ModelRow, status: str, reason: str) -> None:
-    """Write a model's status (approved or rejected) and the reason into its row."""
+    """Write a model's status (approved or rejected), its domains and the reason into its row."""
     _write(job, replace(model, status=status, reason=reason))
+
+
+def promote(job: Job, model: ModelRow, domains: list[str]) -> int:
+    """Make a model serve these domains: approve it, and have newer approved models yield them; the number of rows changed."""
+    newer = [row for row in _approved(job, required=False) if _age(row) > _age(model) and {*row.domains} & {*domains}]
+    for row in newer:
+        left = [domain for domain in row.domains if domain not in domains]
+        status, reason = "approved" if left else "rejected", f"{WITHDRAWN}: {model.model_id} was promoted"
+        _write(job, replace(row, status=status, domains=left or row.domains, reason=reason))
+    _write(job, replace(model, status="approved", domains=domains, reason="promoted by hand"))
+    return len(newer) + 1
+
+
+def rollback(job: Job) -> tuple[ModelRow, int]:
+    """Reject the newest approved base model, and return it and the number of rows changed.
+
+    Raises
+    ------
+    ModelRejected
+        If no other base model is approved, since nothing would serve then.
+    """
+    newest, *others = [row for row in _approved(job) if row.kind == "base"]
+    if not others:
+        raise ModelRejected(f"{newest.model_id} is the only approved model on or before {job.ds}: nothing to go back to")
+    _write(job, replace(newest, status="rejected", reason=f"{WITHDRAWN}: rolled back to {others[0].model_id}"))
+    return newest, 1
+
+
+def _age(row: ModelRow) -> tuple[date, bool, str]:
+    """Order in which models serve: the newest; among those of one day, an adapted one."""
+    return row.ds, row.kind != "base", row.model_id
 
 
 def trained_since(job: Job, first: date) -> bool:
@@ -176,12 +215,12 @@ def serving_ids(job: Job) -> list[str]:
         return []
 
 
-def _approved(job: Job) -> list[ModelRow]:
-    """Approved models not after the job's day, newest first: a few a week."""
+def _approved(job: Job, *, required: bool = True) -> list[ModelRow]:
+    """Approved models not after the job's day, newest first: a few a week. If it is ``required``, one must be a base model."""
     approved = job.warehouse.read(c.MODELS).where((F.col("status") == "approved") & (F.col("ds") <= F.lit(job.ds)))
     rows = approved.orderBy(F.desc("ds"), F.col("kind") == "base", F.desc("model_id")).toLocalIterator()
     models = [_from_row(job, row) for row in rows]
-    if not any(row.kind == "base" for row in models):
+    if required and not any(row.kind == "base" for row in models):
         raise ModelRejected(
             f"no approved model on or before {job.ds} in {job.warehouse.root}; run `metarec train` and `metarec evaluate`"
         )

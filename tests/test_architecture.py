@@ -46,6 +46,7 @@ JOB_FILES = {
     "transfer.adapt": "cli demo",
     "operations.feedback": "cli",
     "operations.maintain": "cli",
+    "operations.promote": "cli",
     "operations.forget": "cli",
     "synthetic.generate": "cli demo",
 }

@@ -31,7 +31,7 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "bad-input.md"
 SEEN: dict[str, list[tuple[str, int, str, str]]] = {"Files": [], "Rows": [], "Configuration": [], "Models": []}
 """Of each part: what was given, the exit code, what was said, what is stored."""
 BASIC = 'warehouse = "ROOT/warehouse"\n[[sources]]\npath = "ROOT/log.parquet"\n'
-TINY_RUN = BASIC + '[split]\nprotocol = "leave_one_out"\n[model]\ndim = 8\n[train]\nmax_epochs = 1\n[recommend]\ntop_n = 5\n'
+TINY_RUN = BASIC + "[model]\ndim = 8\n[train]\nmax_epochs = 1\nrefit_epochs = 0\n[recommend]\ntop_n = 5\n"
 
 
 def metarec(folder: Path, command: str, text: str, *, ds: str = DAY, more: tuple[str, ...] = ()) -> tuple[int, dict]:

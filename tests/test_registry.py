@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import pytest
 from pyspark.sql import functions as F
 from training.warehouses import WAREHOUSE, copied, job_at, stages
 
 from metarec_spark import registry
+from metarec_spark.errors import DataError, ModelRejected
+from metarec_spark.evaluation.evaluate import evaluate
+from metarec_spark.operations.promote import promote, rollback
 from metarec_spark.scoring.serving import serving_models
 from metarec_spark.warehouse.storage import local_path
 
@@ -43,3 +47,30 @@ def test_a_decision_keeps_the_path_relative(spark, tmp_path, tmp_path_factory):
     (row,) = job.warehouse.read("models").collect()
     assert (row["path"], row["status"]) == (f"_models/{model.model_id}", "rejected")
     assert registry.serving_ids(job) == []
+
+
+def test_rollback_and_promote_change_which_model_serves_and_the_same_night_again_changes_nothing(
+    spark, tmp_path, tmp_path_factory
+):
+    folder = copied(stages(spark, tmp_path_factory).evaluated, tmp_path)
+    job = job_at(spark, folder, "promote")
+    first = registry.newest_approved(job)
+    with pytest.raises(ModelRejected, match="the only approved model"):
+        rollback(job)
+    newer = f"{first.model_id}-newer"
+    shutil.copytree(f"{folder / WAREHOUSE}/_models/{first.model_id}", f"{folder / WAREHOUSE}/_models/{newer}")
+    registry._write(job, replace(first, model_id=newer, path=job.warehouse.path(f"_models/{newer}")))
+
+    def serving() -> set[str]:
+        return {row.model_id for row in registry.serving_rows(job).values()}
+
+    assert serving() == {newer}
+    assert rollback(job).details.serving == dict.fromkeys(first.domains, first.model_id)
+    assert evaluate(job_at(spark, folder, "evaluate")).exit_code == 4 and serving() == {first.model_id}
+    assert promote(job, newer).rows_out == 1 and serving() == {newer}
+    assert promote(job, first.model_id).rows_out == 2 and serving() == {first.model_id}
+    reasons = {row["model_id"]: (row["status"], row["reason"]) for row in job.warehouse.read("models").collect()}
+    assert reasons[newer] == ("rejected", f"withdrawn: {first.model_id} was promoted")
+    assert reasons[first.model_id] == ("approved", "promoted by hand")
+    with pytest.raises(DataError, match="no model nothing on or before"):
+        promote(job, "nothing")

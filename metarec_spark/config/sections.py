@@ -26,10 +26,11 @@ Transfer = Literal[
 class Split(Section):
     """Which events are held out from training, to tune and to judge the model."""
 
-    protocol: Literal["none", "leave_one_out", "temporal"] = "none"
-    """none: train on all events and measure nothing. leave_one_out: the newest event of each user on each platform is the test
-    event, and the one before it the validation event. temporal: the test event is the first event of each user on each platform
-    within the last `test_days` days, and the validation event the first one within the `validation_days` days before them."""
+    protocol: Literal["none", "leave_one_out", "temporal"] = "leave_one_out"
+    """leave_one_out: the newest event of each user on each platform is the test event, and the one before it the validation
+    event. temporal: the test event is the first event of each user on each platform within the last `test_days` days, and the
+    validation event the first one within the `validation_days` days before them. none: nothing is tuned and nothing is measured.
+    With each, the model that serves has learnt all events; see `train.refit_epochs`."""
     test_days: Advanced[Count] = 1
     """Days at the end of the log from which temporal takes test events."""
     validation_days: Advanced[Count] = 1
@@ -176,6 +177,10 @@ class Train(Section):
     included."""
     learning_rate: Advanced[Annotated[float, Field(gt=0)]] = 2e-3
     """Peak learning rate: linear warm-up over 5 % of the steps, then linear decay to 5 % of the peak."""
+    refit_epochs: Advanced[Annotated[int, Field(ge=0)]] = 2
+    """Passes over all events, those held out included, after tuning. They make the model that serves; the model before them, its
+    twin, is what `metarec evaluate` measures. If more than half of all events were held out, the model that serves is trained
+    anew instead, for as many epochs as its twin. 0: the twin itself serves, and nobody's held-out events are ever learnt."""
     tune: Advanced[bool] = True
     """Search each platform's transition weights and ensemble weights on held-out events; without held-out events, take those of
     the newest approved model of an earlier day. false: use those of [transitions] and the default ensemble. `metarec adapt`
@@ -238,13 +243,18 @@ class Adapt(Section):
     ones. Needs scikit-learn: `pip install "metarec-spark[predictor]"`."""
 
 
+ExcludeSeen = bool | Literal["auto"] | dict[str, bool | Literal["auto"]]
+
+
 class Recommend(Section):
     """The nightly lists."""
 
     top_n: Count = 100
     """Items per user and platform."""
-    exclude_seen: bool | dict[str, bool] = True
-    """Leave out items that the user has had an event with: on all platforms, or platform = true or false (others: true)."""
+    exclude_seen: ExcludeSeen = "auto"
+    """Leave out items that the user has had an event with: on all platforms, or platform = true, false or auto (others: auto).
+    auto: unless a fifth or more of the platform's held-out events were with such items, as training found; true if it held out
+    nothing."""
     mode: Advanced[Literal["auto", "full"]] = "auto"
     """full: score every user. auto: score only the users whose inputs changed, if that gives the same table."""
     users: Literal["active", "all"] = "active"
@@ -256,13 +266,16 @@ class Recommend(Section):
     @field_validator("exclude_seen", mode="before")
     @classmethod
     def _known_choice(cls, value: object) -> object:
-        if not all(isinstance(choice, bool) for choice in (value.values() if isinstance(value, dict) else [value])):
-            raise ValueError("expected true or false, or one of them for each platform")
+        choices = value.values() if isinstance(value, dict) else [value]
+        if not all(isinstance(choice, bool) or choice == "auto" for choice in choices):
+            raise ValueError("expected true, false or auto, or one of them for each platform")
         return value
 
-    def excludes_seen(self, domain: str) -> bool:
-        """Return whether a platform's lists leave out seen items."""
-        return self.exclude_seen.get(domain, True) if isinstance(self.exclude_seen, dict) else self.exclude_seen
+
+def excludes_seen(setting: ExcludeSeen, domain: str, *, auto: bool) -> bool:
+    """Return whether a platform's lists leave out seen items; ``auto`` stands in for the choice auto."""
+    choice = setting.get(domain, "auto") if isinstance(setting, dict) else setting
+    return auto if choice == "auto" else bool(choice)
 
 
 class Feedback(Section):

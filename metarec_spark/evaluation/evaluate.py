@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,14 +17,15 @@ from metarec_spark import registry
 from metarec_spark.config.sections import Split
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.approval import CUTOFF, Headline, Headlines, judge
+from metarec_spark.evaluation.champion import Comparison, comparisons
 from metarec_spark.evaluation.fit_baselines import fitted_baselines
+from metarec_spark.evaluation.inputs import encoded_pairs
 from metarec_spark.evaluation.metrics import aggregate
 from metarec_spark.evaluation.ranks import SCHEMA, RankingTask, rank
 from metarec_spark.evaluation.report import write
 from metarec_spark.evaluation.summary import Metric, Report, examples, histograms
 from metarec_spark.evaluation.table import show
 from metarec_spark.features.as_of import users_as_of
-from metarec_spark.features.encoding import encoded, position
 from metarec_spark.features.split import held_out, pairs
 from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
@@ -34,7 +34,8 @@ from metarec_spark.model.manifest import Manifest
 from metarec_spark.scoring.rules import write_rules
 from metarec_spark.scoring.serving import ServingModel
 
-PAIRS_PER_TASK = 5_000
+_MEASURED = {True: "the twin, which has not learnt the held-out events; what serves has", False: "what serves"}
+"""What was measured, by whether a model was refitted."""
 _EXIT_REJECTED = 4
 
 
@@ -48,29 +49,37 @@ class EvaluateDetails(Details):
     """Platform → scorer → metric → value; None if nothing was held out."""
     not_measured: dict[str, dict[str, int]] | None = None
     """Platform → why (seen, excluded) → test events whose items lists may not hold; None if there are none."""
+    serving: dict[str, dict[str, Any]] | None = None
+    """Platform → the model that served it, and the paired difference of NDCG@10 to it; None if no other model served."""
 
 
 def evaluate(job: Job, model_id: str | None = None) -> Result:
     """Measure a model on its held-out events, and approve or reject it; by default the newest of the day or before.
 
-    It is measured on the table versions that it was trained on, under the conditions of the lists: business rules, seen items,
+    A model that has learnt all events is measured by its twin, which has not; see :mod:`metarec_spark.model.artifact`. It is
+    measured on the table versions that it was trained on, under the conditions of the lists: business rules, seen items,
     least scores. :func:`metarec_spark.evaluation.approval.judge` decides. Without held-out events nothing can be measured, and
     the model is approved as such.
     """
     model = registry.chosen(job, model_id)
-    loaded = artifact.load(model.path)  # which refuses files that are not those that were saved: no such model is approved
-    manifest = loaded.manifest
+    manifest = artifact.checked(model.path)  # which refuses files that are not those that were saved: no such model is approved
     registry.check_items(job, manifest)
+    if model_id is None and model.status == "rejected" and (model.reason or "").startswith(registry.WITHDRAWN):
+        log.warning("model %s stays %s: evaluate it by --model, or promote it", model.model_id, model.reason)
+        details = EvaluateDetails("rejected")
+        return Result(model_id=model.model_id, details=details, reason=model.reason, exit_code=_EXIT_REJECTED)
     split = manifest.split
     if split.protocol == "none":
         log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model.model_id)
         result = Result(model_id=model.model_id, details=EvaluateDetails("approved"))
         return _decide(job, model, "approved", "not measured: split.protocol is none", result)
     cutoffs = sorted({*job.config.evaluate.cutoffs, CUTOFF})
-    sizes = {name: len(items) for name, items in zip(manifest.domains, loaded.catalogue.of_domain, strict=True)}
+    measured = artifact.load(artifact.measured(model.path))
+    sizes = {name: len(items) for name, items in zip(manifest.domains, measured.catalogue.of_domain, strict=True)}
     with ExitStack() as until_done:
-        ranked = _ranked(job, model, loaded, split, max(cutoffs), until_done)
-        until_done.callback(ranked.unpersist)
+        held_out_pairs, task = _task(job, model, measured, split, max(cutoffs), until_done)
+        ranked = encoded_pairs(held_out_pairs, manifest).mapInArrow(partial(rank, task=task), SCHEMA)
+        until_done.callback(ranked.persist(StorageLevel.DISK_ONLY).unpersist)
         metrics = aggregate(ranked, sizes, cutoffs).select(F.lit(model.model_id).alias("model_id"), "*").persist()
         until_done.callback(metrics.unpersist)
         versions = {c.USER_SEQUENCES: manifest.table_versions[c.USER_SEQUENCES]}
@@ -80,26 +89,32 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
             why = f"lists may not hold these targets: {left_out}" if left_out else f"the log is too short for {split.protocol}"
             raise DataError(f"model {model.model_id}: no held-out event to measure in {len(sizes)} domain(s); {why}")
         status, reason = judge(headlines)
+        reason += f"; of {_MEASURED[manifest.refitted]}"
+        beside = comparisons(job, model, held_out_pairs, ranked, task) if status == "approved" else {}
+        if status == "approved":
+            status, domains, compared = _serves(manifest, beside)
+            reason, model = reason + compared, replace(model, domains=domains or model.domains)
         page = write(model.path, _report(job, ranked, metrics, manifest, status, reason))
     log.info("report: %s", page)
     show(headlines, model.model_id)
     pair_count = sum(headline.pairs for (_, scorer), headline in headlines.items() if scorer == c.MODEL)
-    details = EvaluateDetails(status, _by_platform(headlines), left_out or None)
+    serving = {domain: asdict(comparison) for domain, comparison in beside.items()}
+    details = EvaluateDetails(status, _by_platform(headlines), left_out or None, serving or None)
     return _decide(job, model, status, reason, Result(pair_count, 1, model.model_id, details))
 
 
-def _ranked(
-    job: Job, model: registry.ModelRow, loaded: ModelArtifact, split: Split, longest: int, until_done: ExitStack
-) -> DataFrame:
-    """Return the persisted rows of :func:`metarec_spark.evaluation.ranks.rank` for all held-out events."""
-    manifest, lists = loaded.manifest, job.config.recommend
+def _task(
+    job: Job, model: registry.ModelRow, measured: ModelArtifact, split: Split, longest: int, until_done: ExitStack
+) -> tuple[DataFrame, RankingTask]:
+    """Return the rows of :func:`metarec_spark.features.split.pairs`, and the conditions under which they are ranked."""
+    manifest, lists = measured.manifest, job.config.recommend
     users = users_as_of(job, model.ds, manifest.table_versions, manifest.features)
     labelled = held_out(users, split, model.ds)
     serving = ServingModel(model.model_id, model.path, manifest, manifest.serves)
     rules = until_done.enter_context(write_rules(job, job.warehouse.version(c.ITEMS), [serving]))
     task = RankingTask(
-        model=model.path,
-        baselines=until_done.enter_context(fitted_baselines(job, labelled, manifest.domains, loaded.catalogue)),
+        model=artifact.measured(model.path),
+        baselines=until_done.enter_context(fitted_baselines(job, labelled, manifest.domains, measured.catalogue)),
         longest=longest,
         few_events=job.config.evaluate.few_events,
         long_events=job.config.evaluate.long_events,
@@ -107,8 +122,18 @@ def _ranked(
         rules=str(rules.folder) if rules else None,
         min_score=lists.min_score,
     )
-    rows = _inputs(pairs(labelled), manifest).mapInArrow(partial(rank, task=task), SCHEMA)
-    return rows.persist(StorageLevel.DISK_ONLY)
+    return pairs(labelled), task
+
+
+def _serves(manifest: Manifest, beside: dict[str, Comparison]) -> tuple[str, list[str], str]:
+    """Return a model's status, the platforms that it is to serve, and what the comparisons add to the reason."""
+    domains = [domain for domain in manifest.serves if domain not in beside or not beside[domain].lost]
+    parts = [
+        f"{domain} {comparison.lead:+.4f} ± {comparison.error:.4f} beside {comparison.champion}"
+        + (", which goes on serving it" if comparison.lost else "")
+        for domain, comparison in sorted(beside.items())
+    ]
+    return "approved" if domains else "rejected", domains, f"; {', '.join(parts)}" if parts else ""
 
 
 def _left_out(ranked: DataFrame) -> dict[str, dict[str, int]]:
@@ -127,6 +152,7 @@ def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest,
     versions, training = manifest.table_versions, manifest.metrics.summary()
     items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))
     facts = {
+        "measured": _MEASURED[manifest.refitted],
         "sequences": manifest.sequences,
         "items": manifest.items,
         "code": manifest.code_version,
@@ -161,20 +187,6 @@ def _numbers(tuned: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return numbers
 
 
-def _inputs(rows: DataFrame, manifest: Manifest) -> DataFrame:
-    """Return pairs of platforms that the model knows, encoded, and distributed over tasks by user."""
-    frame = encoded(
-        rows,
-        domains=manifest.domains,
-        event_types=manifest.event_types,
-        items=manifest.items,
-        max_length=manifest.max_length,
-    )
-    frame = frame.withColumn("target_position", position(manifest.domains, F.col("target_domain")))
-    tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest.sequences / PAIRS_PER_TASK))
-    return frame.where(F.col("target_domain").isin(manifest.serves)).repartition(tasks, c.USER_ID)
-
-
 def _headlines(metrics: DataFrame) -> Headlines:
     """Return the test quality over all pairs: one value per platform and scorer, by nature few."""
     rows = metrics.where((F.col("split") == c.TEST) & (F.col("segment") == "all") & (F.col("k") == CUTOFF))
@@ -199,7 +211,7 @@ def _by_platform(headlines: Headlines) -> dict[str, dict[str, dict[str, float]]]
 
 
 def _decide(job: Job, model: registry.ModelRow, status: str, reason: str, result: Result) -> Result:
-    level = logging.WARNING if status == "rejected" or "below" in reason else logging.INFO
+    level = logging.WARNING if status == "rejected" or "below" in reason or "goes on" in reason else logging.INFO
     log.log(level, "model %s %s: %s", model.model_id, status, reason)
     registry.decide(job, model, status, reason)
     return replace(result, reason=reason, exit_code=_EXIT_REJECTED if status == "rejected" else 0)

@@ -45,8 +45,8 @@ class RankingTask:
 
     model: str
     """Folder of the model."""
-    baselines: str
-    """File of the fitted baselines."""
+    baselines: str | None
+    """File of the fitted baselines; None: the model is ranked alone."""
     longest: int
     """Largest cutoff k of the metrics."""
     few_events: int
@@ -73,7 +73,8 @@ def rank(batches: Iterable[pa.RecordBatch], task: RankingTask) -> Iterator[pa.Re
     except the target. Ties count against the target. A target that the model does not know ranks last. Users without a known
     event are ranked by popularity, as ``recommend`` does.
     """
-    model, fitted = loaded_model(task.model, rules=task.rules), _loaded_baselines(task.baselines)
+    model = loaded_model(task.model, rules=task.rules)
+    fitted = _loaded_baselines(task.baselines) if task.baselines else []
     for batch in batches:
         domain = batch["target_position"].to_numpy()
         order = np.argsort(domain, kind="stable")
@@ -84,11 +85,11 @@ def rank(batches: Iterable[pa.RecordBatch], task: RankingTask) -> Iterator[pa.Re
             size = block_rows(len(model.scorer.catalogue.of_domain[number]), _MOST_ROWS)
             for start in range(0, len(rows), size):
                 block = batch.take(pa.array(rows[start : start + size]))
-                yield from _rank_block(model, fitted[number], block, number, task)
+                yield from _rank_block(model, fitted[number] if fitted else None, block, number, task)
 
 
 def _rank_block(
-    model: LoadedModel, fitted: Baselines, batch: pa.RecordBatch, domain: int, task: RankingTask
+    model: LoadedModel, fitted: Baselines | None, batch: pa.RecordBatch, domain: int, task: RankingTask
 ) -> Iterator[pa.RecordBatch]:
     scorer, eligible, items = model.scorer, model.eligible(domain), model.eligible(domain).items
     hides_seen = scorer.artifact.domains[domain] not in task.seen_allowed
@@ -180,12 +181,14 @@ def _segments(
     }
 
 
-def _scores(scorer: Scorer, fitted: Baselines, contexts: PackedSequences, domain: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield each scorer's name and scores of all items of a platform, [B, I]; the model first."""
+def _scores(scorer: Scorer, fitted: Baselines | None, contexts: PackedSequences, domain: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield each scorer's name and scores of all items of a platform, [B, I]; the model first, and alone without baselines."""
     popularity_BI = torch.from_numpy(scorer.popularity(domain)).expand(len(contexts.length), -1)
     encoder_BI = scorer.encoder_scores(scorer.hidden(contexts), domain)
     empty_B1 = (contexts.length == 0)[:, None]
     yield c.MODEL, torch.where(empty_B1, popularity_BI, scorer.ensemble_scores(encoder_BI, contexts, domain))
+    if fitted is None:
+        return
     yield c.ENCODER, torch.where(empty_B1, popularity_BI, encoder_BI)
     yield c.TRANSITIONS_TUNED, scorer.transition_scores(contexts, domain)
     yield c.TRANSITIONS, torch.from_numpy(scorer.untuned_transition_scores(contexts, domain).toarray())

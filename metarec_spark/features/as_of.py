@@ -11,7 +11,7 @@ from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
 from metarec_spark.config.fingerprint import fingerprint
-from metarec_spark.config.sections import Features
+from metarec_spark.config.sections import Features, Split
 from metarec_spark.features import erased
 from metarec_spark.features.sequences import as_of, newer_than
 from metarec_spark.features.split import train_part
@@ -44,7 +44,7 @@ def has_newer(warehouse: Warehouse, version: int, ds: date) -> bool:
     return not newer_than(warehouse.read(c.USER_SEQUENCES, version), ds).isEmpty()
 
 
-def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], folder: str) -> DataFrame:
+def transitions_as_of(job: Job, labelled: DataFrame, split: Split, versions: dict[str, int], folder: str) -> DataFrame:
     """Rows of ``item_transitions`` that count training events only.
 
     Read from the table at its pinned version, if it was computed from the pinned sequences with this split and day. Otherwise
@@ -53,16 +53,16 @@ def transitions_as_of(job: Job, labelled: DataFrame, versions: dict[str, int], f
     Parameters
     ----------
     labelled
-        :func:`metarec_spark.features.split.held_out` of :func:`users_as_of`.
+        :func:`metarec_spark.features.split.held_out` of :func:`users_as_of` with ``split``.
     folder
         URI of a scratch folder; it must last until the rows are written.
     """
     inputs = {name: versions[name] for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
     commit = job.warehouse.last_commit(c.ITEM_TRANSITIONS)
-    stored = commit and (commit.inputs, commit.settings) == (inputs, transition_settings(job))
+    stored = commit and (commit.inputs, commit.settings) == (inputs, transition_settings(job, split))
     if stored and not has_newer(job.warehouse, versions[c.USER_SEQUENCES], job.ds):
         return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
-    log.info("item_transitions was computed with another split, day or version: computing transitions for this model again")
+    log.info("counting transitions: item_transitions was counted with another split, day or version")
     tokens = job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT])
     rows = transitions(train_part(labelled), tokens, job.config.transitions, folder)
     return conform(rows, c.ITEM_TRANSITIONS).persist(StorageLevel.DISK_ONLY)  # several snapshots may be written from it
@@ -73,8 +73,8 @@ def erased_users(job: Job) -> DataFrame | None:
     return job.warehouse.read(c.FORGOTTEN) if job.warehouse.exists(c.FORGOTTEN) else None
 
 
-def transition_settings(job: Job) -> str:
+def transition_settings(job: Job, split: Split) -> str:
     """Fingerprint of the settings that ``item_transitions`` depends on."""
     config = job.config
-    split_day = job.ds.isoformat() if config.split.protocol == "temporal" else None  # only a temporal split moves with the day
-    return fingerprint(config.transitions, config.split, config.features.min_user_events, split_day)
+    split_day = job.ds.isoformat() if split.protocol == "temporal" else None  # only a temporal split moves with the day
+    return fingerprint(config.transitions, split, config.features.min_user_events, split_day)

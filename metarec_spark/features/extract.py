@@ -219,7 +219,7 @@ def _content(job: Job, information: DataFrame | None) -> None:
 def _transitions(job: Job) -> None:
     warehouse, config = job.warehouse, job.config
     inputs = {name: warehouse.version(name) for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
-    settings = transition_settings(job)
+    settings = transition_settings(job, config.split)
     commit = warehouse.last_commit(c.ITEM_TRANSITIONS, job.name)
     if commit and commit.inputs == inputs and commit.settings == settings:
         return

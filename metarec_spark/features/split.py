@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Split
 
+NOTHING_HELD_OUT = Split(protocol="none")
 TARGETS = "targets"
 TRAIN_POSITIONS = "train_positions"
 TEST_CONTEXT = "test_context"

@@ -1,5 +1,8 @@
 """The model artifact: a folder with model.safetensors, items.parquet and manifest.json; nothing in it can carry code.
 
+A model that has learnt all events has its twin beside these files, in folder twin: the model that was measured in its place,
+since it has not learnt the held-out events.
+
 model.safetensors holds all that scoring needs except the external item ids, which are in items.parquet: parameters, catalogue,
 popularity, successors.
 """
@@ -7,6 +10,8 @@ popularity, successors.
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +32,16 @@ from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.ensemble.terms import AdditiveTerms
+from metarec_spark.model.ensemble.unordered import UnorderedSignals
 from metarec_spark.model.manifest import FORMAT, READABLE, Manifest
-from metarec_spark.model.repeats import RepeatParams
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.warehouse.storage import Location, atomic_write, exists, local_copy, read_json, write_json
 
 _PAIR_RANKER_SINCE = 6
 _Network = TypeVar("_Network", bound=nn.Module)
+TWIN = "twin"
+"""Folder of the twin in a model's folder."""
 _WEIGHTS, _MANIFEST, _ITEMS = _FILES = "model.safetensors", "manifest.json", "items.parquet"
 
 
@@ -52,6 +60,8 @@ class ModelArtifact:
     """Takes the place of g; None: g is used."""
     stacking: Stacking | None = None
     """Combines f and g in the domains where it ranked no worse than the plain fusion; None: in no domain."""
+    unordered: Sequence[UnorderedSignals] = ()
+    """Signals that do not read the order of events, by domain; none if no domain weighs them."""
 
     @property
     def domains(self) -> list[str]:
@@ -78,10 +88,14 @@ class ModelArtifact:
         """Weights of f and g in h, by domain."""
         return [self.manifest.tuned[name].fusion for name in self.domains]
 
-    @property
-    def repeats(self) -> list[RepeatParams]:
-        """The repeat term of the ensemble, by domain."""
-        return [self.manifest.tuned[name].repeats for name in self.domains]
+    @cached_property
+    def terms(self) -> list[AdditiveTerms]:
+        """The terms that are added to f and g in h, by domain."""
+        terms = []
+        for domain, (name, items) in enumerate(zip(self.domains, self.catalogue.of_domain, strict=True)):
+            found, signals = self.manifest.tuned[name], self.unordered[domain].extended(len(items)) if self.unordered else None
+            terms.append(AdditiveTerms(domain, items, self.catalogue.events[items], found.repeats, found.unordered, signals))
+        return terms
 
     @property
     def stacked(self) -> list[bool]:
@@ -110,8 +124,10 @@ def save(
     item_ids: pa.ChunkedArray,
     pair_ranker: PairRanker | None = None,
     stacking: Stacking | None = None,
+    unordered: Sequence[UnorderedSignals] = (),
+    twin: Location | None = None,
 ) -> None:
-    """Write a model folder whole, in place of what was there."""
+    """Write a model folder whole, in place of what was there; with a copy of its ``twin`` if there is one."""
     successors = {f"successors.{field.name}": getattr(catalogue.successors, field.name) for field in fields(Successors)}
     tensors = {f"state.{name}": value.detach().numpy() for name, value in model.state_dict().items()}
     tensors |= {
@@ -125,6 +141,8 @@ def save(
     for part, network in (("pair_ranker", pair_ranker), ("stacking", stacking)):
         if network:
             tensors |= {f"{part}.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
+    for domain, signals in enumerate(unordered):
+        tensors |= {f"unordered.{domain}.{name}": value for name, value in signals.tensors().items()}
     if catalogue.vectors.size:
         tensors["catalogue.vectors"] = catalogue.vectors
     with atomic_write(location) as folder:
@@ -132,12 +150,19 @@ def save(
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / _WEIGHTS)
         pq.write_table(pa.table({"item_id": item_ids}), folder / _ITEMS)
         checksums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS)}
+        if twin:
+            shutil.copytree(local_copy(twin, _FILES), folder / TWIN, dirs_exist_ok=True)
         write_json(folder / _MANIFEST, manifest.model_copy(update={"format": FORMAT, "sha256": checksums}).to_json())
 
 
 def saved(location: Location) -> bool:
     """Whether there is a whole model folder."""
     return exists(f"{location}/{_MANIFEST}")
+
+
+def measured(location: str) -> str:
+    """Folder of the model whose quality a model's figures are: of its twin, or of itself if it has not learnt held-out events."""
+    return f"{location}/{TWIN}" if read_manifest(location).refitted else location
 
 
 def read_manifest(location: Location) -> Manifest:
@@ -204,7 +229,9 @@ def load(location: Location) -> ModelArtifact:
         raise DataError(f"model {location}: a pair ranker of format {manifest.format}, which read other features: adapt again")
     stacking = _part(tensors, "stacking.")
     networks = _network(PairRanker(), ranker), _network(Stacking(), stacking)
-    return ModelArtifact(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, *networks)
+    parts = [_part(tensors, f"unordered.{domain}.") for domain in range(len(manifest.domains))]
+    unordered = [UnorderedSignals.from_tensors(part) for part in parts if part]
+    return ModelArtifact(manifest, model.eval(), catalogue, tensors["item_vectors"], folder, *networks, unordered)
 
 
 def _network(network: _Network, weights: dict[str, torch.Tensor]) -> _Network | None:

@@ -6,7 +6,7 @@ Shape suffixes: B events, I items of a domain, V score functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,10 +29,27 @@ class HeldOutEvents:
     """[B] int64 item indexes."""
     pair: np.ndarray
     """[B] int64: number of the (user, domain) pair in the snapshot, from 1."""
+    seen_allowed: bool = False
+    """Whether the domain's lists may hold items that the user has seen."""
+
+    @property
+    def repeat(self) -> np.ndarray:
+        """[B] bool: whether an event before the target has its item."""
+        row = np.repeat(np.arange(len(self.target)), self.contexts.length.numpy())
+        return np.bincount(row[self.contexts.item.numpy() == self.target[row]], minlength=len(self.target)) > 0
 
     def take(self, rows: np.ndarray) -> HeldOutEvents:
         """Some of the events, by their positions."""
-        return HeldOutEvents(self.domain, self.contexts.take(torch.from_numpy(rows)), self.target[rows], self.pair[rows])
+        return replace(self, contexts=self.contexts.take(torch.from_numpy(rows)), target=self.target[rows], pair=self.pair[rows])
+
+    def listable(self, seen_allowed: bool) -> HeldOutEvents:
+        """The events whose items a list may hold, as lists of the domain are made from now on."""
+        part = self if seen_allowed else self.take(np.flatnonzero(~self.repeat))
+        return replace(part, seen_allowed=seen_allowed)
+
+    def local(self, items: np.ndarray) -> tuple[np.ndarray, Seen]:
+        """Local indexes of the targets in ascending ``items``, and what is hidden: see :func:`local_targets`."""
+        return local_targets(self.contexts, self.target, items, seen_allowed=self.seen_allowed)
 
 
 Scores = Callable[[PackedSequences, Tensor], Iterable[Tensor]]
@@ -40,9 +57,13 @@ Scores = Callable[[PackedSequences, Tensor], Iterable[Tensor]]
 overwritten before the next one is asked for."""
 
 
-def local_targets(contexts: PackedSequences, target: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, Seen]:
-    """Local indexes of the targets in ascending ``items``, and of the contexts' own items except a target."""
+def local_targets(
+    contexts: PackedSequences, target: np.ndarray, items: np.ndarray, *, seen_allowed: bool = False
+) -> tuple[np.ndarray, Seen]:
+    """Local indexes of the targets in ascending ``items``, and of the contexts' own items except a target; none if allowed."""
     index = local_indexes(items, target)
+    if seen_allowed:
+        return index, (np.empty(0, np.int64), np.empty(0, np.int64))
     row, seen = seen_local_indexes(items, contexts.item.numpy(), contexts.length.numpy())
     other = seen != index[row]
     return index, (row[other], seen[other])
@@ -51,13 +72,13 @@ def local_targets(contexts: PackedSequences, target: np.ndarray, items: np.ndarr
 def rank_blocks(held_out: HeldOutEvents, items: np.ndarray, scores: Scores, rows: int = MAX_ROWS) -> Iterator[np.ndarray]:
     """As :func:`rank`, block by block: [V, b] ranks of at most ``rows`` events at a time."""
     for block in torch.arange(len(held_out.target)).split(block_rows(len(items), rows)):
-        contexts = held_out.contexts.take(block)
-        target, seen = local_targets(contexts, held_out.target[block.numpy()], items)
-        yield np.array([ranks(hide(scores_BI, seen), target) for scores_BI in scores(contexts, block)])
+        part = held_out.take(block.numpy())
+        target, seen = part.local(items)
+        yield np.array([ranks(hide(scores_BI, seen), target) for scores_BI in scores(part.contexts, block)])
 
 
 def rank(held_out: HeldOutEvents, items: np.ndarray, scores: Scores, rows: int = MAX_ROWS) -> np.ndarray:
-    """Rank of each target among the items of its domain that are not in its context, from 1, [V, B]; ties count against it.
+    """Rank of each target among the items of its domain that a list may hold, from 1, [V, B]; ties count against it.
 
     Parameters
     ----------

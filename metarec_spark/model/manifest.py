@@ -8,14 +8,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from metarec_spark.config.renamed import with_new_names
-from metarec_spark.config.sections import Features, Model, Split, Train, Transitions
+from metarec_spark.config.sections import ExcludeSeen, Features, Model, Split, Train, Transitions
 from metarec_spark.model.encoder import Shape
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.ensemble.unordered import UnorderedWeights
 from metarec_spark.model.repeats import RepeatParams
 from metarec_spark.model.transitions import TransitionParams
 
-FORMAT, READABLE = 7, (3, 4, 5, 6, 7)
-"""3 has no pair ranker, 3 and 4 no stacking; before 6 a pair ranker read other features, before 7 settings had other names."""
+FORMAT, READABLE = 8, (3, 4, 5, 6, 7, 8)
+"""3 has no pair ranker, 3 and 4 no stacking; before 6 a pair ranker read other features, before 7 settings had other names; 8
+added signals that do not read the order of events."""
+
+_NAMES_SINCE = 7
 
 
 class _Record(BaseModel):
@@ -32,7 +36,11 @@ class DomainSettings(_Record):
     stacked: bool = False
     """Whether the stacking network makes h here, in place of the plain fusion."""
     repeats: RepeatParams = RepeatParams()
-    """The repeat term of h; training does not search it yet."""
+    """The repeat term of h."""
+    unordered: UnorderedWeights = UnorderedWeights()
+    """Weights of the signals that do not read the order of events."""
+    seen_allowed: bool = False
+    """Whether held-out events were ranked as in lists that may hold seen items."""
 
 
 class ValidationNdcg(_Record):
@@ -64,7 +72,8 @@ class Epoch(_Record):
 
 
 class TrainingMetrics(_Record):
-    """How training went; zeros and None for a model without training."""
+    """How training went; zeros and None for a model without training. Of a refitted model: how the training of its twin went, but
+    the times are of both."""
 
     epochs: int = 0
     """Passes over the snapshot."""
@@ -85,6 +94,11 @@ class TrainingMetrics(_Record):
     history: list[Epoch] = []
     validation: dict[str, ValidationNdcg] = {}
     """By domain, with the settings that were found."""
+
+    def with_refit(self, refit: TrainingMetrics) -> TrainingMetrics:
+        """These metrics, which are the twin's, with the time that the refit took as well."""
+        times = ("seconds", "wall_seconds", "cpu_seconds")
+        return self.model_copy(update={name: round(getattr(self, name) + getattr(refit, name), 1) for name in times})
 
     def summary(self) -> dict[str, Any]:
         """Plain JSON values without the history, as table ``models`` and result lines have them."""
@@ -125,13 +139,18 @@ class Manifest(_Record):
     """Identity of table ``items``; models of older versions do not have it."""
     sequences: int = 0
     """Rows of the training snapshot."""
+    refitted: bool = False
+    """Whether it has learnt the held-out events as well. Its figures are then those of its twin, which has not, and which lies in
+    the folder twin beside its files."""
     training_events: int = 0
-    """Events in these rows; of an adapted model."""
+    """Events in these rows; 0 in models of older versions."""
     model: Model
     transitions: Transitions
     split: Split
     features: Features
     train: Train
+    exclude_seen: ExcludeSeen = True
+    """As configured: the lists that the settings are found for."""
     stack: dict[str, str] = {}
     """Library = version that it was made with."""
     inherited_from: str | None = None
@@ -156,7 +175,7 @@ class Manifest(_Record):
             If a value of an older format is missing.
         """
         values, _ = with_new_names(values, "manifest")  # configuration keys, which may be older than the format
-        return cls.model_validate(values if values.get("format") == FORMAT else _upgraded(values))
+        return cls.model_validate(values if values.get("format", 0) >= _NAMES_SINCE else _upgraded(values))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, which :meth:`from_json` reads."""

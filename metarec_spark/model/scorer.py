@@ -17,7 +17,6 @@ from metarec_spark.model.encoder import TouchedRows
 from metarec_spark.model.ensemble.combined import Ensemble, PlainEnsemble, RankerEnsemble, StackedEnsemble
 from metarec_spark.model.fixed_shapes import by_length, in_fixed_blocks
 from metarec_spark.model.packed import PackedSequences
-from metarec_spark.model.repeats import repeat_scores
 from metarec_spark.model.transitions import TransitionModel
 from metarec_spark.runtime.numba_cache import products
 
@@ -46,26 +45,36 @@ class Scorer:
         return last_BW
 
     @torch.inference_mode()
-    def user_vectors(self, hidden: Tensor, domain: int) -> Tensor:
+    def user_vectors(self, contexts: PackedSequences, hidden: Tensor, domain: int) -> Tensor:
         """Users' vectors for a domain: their products with :meth:`item_vectors` are h without the additions."""
-        ensemble = self.ensembles[domain]
-        users_BW = ensemble.weighted(self._theta_vectors(hidden, domain))
-        return users_BW if ensemble.item_bias is None else torch.cat([users_BW, torch.ones(len(users_BW), 1)], 1)
+        terms, parts = self.artifact.terms[domain], [self.ensembles[domain].weighted(self._theta_vectors(hidden, domain))]
+        if self._item_bias(domain) is not None:
+            parts.append(torch.ones(len(hidden), 1))
+        if terms.item_factors is not None:
+            parts.append(terms.user_factors(contexts))
+        return torch.cat(parts, 1)
 
     @torch.inference_mode()
     def item_vectors(self, domain: int) -> Tensor:
-        """Items' vectors; the last column is the item bias if there is one."""
-        vectors_DW, item_bias = self.vectors[domain], self.ensembles[domain].item_bias
-        return vectors_DW if item_bias is None else torch.cat([vectors_DW, item_bias[:, None]], 1)
+        """Items' vectors: f's, the item bias if there is one, and the factors if they have a weight."""
+        item_bias = self._item_bias(domain)
+        parts = [
+            self.vectors[domain],
+            None if item_bias is None else item_bias[:, None],
+            self.artifact.terms[domain].item_factors,
+        ]
+        return torch.cat([part for part in parts if part is not None], 1)
+
+    def _item_bias(self, domain: int) -> Tensor | None:
+        """What is added to an item's scores for every user, [D]; None: nothing."""
+        parts = [self.ensembles[domain].item_bias, self.artifact.terms[domain].item_bias]
+        known = [part for part in parts if part is not None]
+        return torch.stack(known).sum(0) if known else None
 
     def additions(self, contexts: PackedSequences, hidden: Tensor, domain: int) -> sparse.csr_matrix:
-        """Added to the products of user and item vectors: the part of g for linked items, and the repeat term, [B, D]."""
-        added = self._linked_additions(contexts, hidden, domain)
-        return added if self.artifact.repeats[domain].weight == 0 else (added + self.repeats(contexts, domain)).tocsr()
-
-    def repeats(self, contexts: PackedSequences, domain: int) -> sparse.csr_matrix:
-        """The repeat term of h for the users' own items, [B, D]."""
-        return repeat_scores(contexts, domain, self.catalogue.of_domain[domain], self.artifact.repeats[domain])
+        """Added to the products of user and item vectors: the part of g and other terms, for linked items, [B, D]."""
+        added, others = self._linked_additions(contexts, hidden, domain), self.artifact.terms[domain].additions(contexts)
+        return added if others is None else (added + others).tocsr()
 
     @torch.inference_mode()
     def _linked_additions(self, contexts: PackedSequences, hidden: Tensor, domain: int) -> sparse.csr_matrix:
@@ -87,10 +96,7 @@ class Scorer:
     def ensemble_scores(self, encoder_BD: Tensor, contexts: PackedSequences, domain: int) -> Tensor:
         """h of every item, [B, D], from f's scores."""
         ensemble = self.ensembles[domain]
-        scores = ensemble.scores(contexts, ensemble.fusion.encoder * encoder_BD)
-        if self.artifact.repeats[domain].weight == 0:
-            return scores
-        return scores + torch.from_numpy(self.repeats(contexts, domain).toarray())
+        return self.artifact.terms[domain].added(ensemble.scores(contexts, ensemble.fusion.encoder * encoder_BD), contexts)
 
     @torch.no_grad()
     def transition_scores(self, contexts: PackedSequences, domain: int) -> Tensor:

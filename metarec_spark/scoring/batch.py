@@ -137,9 +137,10 @@ def _lists(model: LoadedModel, task: ScoringTask, timings: Timings, domain: int,
     if len(with_events):
         users = torch.from_numpy(batch.users[with_events])
         with timings.measure(ENCODING):
-            vectors = scorer.user_vectors(batch.hidden_BD[users], domain).numpy()
+            contexts = batch.contexts.take(users)
+            vectors = scorer.user_vectors(contexts, batch.hidden_BD[users], domain).numpy()
         with timings.measure(ADDITIONS):
-            additions = eligible.columns(scorer.additions(batch.contexts.take(users), batch.hidden_BD[users], domain))
+            additions = eligible.columns(scorer.additions(contexts, batch.hidden_BD[users], domain))
         search_index = model.index(domain)
         with timings.measure(SEARCH):
             top = eligible.top_n(search_index, vectors, task.top_n, seen_BI[users.numpy()], additions)

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark import registry
-from metarec_spark.config.sections import Recommend
+from metarec_spark.config.sections import Recommend, excludes_seen
 from metarec_spark.job import Job
 from metarec_spark.model import artifact
 from metarec_spark.model.manifest import Manifest
@@ -31,7 +31,9 @@ class ServingModel:
 
     def seen_allowed(self, settings: Recommend) -> frozenset[str]:
         """Return the platforms whose lists may hold items that the user has seen."""
-        return frozenset(domain for domain in self.domains if not settings.excludes_seen(domain))
+        excluded = {name: not found.seen_allowed for name, found in self.manifest.tuned.items()}
+        auto = {domain: excluded.get(domain, True) for domain in self.domains}
+        return frozenset(name for name in auto if not excludes_seen(settings.exclude_seen, name, auto=auto[name]))
 
     def known_items(self, items: DataFrame) -> DataFrame:
         """Return the rows of ``items`` that it can recommend."""

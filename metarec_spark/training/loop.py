@@ -62,7 +62,7 @@ def fit(
     TrainingError
         If the rows read do not add up to the snapshot's, or the loss is not finite.
     """
-    settings, epochs = spec.manifest.train, max_epochs(spec.manifest.train)
+    settings, epochs = spec.settings, max_epochs(spec.settings)
     items, domains = [torch.from_numpy(items) for items in catalogue.of_domain], len(catalogue.of_domain)
     tokens = max(1, settings.batch_tokens // ranks.size)
     steps = ranks.max(count_batches(sequences, tokens))

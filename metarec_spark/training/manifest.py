@@ -32,6 +32,11 @@ class KnownNames:
     items: int
     max_length: int
 
+    @classmethod
+    def of_model(cls, manifest: Manifest) -> KnownNames:
+        """Those of a model that was trained."""
+        return cls(manifest.domains, manifest.event_types, manifest.items, manifest.max_length)
+
 
 def known_names(users: DataFrame, items: DataFrame, config: Config) -> KnownNames:
     """Domains, event types, number of items and length of sequences of a model that is trained on these rows."""
@@ -66,6 +71,7 @@ def draft(job: Job, model_id: str, versions: dict[str, int], known: KnownNames, 
         split=config.split,
         features=config.features,
         train=config.train,
+        exclude_seen=config.recommend.exclude_seen,
         stack={"pyspark": pyspark.__version__},
     )
 

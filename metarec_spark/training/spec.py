@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, field_serializer, field_validator, model_validator
 
+from metarec_spark.config.sections import Train
 from metarec_spark.model.manifest import Manifest
 from metarec_spark.warehouse.storage import Location, read_json, write_json
 
@@ -34,8 +35,17 @@ class TrainSpec(BaseModel):
     :mod:`metarec_spark.transfer.validation_twin`. None: all events are learned."""
     stop_after: int | None = None
     """Epoch after which training stops, without validation, though the learning rate is planned for more; None: the last."""
-    pair_ranker: str | None = None
-    """Folder of a model whose pair ranker the model takes over; None: it has none."""
+    twin: str | None = None
+    """Folder of the model that was measured. The run is its refit: it trains on all events, without validation, and writes
+    the model that serves with the twin's networks and a copy of the twin beside it. None: no refit."""
+
+    @property
+    def settings(self) -> Train:
+        """Settings of the run: those of the manifest, but a refit that starts from the twin is short."""
+        train = self.manifest.train
+        if self.twin is None or self.start != self.twin:
+            return train
+        return train.model_copy(update={"epochs": train.refit_epochs})
 
     @model_validator(mode="after")
     def _whole_sequences(self) -> TrainSpec:

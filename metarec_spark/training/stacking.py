@@ -16,7 +16,9 @@ from torch import Tensor
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.stacking import LinkFeatures, Stacking
-from metarec_spark.model.held_out import MAX_ROWS, HeldOutEvents, local_targets, rank
+from metarec_spark.model.ensemble.terms import AdditiveTerms
+from metarec_spark.model.ensemble.unordered import UnorderedSignals
+from metarec_spark.model.held_out import MAX_ROWS, HeldOutEvents, rank
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.ranking import block_rows, hide, ndcg
 from metarec_spark.training.distributed import Ranks
@@ -38,6 +40,7 @@ def stack(
     everyone: Ranks,
     seed: int,
     names: Sequence[str],
+    signals: Sequence[UnorderedSignals] = (),
 ) -> tuple[Stacking | None, list[bool]]:
     """Train a stacking network, and return it with whether each domain uses it.
 
@@ -52,6 +55,8 @@ def stack(
         Settings by domain.
     names
         Names of the domains for the log.
+    signals
+        The signals that do not read the order of events, by domain; none if no domain weighs them.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def stack(
     with torch.no_grad():
         vectors_ID = model.eval().catalogue_vectors()
         parts = [
-            _Part(model, vectors_ID, catalogue, events, tuned[events.domain])
+            _Part(model, vectors_ID, catalogue, events, tuned[events.domain], signals[events.domain] if signals else None)
             for events in sampled
             if enough[events.domain] and len(events.target)
         ]
@@ -98,10 +103,18 @@ class _Part:
     """This rank's held-out events of one domain."""
 
     def __init__(
-        self, model: NextItemModel, vectors_ID: Tensor, catalogue: Catalogue, held_out: HeldOutEvents, tuned: Tuned
+        self,
+        model: NextItemModel,
+        vectors_ID: Tensor,
+        catalogue: Catalogue,
+        held_out: HeldOutEvents,
+        tuned: Tuned,
+        signals: UnorderedSignals | None = None,
     ) -> None:
         self.model, self.fusion, self.held_out = model, tuned.fusion, held_out
         self.items = catalogue.of_domain[held_out.domain]
+        events = catalogue.events[self.items]
+        self.terms = AdditiveTerms(held_out.domain, self.items, events, tuned.repeats, tuned.unordered, signals)
         self.links = LinkFeatures.from_catalogue(catalogue, held_out.domain, tuned.params, tuned.fusion)
         self.vectors = vectors_ID[torch.from_numpy(self.items)]
         blocks = torch.arange(len(held_out.target)).split(block_rows(len(self.items), MAX_ROWS))
@@ -113,15 +126,15 @@ class _Part:
         """h of some events by the network, or by the plain fusion if there is none, [B, D]."""
         theta_BD = self.fusion.encoder * self.model.scores(self.users[rows], self.vectors)
         if network:
-            return network.scores(self.links, contexts, theta_BD)
+            return self.terms.added(network.scores(self.links, contexts, theta_BD), contexts)
         row, target, sums = self.links.features(contexts)
-        return theta_BD.index_put((row, target), self.links.phi_part(sums), accumulate=True)
+        return self.terms.added(theta_BD.index_put((row, target), self.links.phi_part(sums), accumulate=True), contexts)
 
     def loss(self, network: Stacking, rows: Tensor) -> Tensor:
         """Sum of the softmax cross-entropies of some events' targets, seen items hidden."""
-        contexts = self.held_out.contexts.take(rows)
-        target, seen = local_targets(contexts, self.held_out.target[rows.numpy()], self.items)
-        scores_BD = hide(self.scores(network, contexts, rows), seen)
+        part = self.held_out.take(rows.numpy())
+        target, seen = part.local(self.items)
+        scores_BD = hide(self.scores(network, part.contexts, rows), seen)
         return torch.nn.functional.cross_entropy(scores_BD, torch.from_numpy(target), reduction="sum")
 
     def ndcg(self, networks: Sequence[Stacking | None]) -> np.ndarray:

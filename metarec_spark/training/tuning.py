@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -20,10 +20,12 @@ from torch import Tensor
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.fusion import Fusion, fuse
-from metarec_spark.model.held_out import HeldOutEvents, local_targets, rank
+from metarec_spark.model.ensemble.unordered import UnorderedWeights
+from metarec_spark.model.held_out import HeldOutEvents, rank
 from metarec_spark.model.manifest import DomainSettings, ValidationNdcg
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.ranking import CUTOFF, ndcg, sparse_ranks
+from metarec_spark.model.repeats import RepeatParams
 from metarec_spark.model.transitions import TransitionModel, TransitionParams
 from metarec_spark.training.distributed import Ranks, SingleProcess
 
@@ -31,7 +33,7 @@ log = logging.getLogger("metarec_spark")
 Settings = TypeVar("Settings")
 GRID: dict[str, list[float]] = {
     "similarity": [0.0, 0.15, 0.3, 0.5, 0.8, 1.2],
-    "history_decay": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    "history_decay": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0],
     "popularity_damping": [0.0, 0.15, 0.3, 0.45, 0.6],
     "backward": [0.0, 0.2, 0.4, 0.7, 1.0],
     "source_damping": [0.0, 0.1, 0.2, 0.3],
@@ -53,6 +55,19 @@ class Tuned:
     params: TransitionParams
     fusion: Fusion
     ndcg: ValidationNdcg
+    repeats: RepeatParams = field(default_factory=RepeatParams)
+    unordered: UnorderedWeights = field(default_factory=UnorderedWeights)
+
+    def settings(self, *, stacked: bool = False, seen_allowed: bool = False) -> DomainSettings:
+        """As a manifest records them."""
+        return DomainSettings(
+            params=self.params,
+            fusion=self.fusion,
+            stacked=stacked,
+            repeats=self.repeats,
+            unordered=self.unordered,
+            seen_allowed=seen_allowed,
+        )
 
 
 def tune(
@@ -166,7 +181,7 @@ def thinned(held_out: HeldOutEvents, items: int, ranks: int) -> HeldOutEvents:
 
 def _tune(measure: _Measure, start: DomainSettings, fusions: list[Fusion] | None) -> Tuned:
     if not measure.count:
-        return Tuned(start.params, start.fusion, ValidationNdcg())
+        return Tuned(start.params, start.fusion, ValidationNdcg(), start.repeats, start.unordered)
     params = _climb(start.params, measure.transitions)
     if fusions:
         fusion = fusions[int(measure.ensembles(params, fusions).argmax())]
@@ -244,8 +259,7 @@ class _Measure:
         total = 0.0
         if self.held_out:
             scores = TransitionModel(self.catalogue, self.domain, params).scores(self.held_out.contexts)
-            targets = local_targets(self.held_out.contexts, self.held_out.target, self.items)
-            total = float(ndcg(sparse_ranks(scores, *targets), self.cutoff).sum())
+            total = float(ndcg(sparse_ranks(scores, *self.held_out.local(self.items)), self.cutoff).sum())
         return self.everyone.sum([total])[0] / self.count
 
     def ensembles(self, params: TransitionParams, fusions: list[Fusion]) -> np.ndarray:

@@ -23,7 +23,8 @@ from metarec_spark.model import artifact
 from metarec_spark.model.catalogue import Catalogue, Successors, pack_tokens, read_vectors
 from metarec_spark.model.encoder import NextItemModel
 from metarec_spark.model.ensemble.stacking import Stacking
-from metarec_spark.model.manifest import DomainSettings, Manifest, TrainingMetrics
+from metarec_spark.model.ensemble.unordered import UnorderedSignals
+from metarec_spark.model.manifest import Manifest, TrainingMetrics
 from metarec_spark.model.spectral_init import spectral_init, token_init
 from metarec_spark.model.warm_start import warm_start
 from metarec_spark.training import snapshot
@@ -35,6 +36,9 @@ from metarec_spark.training.spec import TrainSpec
 from metarec_spark.training.stacking import stack
 from metarec_spark.training.state import State
 from metarec_spark.training.tuning import tune
+from metarec_spark.training.user_items import fitted_signals
+from metarec_spark.training.validation import listable, seen_allowed
+from metarec_spark.training.weights import search_weights
 from metarec_spark.warehouse.storage import Location, local_copy, sibling, write_json
 
 MAX_TOKENS = 32
@@ -48,7 +52,8 @@ def train(spec_file: Location, ranks: Ranks) -> None:
     own file system.
     """
     spec = TrainSpec.read(spec_file)
-    manifest, settings, names = spec.manifest, spec.manifest.train, spec.manifest.domains
+    manifest, settings, names = spec.manifest, spec.settings, spec.manifest.domains
+    twin = artifact.load(spec.twin) if spec.twin else None
     torch.set_num_threads(spec.threads)
     catalogue, item_ids = read_catalogue(spec.snapshot, manifest)
     torch.manual_seed(settings.seed)
@@ -57,38 +62,42 @@ def train(spec_file: Location, ranks: Ranks) -> None:
     if ranks.rank == 0:  # which sends its parameters to the others
         _initialise(model, spec, catalogue)
     sequences = Shard.from_location(f"{spec.snapshot}/{snapshot.SEQUENCES}", ranks.rank, ranks.size)
-    validation = Shard(local_copy(f"{spec.snapshot}/{c.VALIDATION}"), ranks.rank, ranks.size)
-    epoch_events = [] if spec.stop_after else read_held_out(validation, settings.epoch_pairs)
+    validation = None if twin else Shard(local_copy(f"{spec.snapshot}/{c.VALIDATION}"), ranks.rank, ranks.size)
+    allowed = seen_allowed(read_held_out(validation) if validation and not spec.stop_after else [], manifest, ranks)
+    epoch_events = read_held_out(validation, settings.epoch_pairs) if validation and not spec.stop_after else []
+    epoch_events = listable(epoch_events, allowed)
     state = fit(model, catalogue, sequences, epoch_events, spec, ranks, sibling(spec_file, "checkpoint.safetensors"))
-    held_out = read_held_out(validation) if settings.tune else []
+    held_out = listable(read_held_out(validation), allowed) if validation and settings.tune else []
     tuning_events = [events.take(np.flatnonzero(events.pair <= settings.validation_pairs)) for events in held_out]
     tuned = tune(model, catalogue, tuning_events, manifest.initial_settings, ranks, names=names)
+    signals: list[UnorderedSignals] = []
+    given = (manifest.tuned or manifest.inherited).values()
+    if ranks.max(len(tuning_events)) or any(found.unordered.any for found in given):
+        whole = settings.method == "joint"
+        signals = fitted_signals(f"{spec.snapshot}/{snapshot.SEQUENCES}", catalogue, ranks, whole=whole)
+        tuned = search_weights(model, catalogue, tuning_events, tuned, signals, ranks, names)
     stacking_events = held_out if settings.stacking_pairs else []
-    stacking, stacked = stack(model, catalogue, stacking_events, tuned, ranks, settings.seed, names)
+    stacking, stacked = stack(model, catalogue, stacking_events, tuned, ranks, settings.seed, names, signals)
     if settings.stacking_pairs and spec.previous and all(domain.ndcg.ensemble is None for domain in tuned):
         stacking, stacked = inherited_stacking(spec.previous, manifest)
     (cpu_seconds,) = ranks.sum([time.process_time() - cpu])
     if ranks.rank == 0:
-        metrics = _metrics(state).model_copy(
-            update={
-                "wall_seconds": round(time.monotonic() - start, 1),
-                "cpu_seconds": round(cpu_seconds, 1),
-                "validation": manifest.metrics.validation
-                or {name: domain.ndcg for name, domain in zip(names, tuned, strict=True)},
-            }
-        )
+        validated = manifest.metrics.validation or {name: domain.ndcg for name, domain in zip(names, tuned, strict=True)}
+        metrics = _metrics(state, time.monotonic() - start, cpu_seconds).model_copy(update={"validation": validated})
+        metrics = manifest.metrics.with_refit(metrics) if twin else metrics
         by_domain = {
-            name: DomainSettings(params=domain.params, fusion=domain.fusion, stacked=used)
-            for name, domain, used in zip(names, tuned, stacked, strict=True)
+            name: domain.settings(stacked=used, seen_allowed=seen)
+            for name, domain, used, seen in zip(names, tuned, stacked, allowed, strict=True)
         }
         manifest = manifest.model_copy(update={"tuned": manifest.tuned or by_domain, "metrics": metrics})
-        pair_ranker = artifact.load(spec.pair_ranker).pair_ranker if spec.pair_ranker else None
-        artifact.save(spec.model, manifest, model, catalogue, item_ids, pair_ranker, stacking if any(stacked) else None)
+        networks = (twin.pair_ranker, twin.stacking) if twin else (None, stacking if any(stacked) else None)
+        unordered = signals if any(found.unordered.any for found in manifest.tuned.values()) else []
+        artifact.save(spec.model, manifest, model, catalogue, item_ids, *networks, unordered, spec.twin)
 
 
 def _initialise(model: NextItemModel, spec: TrainSpec, catalogue: Catalogue) -> None:
     """Give the model the parameters that training starts from."""
-    settings = spec.manifest.train
+    settings = spec.settings
     if spec.start:
         warm_start(artifact.load(spec.start), model, spec.manifest, catalogue)
         return
@@ -100,7 +109,7 @@ def _initialise(model: NextItemModel, spec: TrainSpec, catalogue: Catalogue) -> 
             table.weight.data = torch.from_numpy(init(catalogue, table.weight.detach().numpy(), settings.seed))
 
 
-def _metrics(state: State) -> TrainingMetrics:
+def _metrics(state: State, wall_seconds: float, cpu_seconds: float) -> TrainingMetrics:
     """The metrics of the epochs."""
     kept_epoch = state.kept_epoch or state.epoch
     epoch = state.history[kept_epoch - 1]
@@ -110,6 +119,8 @@ def _metrics(state: State) -> TrainingMetrics:
         validation_ndcg=epoch.validation_ndcg,
         loss=epoch.loss,
         seconds=round(sum(epoch.seconds for epoch in state.history), 1),
+        wall_seconds=round(wall_seconds, 1),
+        cpu_seconds=round(cpu_seconds, 1),
         history=state.history,
     )
 

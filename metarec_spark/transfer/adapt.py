@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 from pyspark.sql import Window
 from pyspark.sql import functions as F
@@ -37,7 +37,7 @@ class AdaptDetails(Details):
     gain: float | None = None
     noise: float | None = None
     test_ndcg: float | None = field(default=None, metadata={"key": "test_ndcg@10"})
-    """Of the model that serves."""
+    """Of the validation twin of the model that serves."""
     validation_ndcg: dict[str, float] | None = field(default=None, metadata={"key": "validation_ndcg@100"})
     """By mode."""
 
@@ -84,7 +84,7 @@ def adapt(job: Job, domain: str) -> Result:
     decision = compare(candidates, modes)
     log.info("domain %s: %s", domain, decision.reason)
     served, test_ndcg = _enter(task, candidates, decision)
-    rows = _rows(task, records(candidates, decision), decision, meta_features, test_ndcg)
+    rows = _rows(task, records(candidates, decision), decision, meta_features)
     job.warehouse.merge_records(c.TRANSFER_RUNS, rows, job.commit(inputs=task.versions, model_id=task.base.model_id))
     with suppress(OSError):  # leftovers do no harm
         remove(task.work)
@@ -138,29 +138,32 @@ def _advised(task: Task, meta_features: dict[str, float], modes: list[Mode]) -> 
 
 
 def _enter(task: Task, candidates: Candidates, decision: Decision) -> tuple[str, float]:
-    """Write the model that serves, and the rejected one if there is one, and enter them; id and test NDCG@10 of the first."""
+    """Write the model that serves, and the rejected one if there is one, and enter them.
+
+    Returns
+    -------
+    Id of the model that serves, and test NDCG@10 of its validation twin: what serves has learnt the test events.
+    """
     job, used = task.job, Candidate(MODES[decision.used])
 
     def location(candidate: Candidate) -> str:
         return job.warehouse.path(f"_models/{candidates.model_id(candidate)}")
 
-    served = candidates.save(used, location(used))
+    served = candidates.save(used, location(used), task.all_events(used.mode.events))
     if decision.rejected:
         winner = Candidate(MODES[decision.winner])
         registry.enter(job, candidates.save_twin(winner, location(winner)), location(winner), "rejected", decision.reason)
     registry.enter(job, served, location(used), "approved", decision.reason)
-    ndcg = candidates.test_ndcg(used, location(used)) if used.mode.start else candidates.evaluate(used).test_ndcg
-    return served.model_id, float(ndcg.mean())
+    return served.model_id, float(candidates.evaluate(used).test_ndcg.mean())
 
 
 def _rows(
-    task: Task, records: list[CandidateRecord], decision: Decision, meta_features: dict[str, float], test_ndcg: float
+    task: Task, records: list[CandidateRecord], decision: Decision, meta_features: dict[str, float]
 ) -> list[dict[str, object]]:
-    """Rows of table ``transfer_runs``: one a candidate; ``test_ndcg`` is that of the model that serves."""
+    """Rows of table ``transfer_runs``: one a candidate."""
     common: dict[str, object] = {"run_id": f"{task.job.ds}-{task.run}", "ds": task.job.ds, "domain": task.domain}
     common |= {"base_model_id": task.base.model_id, "statistics": meta_features, "reason": decision.reason}
-    served = [replace(record, test_ndcg=test_ndcg) if record.used and not record.seed else record for record in records]
-    return [common | asdict(record) for record in served]
+    return [common | asdict(record) for record in records]
 
 
 def _summary(candidates: Candidates) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Trains, tunes and measures the candidates for a domain. No Spark: their snapshots are written before.
 
 A candidate with an encoder (f) is trained twice at most. Its validation twin, trained without each user's newest event in the
-domain, is tuned and measured. If the candidate is to serve, it is trained once more on all events, for as many epochs and with
-the settings of its twin.
+domain, is tuned and measured. If the candidate is to serve, it is trained once more on all events, those held out included,
+for as many epochs and with the settings of its twin.
 """
 
 from __future__ import annotations
@@ -112,29 +112,40 @@ class Candidates:
             log.info("%s, %s of the training budget, seed %d: validation NDCG@100 %.4f", name, share, candidate.seed, mean)
         return self.evaluations[candidate]
 
-    def save(self, candidate: Candidate, location: Location) -> Manifest:
-        """Write the model of an evaluated candidate that is to serve; one with an encoder is trained on all events.
+    def save(self, candidate: Candidate, location: Location, all_events: TaskSnapshot | None = None) -> Manifest:
+        """Write the model of an evaluated candidate that is to serve; its validation twin, which was measured, lies beside it.
+
+        An encoder is trained as its twin was, for as many epochs.
+
+        Parameters
+        ----------
+        all_events
+            The candidate's snapshot with the held-out events among the training events. None: the snapshot of the twin.
 
         Returns
         -------
         The model's manifest. Its validation figures are those of the validation twin.
         """
         if not artifact.saved(location):
+            twin, snapshot = f"{self.work}/measured/{candidate.name}", all_events or self.snapshots[candidate.mode.events]
+            learnt = {name: getattr(snapshot.manifest, name) for name in ("sequences", "training_events")}
+            manifest = self.save_twin(candidate, twin).model_copy(update={"refitted": True, **learnt})
             if candidate.mode.start:
-                self._refit(candidate, location)
+                self._train(candidate, snapshot, manifest, location, twin=twin)
             else:
-                self._save_without_encoder(candidate, location)
+                self._save_without_encoder(candidate, snapshot, manifest, location, twin)
         return artifact.read_manifest(location)
 
     def save_twin(self, candidate: Candidate, location: Location) -> Manifest:
-        """Write the model that was measured of a candidate that is not to serve."""
-        if not candidate.mode.start:
-            return self.save(candidate, location)
+        """Write the model that was measured of an evaluated candidate; it has not learnt the held-out events."""
         if not artifact.saved(location):
-            twin, evaluation = artifact.load(self.twin(candidate)), self.evaluations[candidate]
-            manifest = self._tuned(candidate, twin.manifest)
-            item_ids = self.snapshots[candidate.mode.events].item_ids
-            artifact.save(location, manifest, twin.model, twin.catalogue, item_ids, evaluation.pair_ranker)
+            snapshot, evaluation = self.snapshots[candidate.mode.events], self.evaluations[candidate]
+            if candidate.mode.start:
+                twin = artifact.load(self.twin(candidate))
+                manifest = self._tuned(candidate, twin.manifest)
+                artifact.save(location, manifest, twin.model, twin.catalogue, snapshot.item_ids, evaluation.pair_ranker)
+            else:
+                self._save_without_encoder(candidate, snapshot, self._tuned(candidate, self._draft(candidate)), location)
         return artifact.read_manifest(location)
 
     def test_ndcg(self, candidate: Candidate, location: Location) -> np.ndarray:
@@ -161,55 +172,41 @@ class Candidates:
         partner = self._partner(candidate)
         pair_ranker = self.evaluations[partner].pair_ranker
         if not artifact.saved(location):
-            self._train(candidate, self._draft(candidate), location, without_newest=snapshot.target)
+            self._train(candidate, snapshot, self._draft(candidate), location)
         twin = artifact.load(location)
         settings = DomainSettings(params=self._params(candidate), fusion=Fusion())
         tuned, ndcg = tuned_and_measured(snapshot, twin.model, pair_ranker, settings, encoder=True)
         test, epochs = test_ndcg(snapshot, twin.model, pair_ranker, tuned), twin.manifest.metrics.kept_epoch
         return Evaluation(ndcg, test, tuned, pair_ranker, time.monotonic() - start, epochs, partner)
 
-    def _refit(self, candidate: Candidate, location: Location) -> None:
-        """Train the encoder on all events, as its validation twin was, and write it with the twin's settings."""
-        evaluation, ranker = self.evaluations[candidate], None
-        if evaluation.pair_ranker and evaluation.partner:
-            ranker = f"{self.work}/rankers/{evaluation.partner.name}"
-            self._save_without_encoder(evaluation.partner, ranker)
-        manifest = self._tuned(candidate, self._draft(candidate))
-        self._train(candidate, manifest, location, stop_after=evaluation.epochs, pair_ranker=ranker)
-
     def _train(
-        self,
-        candidate: Candidate,
-        manifest: Manifest,
-        location: Location,
-        without_newest: int | None = None,
-        stop_after: int | None = None,
-        pair_ranker: str | None = None,
+        self, candidate: Candidate, snapshot: TaskSnapshot, manifest: Manifest, location: Location, twin: str | None = None
     ) -> None:
-        """Train an encoder and write its model; the last three are those of :class:`metarec_spark.training.spec.TrainSpec`."""
-        mode, snapshot = candidate.mode, self.snapshots[candidate.mode.events]
+        """Train an encoder and write its model: the validation twin, or the refit of ``twin``, from the serving base model."""
+        mode = candidate.mode
+        base = artifact.measured(str(self.base)) if mode.start == "base" and twin is None else str(self.base)
         spec = TrainSpec(
             snapshot=str(snapshot.folder),
             model=str(location),
             manifest=manifest,
             threads=self.threads,
-            start=str(self.base) if mode.start == "base" else None,
+            start=base if mode.start == "base" else None,
             trained=mode.trained,
             targets=None if mode.samples else [snapshot.target],
-            without_newest=without_newest,
-            stop_after=stop_after,
-            pair_ranker=pair_ranker,
+            without_newest=None if twin else snapshot.target,
+            stop_after=self.evaluations[candidate].epochs if twin else None,
+            twin=twin,
         )
-        file = f"{self.work}/runs/{'twin' if stop_after is None else 'all'}-{candidate.name}/spec.json"
+        file = f"{self.work}/runs/{'all' if twin else 'twin'}-{candidate.name}/spec.json"
         spec.write(file)
         launch(file, self.train.processes, self.train.launcher, self.spark, self.train.timeout_seconds)
 
-    def _save_without_encoder(self, candidate: Candidate, location: Location) -> None:
+    def _save_without_encoder(
+        self, candidate: Candidate, snapshot: TaskSnapshot, manifest: Manifest, location: Location, twin: str | None = None
+    ) -> None:
         """Write tuned transitions or a pair ranker as a model whose encoder is empty and has no weight."""
-        snapshot, evaluation = self.snapshots[candidate.mode.events], self.evaluations[candidate]
-        manifest = self._tuned(candidate, self._draft(candidate))
-        model = _empty_encoder(snapshot)
-        artifact.save(location, manifest, model, snapshot.catalogue, snapshot.item_ids, evaluation.pair_ranker)
+        ranker = self.evaluations[candidate].pair_ranker
+        artifact.save(location, manifest, _empty_encoder(snapshot), snapshot.catalogue, snapshot.item_ids, ranker, twin=twin)
 
     def _draft(self, candidate: Candidate) -> Manifest:
         """The manifest of a candidate's model before training."""

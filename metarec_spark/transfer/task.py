@@ -13,7 +13,7 @@ from metarec_spark import columns as c
 from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.features.as_of import transitions_as_of, users_as_of
-from metarec_spark.features.split import held_out, train_part
+from metarec_spark.features.split import NOTHING_HELD_OUT, held_out, train_part
 from metarec_spark.job import Job, log
 from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity
 from metarec_spark.model.manifest import FORMAT, Manifest
@@ -92,7 +92,7 @@ class Task:
         adapted = {"kind": "adapted", "parent": base.model_id, "serves": [domain]}
         manifest = draft(job, "", versions, known, 0).model_copy(update=adapted)
         task = cls(job, domain, base, versions, run, users, tables, manifest, pairs, source_events)
-        tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, users, versions, f"{task.work}/{c.ITEM_TRANSITIONS}")
+        tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, users, config.split, versions, f"{task.work}/{c.ITEM_TRANSITIONS}")
         return task
 
     @property
@@ -108,18 +108,23 @@ class Task:
         """Write the snapshots of :attr:`metarec_spark.transfer.modes.Mode.events`, unless they are there, and open them."""
         return {name: self._snapshot(name) for name in dict.fromkeys(events)}
 
-    def _snapshot(self, events: str) -> TaskSnapshot:
-        if events in self._opened:
-            return self._opened[events]
-        folder, done = f"{self.work}/{events}", f"{self.work}/{events}.json"
-        if not exists(done):
-            write_json(done, self._write(events, folder).to_json())
-        manifest = Manifest.from_json(read_json(done))
-        all_domains = self._snapshot("users") if events == "own" else None
-        self._opened[events] = TaskSnapshot(folder, manifest, self.domain, self._similarity, all_domains)
-        return self._opened[events]
+    def all_events(self, events: str) -> TaskSnapshot:
+        """Write a snapshot in which the held-out events are training events as well, unless it is there, and open it."""
+        return self._snapshot(events, all_events=True)
 
-    def _write(self, events: str, folder: str) -> Manifest:
+    def _snapshot(self, events: str, *, all_events: bool = False) -> TaskSnapshot:
+        name = f"{events}-all" if all_events else events
+        if name in self._opened:
+            return self._opened[name]
+        folder, done = f"{self.work}/{name}", f"{self.work}/{name}.json"
+        if not exists(done):
+            write_json(done, self._write(events, folder, all_events).to_json())
+        manifest = Manifest.from_json(read_json(done))
+        all_domains = self._snapshot("users") if events == "own" and not all_events else None
+        self._opened[name] = TaskSnapshot(folder, manifest, self.domain, self._similarity, all_domains)
+        return self._opened[name]
+
+    def _write(self, events: str, folder: str, all_events: bool) -> Manifest:
         """Write a snapshot and return the draft of its candidates' manifests."""
         config = self.job.config
         domains = [self.domain] if events == "own" else self.draft.domains
@@ -129,12 +134,19 @@ class Task:
         if events in ("uniform", "weighted"):
             trained = own_users.unionByName(self._sampled(weighted=events == "weighted").select(*own_users.columns))
         pairs = {"validation_pairs": config.adapt.validation_pairs, "stacking_pairs": 0, "method": "joint"}
-        train, splits = config.train.model_copy(update=pairs), (c.VALIDATION, c.TEST)
+        train, tables = config.train.model_copy(update=pairs), self.tables
         # A candidate that starts from the base model knows the items of everybody's events.
         counted = self.users if events == "users" else trained
-        rows = snapshot.write(folder, trained, own_users, self.tables, known, [self.domain], train, splits, counted)
+        if all_events:
+            frames = (trained, counted, self.users)
+            trained, counted, everybody = (held_out(frame, NOTHING_HELD_OUT, self.job.ds) for frame in frames)
+            scratch = f"{self.work}/all/{c.ITEM_TRANSITIONS}"
+            transitions = transitions_as_of(self.job, everybody, NOTHING_HELD_OUT, self.versions, scratch)
+            tables = tables | {c.ITEM_TRANSITIONS: transitions}
+        splits = () if all_events else (c.VALIDATION, c.TEST)
+        rows = snapshot.write(folder, trained, own_users, tables, known, [self.domain], train, splits, counted)
         ((size,),) = train_part(trained).agg(F.sum(F.size(c.ITEM_IDX))).collect()
-        log.info("snapshot %s: %d sequences, %d events", events, rows, size)
+        log.info("snapshot %s: %d sequences, %d events", folder.rpartition("/")[2], rows, size)
         return self.draft.model_copy(update={"domains": domains, "sequences": rows, "training_events": int(size)})
 
     def _sampled(self, weighted: bool) -> DataFrame:

@@ -26,7 +26,7 @@ path = "/data/items.parquet"
 format = "parquet"
 
 [split]
-protocol = "none"                        # none: train on everything | leave_one_out | temporal (hold out the last days)
+protocol = "leave_one_out"               # leave_one_out | temporal (hold out the last days) | none: measure nothing
 [features]
 max_length = 50                          # newest events kept per user
 min_user_events = 1
@@ -81,10 +81,10 @@ def test_a_configuration_is_frozen():
         ({"sources": [{"format": "csv"}]}, "'sources.0.path' is missing and has no default"),
         ({"train": {"seed": "one"}}, "train.seed = 'one': expected a valid integer"),
         ({"train": {"seed": True}}, "train.seed = True: expected a valid integer"),
-        ({"recommend": {"exclude_seen": 1}}, "recommend.exclude_seen: expected true or false, or one of them"),
+        ({"recommend": {"exclude_seen": 1}}, "recommend.exclude_seen: expected true, false or auto, or one of them"),
         (
             {"recommend": {"exclude_seen": {"shop": "no"}}},
-            "recommend.exclude_seen: expected true or false, or one of them",
+            "recommend.exclude_seen: expected true, false or auto, or one of them",
         ),
         ({"features": {"max_length": 0}}, "features.max_length = 0: expected greater than or equal to 1"),
         ({"model": {"dropout": 1.0}}, "model.dropout = 1.0: expected less than 1"),

@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation.factories import batch_of, with_baselines
 from model.factories import catalogue, saved
+from scipy import sparse
 
 from metarec_spark.evaluation.ranks import RankingTask, rank
+from metarec_spark.model.ensemble.unordered import UnorderedSignals, UnorderedWeights
+from metarec_spark.model.repeats import RepeatParams
 from metarec_spark.scoring.batch import ScoringTask, score
 from metarec_spark.scoring.timings import Timings
 
@@ -22,7 +25,13 @@ LONGEST = 4
 def folder(tmp_path_factory) -> Path:
     random = np.random.default_rng(0)
     follows = random.random((20, 20)) * (random.random((20, 20)) < 0.4)
-    return with_baselines(saved(tmp_path_factory.mktemp("served") / "model", catalogue(transitions=follows)))
+    users = [sparse.csr_matrix((random.random((40, 10)) < 0.3).astype(np.float32)) for _ in range(2)]
+    terms = {
+        "repeats": RepeatParams(weight=1.0),
+        "unordered": UnorderedWeights(neighbours=5.0, factors=2.0, popularity=0.3),
+        "signals": [UnorderedSignals.fit(matrix) for matrix in users],
+    }
+    return with_baselines(saved(tmp_path_factory.mktemp("served") / "model", catalogue(transitions=follows), **terms))
 
 
 def pairs(repeats: bool) -> list[dict]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from training.warehouses import DAY, copied, job_at, rows_of, stages
 
@@ -10,6 +12,8 @@ from metarec_spark import registry
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.evaluate import EvaluateDetails, _decide, evaluate
 from metarec_spark.job import Result
+from metarec_spark.model import artifact
+from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.training.train import train
 from metarec_spark.warehouse.storage import local_path
 
@@ -65,6 +69,24 @@ def test_a_model_with_nothing_held_out_is_approved_as_unmeasured(spark, extracte
     assert not job.warehouse.exists("metrics")
 
 
+def test_the_twin_is_measured_and_the_reason_and_the_report_say_so(spark, folder, tmp_path, tmp_path_factory):
+    def figures(warehouse) -> list[tuple]:
+        return sorted(map(tuple, job_at(spark, warehouse, "evaluate").warehouse.read("metrics").drop("model_id").collect()))
+
+    (model,) = job_at(spark, folder, "evaluate").warehouse.read("models").collect()
+    place = local_path(job_at(spark, folder, "evaluate").warehouse.path(model["path"]))
+    said = "the twin, which has not learnt the held-out events"
+    assert said in model["reason"] and said in (place / "report.html").read_text() and said in (place / "report.json").read_text()
+    extracted = copied(stages(spark, tmp_path_factory).extracted, tmp_path / "without refit")
+    train(job_at(spark, extracted, "train", train={"refit_epochs": 0}))
+    assert evaluate(job_at(spark, extracted, "evaluate")).reason.endswith("; of what serves")
+    assert figures(extracted) == figures(folder)
+
+    shutil.rmtree(place / "twin")
+    with pytest.raises(DataError, match=r"twin: no manifest.json; the folder is not a whole model"):
+        evaluate(job_at(spark, folder, "evaluate"), model["model_id"])
+
+
 def test_the_report_lies_beside_the_model_and_shows_what_was_measured(spark, folder):
     job = job_at(spark, folder, "evaluate")
     model = job.warehouse.read("models").first()
@@ -85,6 +107,39 @@ def test_a_model_can_be_chosen_and_of_several_the_one_not_yet_judged_comes_first
     assert registry.chosen(job, judged["model_id"]).model_id == judged["model_id"]
     with pytest.raises(DataError, match="no model nothing on or before"):
         registry.chosen(job, "nothing")
+
+
+def entered(job, served, model_id: str, *spoiled: str) -> None:
+    """Enter a copy of a model's twin that scores all items the same on some domains, so that every target is last."""
+    twin = artifact.load(artifact.measured(job.warehouse.path(served["path"])))
+    nothing = {
+        name: twin.manifest.tuned[name].model_copy(update={"fusion": Fusion(encoder=0, transitions=0)}) for name in spoiled
+    }
+    manifest = twin.manifest.model_copy(update={"model_id": model_id, "tuned": twin.manifest.tuned | nothing})
+    folder = job.warehouse.path(f"_models/{model_id}")
+    artifact.save(folder, manifest, twin.model, twin.catalogue, twin.item_ids())
+    registry.enter(job, manifest, folder)
+
+
+def test_a_platform_on_which_a_candidate_is_worse_beyond_noise_stays_with_the_model_that_serves_it(spark, folder):
+    job = job_at(spark, folder, "evaluate")
+    (served,) = job.warehouse.read("models").collect()
+    entered(job, served, f"{DAY}-y", "films")
+    result = evaluate(job, f"{DAY}-y")
+    assert (result.details.status, result.exit_code) == ("approved", 0)
+    assert ", films -0." in result.reason and f" beside {served['model_id']}, which goes on serving it" in result.reason
+    assert {name: row.model_id for name, row in registry.serving_rows(job).items()} == {
+        "books": f"{DAY}-y",
+        "films": served["model_id"],
+    }
+    assert result.details.serving["books"]["lead"] == 0 and result.details.serving["films"]["lead"] < 0
+    before = rows_of(job, "models")
+    evaluate(job_at(spark, folder, "evaluate"), f"{DAY}-y")
+    assert rows_of(job, "models") == before
+
+    entered(job, served, f"{DAY}-z")
+    evaluate(job, f"{DAY}-z")
+    assert {row.model_id for row in registry.serving_rows(job).values()} == {f"{DAY}-z"}, "not worse, so the newest serves"
 
 
 def test_there_must_be_a_model(spark, folder):

@@ -25,14 +25,19 @@ def contents(warehouse: Path) -> dict[str, list[str]]:
 
 
 def models(warehouse: Path) -> dict[str, dict[str, str]]:
-    """Checksums of the files of every model in table ``models``.
+    """Checksums of the files of every model in table ``models``, and of its twin's.
 
     Raises
     ------
     DataError
         Where a file is missing or is not the one that was saved.
     """
-    return {row["model_id"]: artifact.load(warehouse / row["path"]).manifest.sha256 for row in _rows(warehouse, "models")}
+    folders = {row["model_id"]: str(warehouse / row["path"]) for row in _rows(warehouse, "models")}
+    return {
+        name: {f"{part} {file}": value for part, place in parts for file, value in artifact.load(place).manifest.sha256.items()}
+        for name, folder in folders.items()
+        for parts in [(("serves", folder), ("measured", artifact.measured(folder)))]
+    }
 
 
 def _rows(warehouse: Path, name: str) -> list[dict]:
@@ -72,7 +77,8 @@ def leftovers(warehouse: Path) -> list[Path]:
         # A snapshot is whole when the file that tells of it is there, and a candidate with its manifest.
         parts = [work / name for name in ("snapshot", "own", "target", "uniform", "weighted")]
         parts = [part for part in parts if not part.with_suffix(".json").exists()] + [work / "item_transitions"]
-        parts += [made for made in work.glob("models/*") if not (made / "manifest.json").exists()]
+        parts += [part for part in [work / "refit" / "snapshot"] if not part.with_suffix(".json").exists()]
+        parts += [made for made in [work / "twin", *work.glob("models/*")] if not (made / "manifest.json").exists()]
         found += [file for part in parts for file in _files(part)]
     found += [file for file in warehouse.glob("_*/**/.*.draft") if file.is_file()]
     return sorted(set(found))

@@ -37,6 +37,7 @@ LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 _FILES = (
     "_training/*/*.json",
     "_training/*/checkpoint.safetensors",
+    "_training/*/refit/checkpoint.safetensors",
     "_training/*/runs/*/checkpoint.safetensors",
     "_training/*/models/*/manifest.json",
     "_models/*/model.safetensors",

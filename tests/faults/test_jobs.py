@@ -51,6 +51,8 @@ def put_back(spark: SparkSession, company: Company, state: str) -> None:
 
 KILL_9 = Point("_training checkpoint.safetensors #2", 0.0)
 """Of a process, in the middle of a training: the next run goes on from the checkpoint."""
+REFIT = "before refit"
+"""Between the twin, which is whole, and the refit: the next run goes on with the snapshot of all events."""
 
 
 def die(spark: SparkSession, company: Company, work: Work, point: str | Point) -> None:
@@ -69,7 +71,7 @@ def die(spark: SparkSession, company: Company, work: Work, point: str | Point) -
 @pytest.mark.parametrize(
     ("work", "points"),
     [
-        (NIGHT, ["commit events #2", KILL_9, "before _models", "_models manifest.json #1"]),
+        (NIGHT, ["commit events #2", KILL_9, REFIT, "before _models", "_models manifest.json #1"]),
         (NEXT_NIGHT, ["commit user_sequences #1", "commit recommendations #1"]),
         (ADAPTING, ["_training manifest.json #1", "commit transfer_runs #2"]),
         (FEEDBACK, ["commit feedback #1"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from metarec_spark.model.encoder import NextItemModel, Shape
 from metarec_spark.model.ensemble.fusion import Fusion
 from metarec_spark.model.ensemble.pair_ranker import PairRanker
 from metarec_spark.model.ensemble.stacking import Stacking
+from metarec_spark.model.ensemble.unordered import UnorderedSignals, UnorderedWeights
 from metarec_spark.model.manifest import DomainSettings, Manifest
 from metarec_spark.model.packed import PackedSequences
 from metarec_spark.model.repeats import RepeatParams
@@ -106,6 +108,8 @@ def saved(
     pair_ranker: PairRanker | None = None,
     stacking: Stacking | None = None,
     repeats: RepeatParams | None = None,
+    unordered: UnorderedWeights | None = None,
+    signals: Sequence[UnorderedSignals] = (),
     **settings: object,
 ) -> Path:
     """A model folder with items i0, i1, …"""
@@ -113,15 +117,20 @@ def saved(
     made = model(of, **settings)
     fusion = fusion or Fusion(transitions=2.0, sharpness=3.0)
     found = DomainSettings(
-        params=TransitionParams(**PLAIN), fusion=fusion, stacked=stacking is not None, repeats=repeats or RepeatParams()
+        params=TransitionParams(**PLAIN),
+        fusion=fusion,
+        stacked=stacking is not None,
+        repeats=repeats or RepeatParams(),
+        unordered=unordered or UnorderedWeights(),
     )
     tuned = dict.fromkeys(DOMAINS, found)
     manifest = MANIFEST.model_copy(update={"items": of.size, "model": Model(**SMALL | settings), "tuned": tuned})
-    artifact.save(folder, manifest, made, of, pa.chunked_array([[f"i{i}" for i in range(of.size)]]), pair_ranker, stacking)
+    ids = pa.chunked_array([[f"i{i}" for i in range(of.size)]])
+    artifact.save(folder, manifest, made, of, ids, pair_ranker, stacking, signals)
     return folder
 
 
 def as_recommended(scorer: Scorer, users: PackedSequences, hidden: torch.Tensor, domain: int) -> torch.Tensor:
     """h as recommend computes it: products of vectors, and sparse additions."""
-    product = scorer.user_vectors(hidden, domain) @ scorer.item_vectors(domain).T
+    product = scorer.user_vectors(users, hidden, domain) @ scorer.item_vectors(domain).T
     return product + torch.from_numpy(scorer.additions(users, hidden, domain).toarray())

@@ -33,6 +33,21 @@ def test_each_score_function_ranks_each_event_with_its_seen_items_hidden():
     assert [block.shape for block in rank_blocks(held_out, EVEN, scores, rows=2)] == [(2, 2), (2, 1)]
 
 
+def test_targets_that_lists_may_not_hold_are_left_out_and_nothing_is_hidden_where_seen_items_are_allowed():
+    held_out = HeldOutEvents(0, contexts([[4, 6], [18], [2, 8]]), np.array([6, 16, 8]), np.array([1, 2, 3]))
+    assert held_out.repeat.tolist() == [True, False, True]
+    assert held_out.listable(seen_allowed=False).pair.tolist() == [2]
+    allowed = held_out.listable(seen_allowed=True)
+    assert allowed.pair.tolist() == [1, 2, 3]
+
+    def scores(some, _):
+        yield torch.arange(10.0).expand(len(some.length), -1).clone()
+
+    assert rank(held_out, EVEN, scores).tolist() == [[7, 1, 6]], "18 is hidden from the second user"
+    assert rank(allowed, EVEN, scores).tolist() == [[7, 2, 6]]
+    assert allowed.take(np.array([1])).seen_allowed
+
+
 def test_no_events_have_no_ranks():
     none = HeldOutEvents(0, contexts([], width=1), np.array([], np.int64), np.array([], np.int64))
     assert rank(none, EVEN, lambda some, _: [torch.zeros(len(some.length), 10)] * 3).shape == (3, 0)

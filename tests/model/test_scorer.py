@@ -76,7 +76,7 @@ def test_what_a_user_gets_does_not_depend_on_the_others_to_the_last_bit(tmp_path
         torch.manual_seed(0)
         torch.nn.init.normal_(made.artifact.model.adapter_out)
         hidden = made.hidden(given)
-        return [hidden.numpy(), made.user_vectors(hidden, 0).numpy(), made.additions(given, hidden, 0).toarray()]
+        return [hidden.numpy(), made.user_vectors(given, hidden, 0).numpy(), made.additions(given, hidden, 0).toarray()]
 
     of_all = found(users)
     for some in (random.permutation(700)[:300], np.arange(1), np.array([3, 5]), np.arange(700)[::-1].copy()):

@@ -7,13 +7,15 @@ import logging
 import shutil
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from training.warehouses import DAY, NEXT, WAREHOUSE, copied, job_at, rows_of, stages
 
-from metarec_spark.errors import DataError
+from metarec_spark.errors import DataError, TrainingError
 from metarec_spark.features.extract import extract
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.training.launch import launch
 from metarec_spark.training.train import _inherited, _model_id, train
 from metarec_spark.warehouse.storage import local_path
 
@@ -53,8 +55,56 @@ def test_a_model_is_trained_once_and_keeps_what_was_decided_of_it(spark, extract
     assert (folder / "model.safetensors").stat().st_mtime_ns == weights
 
 
+def test_what_serves_has_learnt_all_events_with_what_its_twin_found_on_held_out_ones(spark, tmp_path_factory):
+    folder = stages(spark, tmp_path_factory).evaluated
+    job = job_at(spark, folder, "evaluate")
+    (row,) = models(job)
+    place = job.warehouse.path(row["path"])
+    serves, twin = artifact.load(place), artifact.load(artifact.measured(place))
+    assert twin.folder == serves.folder / "twin"
+    assert serves.manifest.refitted and not twin.manifest.refitted
+    users = job.warehouse.read("user_sequences", serves.manifest.table_versions["user_sequences"])
+    events = sum(len(user["item_idx"]) for user in users.collect())
+    held_out = 2 * (31 + 15)
+    assert serves.catalogue.events.sum() == events == twin.catalogue.events.sum() + held_out
+    assert serves.catalogue.successors.forward.sum() > twin.catalogue.successors.forward.sum()
+    assert np.abs(serves.item_vectors - twin.item_vectors).max() > 0.01
+    found = ("tuned", "model_id", "train", "domains", "event_types", "items", "table_versions")
+    assert all(getattr(serves.manifest, name) == getattr(twin.manifest, name) for name in found)
+    one, other = serves.manifest.metrics, twin.manifest.metrics
+    assert (one.validation, one.history, one.kept_epoch) == (other.validation, other.history, other.kept_epoch)
+    assert one.seconds > other.seconds and one.cpu_seconds >= other.cpu_seconds
+
+
+def test_a_run_that_ends_between_twin_and_refit_leaves_no_model_and_the_next_one_only_refits(spark, extracted, monkeypatch):
+    started = []
+
+    def launched(spec, *settings):
+        started.append("refit" if "/refit/" in str(spec) else "twin")
+        if started == ["twin", "refit"]:
+            raise TrainingError("killed")
+        launch(spec, *settings)
+
+    monkeypatch.setattr("metarec_spark.training.train.launch", launched)
+    job = job_at(spark, extracted, "train", train={"epochs": 1})
+    with pytest.raises(TrainingError, match="killed"):
+        train(job)
+    assert not job.warehouse.exists("models") and not (extracted / WAREHOUSE / "_models").exists()
+    result = train(job_at(spark, extracted, "train", train={"epochs": 1}))
+    assert started == ["twin", "refit", "refit"]
+    assert artifact.measured(job.warehouse.path(f"_models/{result.model_id}")).endswith("/twin")
+
+
+@pytest.mark.parametrize("sections", [{"train": {"epochs": 1, "refit_epochs": 0}}, {"split": {"protocol": "none"}}])
+def test_without_held_out_events_or_without_a_refit_there_is_one_model(spark, extracted, sections):
+    job = job_at(spark, extracted, "train", **{"train": {"epochs": 1}} | sections)
+    place = job.warehouse.path(f"_models/{train(job).model_id}")
+    assert artifact.measured(place) == place
+    assert not local_path(f"{place}/twin").exists()
+
+
 def test_meta_training_reads_a_row_for_each_user_and_domain(spark, extracted):
-    result = train(job_at(spark, extracted, "train", train={"method": "fomaml", "epochs": 1}))
+    result = train(job_at(spark, extracted, "train", train={"method": "fomaml", "epochs": 1, "refit_epochs": 0}))
     (row,) = models(job_at(spark, extracted, "train"))
     history = artifact.read_manifest(extracted / WAREHOUSE / row["path"]).metrics.history
     # 15 of the 31 have films too; 8 of those have trained on one book alone, their first event.
@@ -65,23 +115,23 @@ def test_meta_training_reads_a_row_for_each_user_and_domain(spark, extracted):
 def lent(job, model_id: str) -> dict[str, list]:
     """What a model knows of who follows whom."""
     (path,) = (job.warehouse.path(row["path"]) for row in models(job) if row["model_id"] == model_id)
-    part = artifact.load(local_path(path)).catalogue.successors
+    part = artifact.load(artifact.measured(path)).catalogue.successors
     return {name: getattr(part, name).tolist() for name in ("indptr", "indices", "forward", "backward")}
 
 
 def test_transitions_count_no_held_out_event_whatever_split_the_table_was_made_by(spark, extracted):
-    job = job_at(spark, extracted, "train", train={"epochs": 1})
+    job = job_at(spark, extracted, "train", train={"epochs": 1, "refit_epochs": 0})
     expected = lent(job, train(job).model_id)
     extract(job_at(spark, extracted, "extract", split={"protocol": "none"}))
     everything = job_at(spark, extracted, "train", split={"protocol": "none"}, train={"epochs": 1})
     assert sum(lent(everything, train(everything).model_id)["forward"]) > sum(expected["forward"])
-    again = job_at(spark, extracted, "train", train={"epochs": 1, "seed": 1})
+    again = job_at(spark, extracted, "train", train={"epochs": 1, "refit_epochs": 0, "seed": 1})
     assert lent(again, train(again).model_id) == expected
 
 
 def test_an_older_day_that_is_run_again_counts_no_later_event(spark, tmp_path, tmp_path_factory):
     folder = copied(stages(spark, tmp_path_factory).evaluated, tmp_path)  # extract of the next day was run
-    job = job_at(spark, folder, "train", train={"epochs": 1})
+    job = job_at(spark, folder, "train", train={"epochs": 1, "refit_epochs": 0})
     (before,) = models(job)
     later, known = (lent(job, model_id) for model_id in (train(job).model_id, before["model_id"]))
     size = len(known["indptr"])
@@ -138,7 +188,7 @@ def test_more_ranks_than_sequences_is_an_error_that_says_what_to_do(spark, extra
 
 
 def test_spark_launches_the_ranks_too(spark, extracted):
-    job = job_at(spark, extracted, "train", train={"processes": 2, "launcher": "spark", "epochs": 1})
+    job = job_at(spark, extracted, "train", train={"processes": 2, "launcher": "spark", "epochs": 1, "refit_epochs": 0})
     result = train(job)
     manifest = artifact.read_manifest(extracted / WAREHOUSE / models(job)[0]["path"])
     assert manifest.metrics.history[0].sequences == result.rows_in == 31

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 
 import numpy as np
 import pytest
 from model.factories import PLAIN
+from safetensors import safe_open
 from training.factories import changed, settings, spec
 
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
+from metarec_spark.model.ensemble.unordered import UnorderedWeights
 from metarec_spark.model.manifest import DomainSettings
 from metarec_spark.model.transitions import TransitionParams
 from metarec_spark.training import loop
 from metarec_spark.training.distributed import SingleProcess
+from metarec_spark.training.spec import TrainSpec
 from metarec_spark.training.worker import train
 from metarec_spark.warehouse.storage import atomic_write, list_names
 
@@ -45,6 +49,19 @@ def test_the_same_seed_gives_the_same_file(tmp_path, given):
     assert files[0].joinpath("model.safetensors").read_bytes() == files[1].joinpath("model.safetensors").read_bytes()
     without = trained(tmp_path / "three", given=given, model={"dropout": 0.2})
     assert (without.item_vectors != artifact.load(files[0]).item_vectors).any()
+
+
+@pytest.mark.parametrize("weight", [2.0, 0.0])
+def test_a_night_without_validation_fits_the_signals_that_its_inherited_settings_weigh(tmp_path, weight):
+    weighed = FOUND.model_copy(update={"unordered": UnorderedWeights(factors=weight), "seen_allowed": True})
+    file = spec(tmp_path, settings(epochs=1), inherited={"books": weighed})
+    for part in (file.parent / "snapshot" / "validation").iterdir():
+        part.unlink()
+    train(changed(file, manifest={"exclude_seen": "auto"}), SingleProcess())
+    found = artifact.load(tmp_path / "model")
+    assert found.manifest.tuned["books"] == weighed and not found.manifest.tuned["films"].seen_allowed
+    assert [len(signals.factors) for signals in found.unordered] == ([10, 10] if weight else [])
+    assert (found.terms[0].item_factors is not None) == bool(weight)
 
 
 def test_the_metrics_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
@@ -95,3 +112,30 @@ def test_a_snapshot_elsewhere_gives_the_same_model_and_the_checkpoint_lies_there
     with caplog.at_level(logging.INFO, "metarec_spark"):
         train(f"{place}/spec.json", SingleProcess())
     assert "resuming after epoch 2 of 2" in caplog.text
+
+
+def test_a_refit_goes_on_from_its_twin_or_is_trained_anew_and_takes_over_what_the_twin_found(tmp_path):
+    file, twin = spec(tmp_path, settings(epochs=3, learning_rate=0.05)), str(tmp_path / "model")
+    train(file, SingleProcess())
+    measured = artifact.load(twin)
+    changes = {}
+    for name, how in (("on", {"start": twin}), ("anew", {"stop_after": measured.manifest.metrics.kept_epoch})):
+        folder = tmp_path / name
+        manifest = measured.manifest.model_copy(update={"refitted": True})
+        given = {"model": str(folder / "model"), "manifest": manifest, "twin": twin, **how}
+        TrainSpec.read(file).model_copy(update=given).write(folder / "spec.json")
+        shutil.rmtree(tmp_path / "snapshot" / "validation", ignore_errors=True)  # a refit does not read it
+        train(folder / "spec.json", SingleProcess())
+        serves = artifact.load(folder / "model")
+        assert (folder / "model" / "twin" / "model.safetensors").read_bytes() == (
+            tmp_path / "model" / "model.safetensors"
+        ).read_bytes()
+        assert serves.manifest.tuned == measured.manifest.tuned
+        assert serves.manifest.metrics.history == measured.manifest.metrics.history
+        assert serves.manifest.metrics.seconds > measured.manifest.metrics.seconds
+        changes[name] = np.abs(serves.item_vectors - measured.item_vectors).max()
+    assert changes["anew"] == 0, "the same training again, since the snapshot is the same"
+    assert changes["on"] > 0
+    with safe_open(tmp_path / "on" / "checkpoint.safetensors", "np") as checkpoint:
+        state = json.loads(checkpoint.metadata()["state"])
+    assert [epoch["validation_ndcg@10"] for epoch in state["history"]] == [None, None], "two epochs, without validation"

@@ -54,6 +54,9 @@ def test_the_domain_gets_an_approved_model_of_its_own(spark, folder, adapted):
     (base,) = (row for row in models(spark, folder).values() if row["kind"] == "base")
     assert (row["kind"], row["status"], row["domains"], row["parent"]) == ("adapted", "approved", ["songs"], base["model_id"])
     made = artifact.load(folder / WAREHOUSE / row["path"])
+    twin, songs = artifact.load(artifact.measured(str(made.folder))), made.catalogue.of_domain[made.domains.index("songs")]
+    assert (made.catalogue.events[songs].sum(), twin.catalogue.events[songs].sum()) == (len(SONGS), len(SONGS) - 2 * 25)
+    assert made.manifest.tuned == twin.manifest.tuned and made.manifest.model_id == twin.manifest.model_id
     assert "songs" in made.domains and "songs" not in artifact.load(folder / WAREHOUSE / base["path"]).domains
     assert row["reason"] == adapted.reason
     assert not list((folder / WAREHOUSE / "_training").iterdir())

@@ -49,10 +49,12 @@ def test_the_model_that_serves_is_trained_on_all_events_as_its_validation_twin_w
     used = Candidate(MODES["from_scratch"])
     evaluation = candidates.evaluate(used)
     served = candidates.save(used, tmp_path / "served")
-    assert served.metrics.epochs == evaluation.epochs > 0
+    assert served.metrics.kept_epoch == evaluation.epochs > 0
     assert (served.tuned["films"].params, served.tuned["films"].fusion) == (evaluation.tuned.params, evaluation.tuned.fusion)
     assert served.metrics.validation == {"films": evaluation.tuned.ndcg}
+    assert artifact.measured(str(tmp_path / "served")) == f"{tmp_path}/served/twin"
     twin = candidates.save_twin(used, tmp_path / "twin")
+    assert artifact.read_manifest(tmp_path / "served" / "twin") == twin
     assert (twin.model_id, twin.tuned, twin.mode) == (served.model_id, served.tuned, "from_scratch")
     assert not torch.equal(encoder(tmp_path / "served"), encoder(tmp_path / "twin"))
     assert np.array_equal(candidates.test_ndcg(used, tmp_path / "twin"), evaluation.test_ndcg)
