@@ -202,6 +202,23 @@ def generate(
 
 
 @app.command()
+def inspect(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs or Delta tables.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Configuration to write; must not be there yet.")] = Path("metarec.toml"),
+    warehouse: Annotated[str | None, typer.Option(help="Root of the tables; by default the folder `warehouse` here.")] = None,
+) -> None:
+    """Files → what they are, what a night would make of them, and a configuration that runs as it is."""
+    from metarec_spark.inspection.inspect import inspect as work
+
+    root = warehouse or file_uri(Path("warehouse").absolute())
+    settings = _checked("inspect", None, lambda: config.parse({"warehouse": root}))
+    logs.start("inspect", None)
+    today = datetime.now(UTC).date()
+    named = [path if ":" in path.partition("/")[0] else file_uri(Path(path).absolute()) for path in paths]
+    raise typer.Exit(job.run("inspect", settings, today, lambda job: work(job, named, out, warehouse=root), writes=False))
+
+
+@app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder to write the log and the tables to.")] = Path("warehouse/demo")) -> None:
     """Generate a small log of five platforms and run two nights on it."""
     from metarec_spark.demo import demo as work

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, str] = {
     "synthetic": "columns errors warehouse",
     "sources": "columns config errors runtime warehouse",
     "features": "columns config errors job runtime sources warehouse",
+    "inspection": "columns config errors features job runtime sources warehouse",
     "model": "columns config errors runtime warehouse",
     "training": "columns config errors features job model registry runtime warehouse",
     "scoring": "columns config errors features job model registry runtime sources warehouse",
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, str] = {
     "nightly": "columns config errors evaluation features job operations registry runtime scoring training",
     "doctor": "config errors job runtime training warehouse",
     "demo": "columns config errors job nightly runtime synthetic transfer warehouse",
-    "cli": "columns config demo doctor errors evaluation features job nightly operations runtime scoring synthetic training transfer warehouse",
+    "cli": "columns config demo doctor errors evaluation features inspection job nightly operations runtime scoring synthetic training transfer warehouse",
 }
 """Room → the rooms that it may import. A room is a module or folder directly in the package; all else fails."""
 JOB_FILES = {
@@ -44,6 +45,7 @@ JOB_FILES = {
     "evaluation.evaluate": "cli nightly",
     "scoring.recommend": "cli nightly",
     "transfer.adapt": "cli demo",
+    "inspection.inspect": "cli",
     "operations.feedback": "cli",
     "operations.maintain": "cli",
     "operations.promote": "cli",

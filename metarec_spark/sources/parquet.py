@@ -39,7 +39,7 @@ def open_parquet(spark: SparkSession, columns: Sequence[Wanted], files: Sequence
     groups: dict[tuple[str, tuple[str, ...]], list[SourceFile]] = defaultdict(list)
     for file, schema in zip(files, _schemas(spark, files), strict=True):
         groups[schema, tuple(sorted(file.partitions))].append(file)
-    session, opened, names = _exact(spark), [], {}
+    session, opened, names = exact(spark), [], {}
     for (schema, partitions), group in groups.items():
         rows = _loaded(session, group)
         tree = {**dict.fromkeys(partitions), **_tree(rows.schema)}
@@ -126,6 +126,6 @@ def _schemas(spark: SparkSession, files: Sequence[SourceFile]) -> list[str]:
 
 
 @cache
-def _exact(spark: SparkSession) -> SparkSession:
+def exact(spark: SparkSession) -> SparkSession:
     """Return a session that takes names as they are written, and nanoseconds as numbers."""
     return beside(spark, {"spark.sql.caseSensitive": "true", "spark.sql.legacy.parquet.nanosAsLong": "true"})

@@ -1,0 +1,120 @@
+"""Write a configuration from what was found, each guess with its reason as a comment."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from metarec_spark import columns as c
+from metarec_spark.config.inputs import ItemSource, Source
+from metarec_spark.inspection.guesses import plain
+from metarec_spark.inspection.judged import Judged
+from metarec_spark.inspection.layout import Found
+
+_MUCH_REPEAT = 0.2
+_SHARE_TOLD = 0.01
+_COMMON = (
+    "events",
+    "event",
+    "log",
+    "logs",
+    "data",
+    "items",
+    "interactions",
+    "ratings",
+    "part",
+    "tmp",
+    "raw",
+    "behavior",
+    "behaviour",
+)
+"""Names of folders and files that say nothing of the platform."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One source of the configuration that is written."""
+
+    found: Found
+    source: Source | ItemSource
+    notes: dict[str, str]
+    """Key → why it has this value."""
+    judged: Judged | None = None
+
+
+def platform_of(path: str) -> str:
+    """Return a platform's name from the folder or file that its log lies in."""
+    parts = [part for part in re.split(r"/", path) if part and not re.search(r"[*?=]", part) and not part.endswith(":")]
+    name = next(
+        (part for part in reversed(parts) if re.sub(r"\d+", "", plain(part.split(".")[0])) not in _COMMON),
+        parts[-1] if parts else "log",
+    )
+    return re.sub(r"[^a-z0-9]+", "-", name.split(".")[0].casefold()).strip("-") or "log"
+
+
+def document(entries: list[Entry], warehouse: str, unknown: list[Found]) -> str:
+    """Return the text of a configuration file."""
+    lines = ["# Written by `metarec inspect`. Each comment says why a line is as it is: read them before the first night."]
+    lines += [f"warehouse = {json.dumps(warehouse)}", ""]
+    for entry in entries:
+        lines += [*_source(entry), ""]
+    for found in unknown:
+        lines += [
+            f"# {found.path}: neither a log (user, item, time) nor a catalogue; its columns are {', '.join(found.sample.names)}"
+        ]
+    lines += list(_advice(entries))
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _source(entry: Entry) -> Iterator[str]:
+    found, source = entry.found, entry.source
+    size = f"{found.files} files, {found.bytes / 1e6:,.1f} MB" if found.files else "a table"
+    yield f"[[{'sources' if isinstance(source, Source) else 'items'}]]  # {size}"
+    if entry.judged:
+        yield f"# {_outcome(entry.judged)}"
+    values = source.model_dump(exclude_defaults=True) | {"format": source.format}
+    for key in ["path", "format", *(key for key in values if key not in ("path", "format"))]:
+        note = entry.notes.get(key)
+        yield f"{key} = {_toml(values[key])}" + (f"  # {note}" if note else "")
+    yield from (f"# {note}" for key, note in entry.notes.items() if key not in values)
+
+
+def _outcome(judged: Judged) -> str:
+    first = f"the first {judged.rows:,} rows" if judged.cut else f"{judged.rows:,} rows"
+    lost = ", ".join(f"{count:,} {reason}" for reason, count in judged.rejected.items())
+    span = f" from {judged.first} to {judged.last}" if judged.first else ""
+    return f"{first}: {judged.kept:,} events{span}, {judged.users:,} users, {judged.items:,} items; rejected: {lost or 'none'}"
+
+
+def _advice(entries: list[Entry]) -> Iterator[str]:
+    logs = [entry.judged for entry in entries if entry.judged and entry.judged.kept]
+    kept = sum(one.kept for one in logs)
+    repeats = sum(one.repeats * one.kept for one in logs) / kept if kept else 0.0
+    if kept:
+        yield f"# {repeats:.0%} of the events are of an item that their user had before."
+    if repeats > _MUCH_REPEAT:
+        yield "# Where people come back to the same things, lists may hold them: [recommend] exclude_seen = false"
+    types = {name: count for one in logs for name, count in one.event_types.items()}
+    if len(types) > 1:
+        yield f"# Event types: {', '.join(types)}; to accept some of them only: [features] event_types = [...]"
+    same = sum(one.one_time * one.kept for one in logs) / kept if kept else 0.0
+    if same > _SHARE_TOLD:
+        yield f"# {same:.0%} of the events have the same time as another of their user: their order is not known."
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def quoted_columns(found: Found) -> dict[str, str]:
+    """Return the columns that have another name in the file than ours."""
+    spelled = {c.VALUE: (c.VALUE, "rating")}
+    return {ours: theirs for ours, theirs in found.columns.items() if theirs.casefold() not in spelled.get(ours, (ours,))}
