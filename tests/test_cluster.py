@@ -262,7 +262,8 @@ def test_it_ends_in_the_tables_and_the_model_of_an_undisturbed_night_on_files(
     model = f"{warehouse}/_models/{report['model_id']}"
     assert [epoch.sequences for epoch in artifact.read_manifest(model).metrics.history] == [USERS] * EPOCHS
     assert differences(contents(on_files), contents(storage.local_copy(warehouse))) == []
-    assert storage.list_names(model) == ["items.parquet", "manifest.json", "model.safetensors", "report.html", "report.json"]
+    files = ["items.parquet", "manifest.json", "model.safetensors", "report.html", "report.json", "twin"]
+    assert storage.list_names(model) == files
     assert storage.list_names(f"{warehouse}/_training") == []
 
 
