@@ -39,7 +39,7 @@ _FILES = (
     "_training/*/checkpoint.safetensors",
     "_training/*/refit/checkpoint.safetensors",
     "_training/*/runs/*/checkpoint.safetensors",
-    "_training/*/models/*/manifest.json",
+    "_training/*/twins/*/manifest.json",
     "_models/*/model.safetensors",
     "_models/*/manifest.json",
 )
