@@ -271,7 +271,8 @@ def test_a_user_with_100_000_events_and_a_platform_with_one(spark: SparkSession,
     targets = {tuple(row) for row in measured.select(c.DOMAIN, "segment", "users").collect()}
     assert targets == {("bulk", "repeat", 1), ("lonely", "first_time", 1)}
     lists = warehouse.read(c.RECOMMENDATIONS).where(extreme).select(c.USER_ID, c.DOMAIN, F.size("items"))
-    assert {tuple(row) for row in lists.collect()} == {("busy", "bulk", 0), ("loner", "lonely", 0)}  # all there is was seen
+    # The one comes back to the same items, so the list may hold them; all that the other could be shown was seen.
+    assert {tuple(row) for row in lists.collect()} == {("busy", "bulk", 5), ("loner", "lonely", 0)}
 
 
 MODELS = [

@@ -45,7 +45,7 @@ def run(spark: SparkSession, log: Path) -> Callable[..., Warehouse]:
                 "split": {"protocol": "leave_one_out"},
                 "model": {"dim": 16},
                 "train": {"max_epochs": 3},
-                "recommend": {"top_n": TOP_N},
+                "recommend": {"top_n": TOP_N, "exclude_seen": True},
             }
         )
         for ds in days:

@@ -78,7 +78,8 @@ def leftovers(warehouse: Path) -> list[Path]:
         parts = [work / name for name in ("snapshot", "own", "target", "uniform", "weighted")]
         parts = [part for part in parts if not part.with_suffix(".json").exists()] + [work / "item_transitions"]
         parts += [part for part in [work / "refit" / "snapshot"] if not part.with_suffix(".json").exists()]
-        parts += [made for made in [work / "twin", *work.glob("models/*")] if not (made / "manifest.json").exists()]
+        models = [work / "twin", *work.glob("twins/*"), *work.glob("measured/*")]
+        parts += [model for model in models if not (model / "manifest.json").exists()]
         found += [file for part in parts for file in _files(part)]
     found += [file for file in warehouse.glob("_*/**/.*.draft") if file.is_file()]
     return sorted(set(found))
