@@ -55,7 +55,7 @@ def test_leave_one_out_by_hand(spark: SparkSession):
 
 
 def test_without_a_protocol_nothing_is_held_out(spark: SparkSession):
-    found = split_of(spark, Split(), u=[(0, "a"), (1, "b")])["u"]
+    found = split_of(spark, Split(protocol="none"), u=[(0, "a"), (1, "b")])["u"]
     assert (found.targets, found.train_positions, found.test_context) == ([], [0, 1], [0, 1])
 
 

@@ -202,12 +202,12 @@ def test_lists_are_the_sorted_scores_of_model_and_new_items(at):
 def test_again_the_same_and_the_models_folder_stays_as_it_is(at):
     job = at("recommend")
     folder = local_path(job.warehouse.path(job.warehouse.read("models").first()["path"]))
-    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    files = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     first = recommend(job)
     rows = rows_of(job, "recommendations")
     assert recommend(at("recommend")).details.scored_users == 0, "nothing new is known of them"
     assert rows_of(job, "recommendations") == rows
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == files
     assert first.details.new_items == [4]
     assert not list(folder.parent.parent.joinpath("_new_items").iterdir())
 
