@@ -11,10 +11,10 @@ from metarec_spark import columns as c
 from metarec_spark.config.inputs import ItemSource, Source
 from metarec_spark.inspection.guesses import plain
 from metarec_spark.inspection.judged import Judged
-from metarec_spark.inspection.layout import Found
+from metarec_spark.inspection.layout import FileSet
 
 _MUCH_REPEAT = 0.2
-_SHARE_TOLD = 0.01
+_SHARE_SHOWN = 0.01
 _COMMON = (
     "events",
     "event",
@@ -37,7 +37,7 @@ _COMMON = (
 class Entry:
     """One source of the configuration that is written."""
 
-    found: Found
+    file_set: FileSet
     source: Source | ItemSource
     notes: dict[str, str]
     """Key → why it has this value."""
@@ -54,23 +54,22 @@ def platform_of(path: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.split(".")[0].casefold()).strip("-") or "log"
 
 
-def document(entries: list[Entry], warehouse: str, unknown: list[Found]) -> str:
+def document(entries: list[Entry], warehouse: str, unknown: list[FileSet]) -> str:
     """Return the text of a configuration file."""
     lines = ["# Written by `metarec inspect`. Each comment says why a line is as it is: read them before the first night."]
     lines += [f"warehouse = {json.dumps(warehouse)}", ""]
     for entry in entries:
         lines += [*_source(entry), ""]
-    for found in unknown:
-        lines += [
-            f"# {found.path}: neither a log (user, item, time) nor a catalogue; its columns are {', '.join(found.sample.names)}"
-        ]
+    for file_set in unknown:
+        names = ", ".join(file_set.sample.names)
+        lines += [f"# {file_set.path}: neither a log (user, item, time) nor a catalogue; its columns are {names}"]
     lines += list(_advice(entries))
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _source(entry: Entry) -> Iterator[str]:
-    found, source = entry.found, entry.source
-    size = f"{found.files} files, {found.bytes / 1e6:,.1f} MB" if found.files else "a table"
+    file_set, source = entry.file_set, entry.source
+    size = f"{file_set.files} files, {file_set.bytes / 1e6:,.1f} MB" if file_set.files else "a table"
     yield f"[[{'sources' if isinstance(source, Source) else 'items'}]]  # {size}"
     if entry.judged:
         yield f"# {_outcome(entry.judged)}"
@@ -85,22 +84,22 @@ def _outcome(judged: Judged) -> str:
     first = f"the first {judged.rows:,} rows" if judged.cut else f"{judged.rows:,} rows"
     lost = ", ".join(f"{count:,} {reason}" for reason, count in judged.rejected.items())
     span = f" from {judged.first} to {judged.last}" if judged.first else ""
-    return f"{first}: {judged.kept:,} events{span}, {judged.users:,} users, {judged.items:,} items; rejected: {lost or 'none'}"
+    return f"{first}: {judged.events:,} events{span}, {judged.users:,} users, {judged.items:,} items; rejected: {lost or 'none'}"
 
 
 def _advice(entries: list[Entry]) -> Iterator[str]:
-    logs = [entry.judged for entry in entries if entry.judged and entry.judged.kept]
-    kept = sum(one.kept for one in logs)
-    repeats = sum(one.repeats * one.kept for one in logs) / kept if kept else 0.0
-    if kept:
+    logs = [entry.judged for entry in entries if entry.judged and entry.judged.events]
+    events = sum(one.events for one in logs)
+    repeats = sum(one.repeats * one.events for one in logs) / events if events else 0.0
+    if events:
         yield f"# {repeats:.0%} of the events are of an item that their user had before."
     if repeats > _MUCH_REPEAT:
         yield "# Where people come back to the same things, lists may hold them: [recommend] exclude_seen = false"
     types = {name: count for one in logs for name, count in one.event_types.items()}
     if len(types) > 1:
         yield f"# Event types: {', '.join(types)}; to accept some of them only: [features] event_types = [...]"
-    same = sum(one.one_time * one.kept for one in logs) / kept if kept else 0.0
-    if same > _SHARE_TOLD:
+    same = sum(one.one_time * one.events for one in logs) / events if events else 0.0
+    if same > _SHARE_SHOWN:
         yield f"# {same:.0%} of the events have the same time as another of their user: their order is not known."
 
 
@@ -114,7 +113,7 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
-def quoted_columns(found: Found) -> dict[str, str]:
+def quoted_columns(file_set: FileSet) -> dict[str, str]:
     """Return the columns that have another name in the file than ours."""
     spelled = {c.VALUE: (c.VALUE, "rating")}
-    return {ours: theirs for ours, theirs in found.columns.items() if theirs.casefold() not in spelled.get(ours, (ours,))}
+    return {ours: name for ours, name in file_set.columns.items() if name.casefold() not in spelled.get(ours, (ours,))}

@@ -131,16 +131,16 @@ def guess_columns(names: Sequence[str], values: Mapping[str, Sequence[str]], rol
     roles
         Names of ours to look for, the most important first.
     """
-    found: dict[str, str] = {}
+    by_role: dict[str, str] = {}
     for role in roles:
-        free = [name for name in names if name not in found.values()]
+        free = [name for name in names if name not in by_role.values()]
         fits = [name for name in _by_name(free, role) if _usable(role, values.get(name, ()))]
         if not fits and role == c.EVENT_TIME:
             fits = [name for name in free if _all_times(values.get(name, ()))]
             fits = fits if len(fits) == 1 else []
         if fits:
-            found[role] = fits[0]
-    return found
+            by_role[role] = fits[0]
+    return by_role
 
 
 def _by_name(names: Sequence[str], role: str) -> list[str]:

@@ -16,7 +16,7 @@ from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.inspection.document import Entry, document, platform_of, quoted_columns
 from metarec_spark.inspection.guesses import TimeForms, time_forms
 from metarec_spark.inspection.judged import Judged, judged
-from metarec_spark.inspection.layout import Found, find_sources
+from metarec_spark.inspection.layout import FileSet, find_sources
 from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.runtime.logs import plain
 
@@ -26,7 +26,7 @@ _MANY = 0.2
 
 @dataclass(frozen=True)
 class InspectDetails(Details):
-    """What inspect found."""
+    """What inspect file_set."""
 
     config: str
     """File that was written."""
@@ -57,13 +57,13 @@ def inspect(job: Job, paths: list[str], out: Path, *, warehouse: str) -> Result:
     """
     if out.exists():
         raise ConfigError(f"{out} is there already; name another file with --out, or move it away")
-    found = [one for path in paths for one in find_sources(job.spark, path)]
-    logs = [_log_entry(one) for one in found if one.role == "log"]
-    unknown = [one for one in found if one.role == "unknown"]
+    file_sets = [one for path in paths for one in find_sources(job.spark, path)]
+    logs = [_log_entry(one) for one in file_sets if one.role == "log"]
+    unknown = [one for one in file_sets if one.role == "unknown"]
     if not logs:
         raise DataError(f"no log among {', '.join(paths)}: {_why_none(unknown)}")
     logs = [replace(entry, judged=judged(job.spark, entry.source, job.config.features)) for entry in logs]  # type: ignore[arg-type]
-    catalogues = [_item_entry(one, logs) for one in found if one.role == "catalogue"]
+    catalogues = [_item_entry(one, logs) for one in file_sets if one.role == "catalogue"]
     for one in unknown:
         log.warning("%s is left out: neither a log nor a catalogue; its columns are %s", one.path, ", ".join(one.sample.names))
     out.write_text(document([*logs, *catalogues], warehouse, unknown), encoding="utf-8")
@@ -73,11 +73,11 @@ def inspect(job: Job, paths: list[str], out: Path, *, warehouse: str) -> Result:
     for reason, count in (pair for outcome in outcomes for pair in outcome.rejected.items()):
         rejected[reason] = rejected.get(reason, 0) + count
     details = InspectDetails(str(out), len(logs), len(catalogues), rejected)
-    rows_in, rows_out = sum(outcome.rows for outcome in outcomes), sum(outcome.kept for outcome in outcomes)
+    rows_in, rows_out = sum(outcome.rows for outcome in outcomes), sum(outcome.events for outcome in outcomes)
     return Result(rows_in, rows_out, details=details)
 
 
-def _why_none(unknown: list[Found]) -> str:
+def _why_none(unknown: list[FileSet]) -> str:
     if not unknown:
         return "catalogues alone were found"
     lacking = [name for name in (c.USER_ID, c.ITEM_ID, c.EVENT_TIME) if name not in unknown[0].columns]
@@ -87,33 +87,33 @@ def _why_none(unknown: list[Found]) -> str:
     )
 
 
-def _log_entry(found: Found) -> Entry:
-    sample, notes = found.sample, {}
-    values: dict[str, object] = {"path": found.path, "format": found.format}
-    if c.DOMAIN not in found.columns:
-        values["domain"] = platform_of(found.path)
+def _log_entry(file_set: FileSet) -> Entry:
+    sample, notes = file_set.sample, {}
+    values: dict[str, object] = {"path": file_set.path, "format": file_set.format}
+    if c.DOMAIN not in file_set.columns:
+        values["domain"] = platform_of(file_set.path)
         notes["domain"] = "no column names a platform: called after the path"
-    columns = quoted_columns(found)
+    columns = quoted_columns(file_set)
     if columns:
         values["columns"] = columns
-        notes["columns"] = "; ".join(_example(ours, theirs, found) for ours, theirs in columns.items())
-    times = sample.values[found.columns[c.EVENT_TIME]]
-    values |= _time_format(found, time_forms(times), times, notes)
-    days = [name for name, texts in sample.values.items() if _is_day_folder(name, texts, found)]
+        notes["columns"] = "; ".join(_example(ours, name, file_set) for ours, name in columns.items())
+    times = sample.values[file_set.columns[c.EVENT_TIME]]
+    values |= _time_format(file_set, time_forms(times), times, notes)
+    days = [name for name, texts in sample.values.items() if _is_day_folder(name, texts, file_set)]
     if days:
         values["day_column"] = days[0]
         notes["day_column"] = "folders of the days on which rows arrived"
-    return Entry(found, Source.model_validate(values), notes)
+    return Entry(file_set, Source.model_validate(values), notes)
 
 
-def _time_format(found: Found, forms: TimeForms, times: list[str], notes: dict[str, str]) -> dict[str, object]:
+def _time_format(file_set: FileSet, forms: TimeForms, times: list[str], notes: dict[str, str]) -> dict[str, object]:
     if forms.read:
         if not any(re.search(r"\d{9,}|[+-]\d\d:?\d\d|Z", text) for text in times):
             notes["time_zone"] = f"times such as {times[0]!r} name no zone: UTC is meant, unless time_zone says another"
         return {}
     if len(forms.formats) > 1:
         raise DataError(
-            f"{found.path}: times such as {times[0]!r} can be read as {' or '.join(forms.formats)}, and no value tells which. "
+            f"{file_set.path}: times such as {times[0]!r} can be read as {' or '.join(forms.formats)}, and no value tells which. "
             f'Write time_format = "{forms.formats[0]}" (or the other) into a configuration by hand'
         )
     notes["time_format"] = f"{times[0]!r} has no other reading among the values that were looked at"
@@ -121,41 +121,41 @@ def _time_format(found: Found, forms: TimeForms, times: list[str], notes: dict[s
     return {"time_format": forms.formats[0]}
 
 
-def _is_day_folder(name: str, texts: list[str], found: Found) -> bool:
-    return name in found.sample.folders and bool(texts) and all(_DAY.fullmatch(text) for text in texts)
+def _is_day_folder(name: str, texts: list[str], file_set: FileSet) -> bool:
+    return name in file_set.sample.folders and bool(texts) and all(_DAY.fullmatch(text) for text in texts)
 
 
-def _example(ours: str, theirs: str, found: Found) -> str:
-    values = found.sample.values.get(theirs, [])
+def _example(ours: str, name: str, file_set: FileSet) -> str:
+    values = file_set.sample.values.get(name, [])
     return (
-        f"{theirs} is {ours}: {len(set(values)):,} different values in {len(values):,}, such as {values[0][:40]!r}"
+        f"{name} is {ours}: {len(set(values)):,} different values in {len(values):,}, such as {values[0][:40]!r}"
         if values
-        else theirs
+        else name
     )
 
 
-def _item_entry(found: Found, logs: list[Entry]) -> Entry:
-    values: dict[str, object] = {"path": found.path, "format": found.format}
+def _item_entry(file_set: FileSet, logs: list[Entry]) -> Entry:
+    values: dict[str, object] = {"path": file_set.path, "format": file_set.format}
     notes: dict[str, str] = {}
-    if c.DOMAIN not in found.columns:
-        values["domain"] = _platform_with_items(found, logs)
+    if c.DOMAIN not in file_set.columns:
+        values["domain"] = _platform_with_items(file_set, logs)
         notes["domain"] = "the platform whose items it names"
-    columns = quoted_columns(found)
+    columns = quoted_columns(file_set)
     if columns:
         values["columns"] = columns
-    attributes = found.sample.values.get(found.columns.get(c.ATTRIBUTES, ""), [])
+    attributes = file_set.sample.values.get(file_set.columns.get(c.ATTRIBUTES, ""), [])
     texts = [text for text in attributes if not text.startswith("[")]
     separator = next((sign for sign in "|;," if sum(sign in text for text in texts) > _MANY * len(texts)), None)
     if separator:
         values["attribute_separator"] = separator
         notes["attribute_separator"] = f"attributes such as {texts[0][:40]!r}"
-    return Entry(found, ItemSource.model_validate(values), notes)
+    return Entry(file_set, ItemSource.model_validate(values), notes)
 
 
-def _platform_with_items(found: Found, logs: list[Entry]) -> str:
+def _platform_with_items(file_set: FileSet, logs: list[Entry]) -> str:
     """Return the platform of the log that has most of a catalogue's items."""
-    ids = set(found.sample.values[found.columns[c.ITEM_ID]])
-    best = max(logs, key=lambda entry: len(ids & set(entry.found.sample.values[entry.found.columns[c.ITEM_ID]])))
+    ids = set(file_set.sample.values[file_set.columns[c.ITEM_ID]])
+    best = max(logs, key=lambda entry: len(ids & set(entry.file_set.sample.values[entry.file_set.columns[c.ITEM_ID]])))
     if best.source.domain:
         return best.source.domain
     return next(iter(best.judged.platforms), "log") if best.judged else "log"
@@ -173,7 +173,7 @@ def _show(entries: list[Entry], out: Path) -> None:
 
 def _table(entry: Entry, outcome: Judged) -> Table:
     lost = sum(outcome.rejected.values())
-    title = f"{entry.found.path}: {outcome.kept:,} of {outcome.rows:,} rows become events, {lost:,} are rejected"
+    title = f"{entry.file_set.path}: {outcome.events:,} of {outcome.rows:,} rows become events, {lost:,} are rejected"
     table = Table("outcome", c.USER_ID, c.ITEM_ID, "platform", c.EVENT_TYPE, "time (UTC)", c.VALUE, title=plain(title))
     for row in outcome.examples:
         cells = [

@@ -27,7 +27,7 @@ class Judged:
     rows: int
     cut: bool
     """Whether the log has more rows than were judged."""
-    kept: int
+    events: int
     rejected: dict[str, int]
     """Reason → rows."""
     users: int
@@ -57,17 +57,17 @@ def judged(spark: SparkSession, source: Source, settings: Features) -> Judged:
     outcomes = judge(rows, settings, datetime.now(UTC)).persist()
     try:
         counts = {row[0]: row[1] for row in outcomes.groupBy(c.REASON).count().toLocalIterator()}
-        kept = outcomes.where(F.col(c.REASON).isNull())
-        return _described(counts, kept, _examples(outcomes))
+        events = outcomes.where(F.col(c.REASON).isNull())
+        return _described(counts, events, _examples(outcomes))
     finally:
         outcomes.unpersist()
 
 
-def _described(counts: dict[str | None, int], kept: DataFrame, examples: list[Row]) -> Judged:
+def _described(counts: dict[str | None, int], valid: DataFrame, examples: list[Row]) -> Judged:
     day = F.to_date(c.EVENT_TIME)
-    pairs = kept.select(c.DOMAIN, c.USER_ID, c.ITEM_ID).distinct().count()
-    times = kept.select(c.USER_ID, c.EVENT_TIME).distinct().count()
-    users, items, first, last = kept.agg(
+    pairs = valid.select(c.DOMAIN, c.USER_ID, c.ITEM_ID).distinct().count()
+    times = valid.select(c.USER_ID, c.EVENT_TIME).distinct().count()
+    users, items, first, last = valid.agg(
         F.count_distinct(c.USER_ID), F.count_distinct(c.DOMAIN, c.ITEM_ID), F.min(day), F.max(day)
     ).collect()[0]
     events = counts.get(None, 0)
@@ -75,12 +75,12 @@ def _described(counts: dict[str | None, int], kept: DataFrame, examples: list[Ro
     return Judged(
         rows=min(rows, MOST_ROWS),
         cut=rows > MOST_ROWS,
-        kept=events,
+        events=events,
         rejected={reason: count for reason, count in sorted(counts.items(), key=str) if reason is not None},
         users=users,
         items=items,
-        platforms=_most_common(kept, c.DOMAIN),
-        event_types=_most_common(kept, c.EVENT_TYPE),
+        platforms=_most_common(valid, c.DOMAIN),
+        event_types=_most_common(valid, c.EVENT_TYPE),
         first=first,
         last=last,
         repeats=1 - pairs / events if events else 0.0,
@@ -99,5 +99,5 @@ def _examples(outcomes: DataFrame) -> list[Row]:
     time = F.coalesce(F.date_format(c.EVENT_TIME, "yyyy-MM-dd HH:mm:ss"), TIME_TEXT).alias(c.EVENT_TIME)
     shown = [*map(F.col, (c.REASON, c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE)), time, F.col(c.VALUE)]
     lost = outcomes.where(F.col(c.REASON).isNotNull()).dropDuplicates([c.REASON]).select(*shown).limit(_SHOWN // 2).collect()
-    kept = outcomes.where(F.col(c.REASON).isNull()).select(*shown).limit(_SHOWN - len(lost)).collect()
-    return kept + lost
+    events = outcomes.where(F.col(c.REASON).isNull()).select(*shown).limit(_SHOWN - len(lost)).collect()
+    return events + lost

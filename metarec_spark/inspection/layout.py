@@ -26,7 +26,7 @@ _LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class FileSet:
     """Files that are one source of a configuration."""
 
     path: str
@@ -40,7 +40,7 @@ class Found:
     """Values of all files that were looked at."""
 
 
-def find_sources(spark: SparkSession, path: str) -> list[Found]:
+def find_sources(spark: SparkSession, path: str) -> list[FileSet]:
     """Return the sources below a path.
 
     Raises
@@ -49,28 +49,28 @@ def find_sources(spark: SparkSession, path: str) -> list[Found]:
         If nothing is there, or a file cannot be read.
     """
     if _is_delta(spark, path):
-        return [_found(path, "delta", [], delta_sample(spark, path))]
+        return [_file_set(path, "delta", [], delta_sample(spark, path))]
     files = list_files(spark, path)
     if not files:
         raise DataError(f"{path}: no file is there; check the path")
     root = _common_folder(files)
     tables = _delta_tables(spark, root, files)
-    found = []
+    file_sets: list[FileSet] = []
     for table in tables:
-        found.append(
-            _found(table, "delta", [file for file in files if file.path.startswith(f"{table}/")], delta_sample(spark, table))
+        file_sets.append(
+            _file_set(table, "delta", [file for file in files if file.path.startswith(f"{table}/")], delta_sample(spark, table))
         )
     plain = [file for file in files if not any(file.path.startswith(f"{table}/") for table in tables)]
-    return found + _file_sources(spark, path, root, plain)
+    return file_sets + _file_sources(spark, path, root, plain)
 
 
-def _file_sources(spark: SparkSession, path: str, root: str, files: Sequence[SourceFile]) -> list[Found]:
+def _file_sources(spark: SparkSession, path: str, root: str, files: Sequence[SourceFile]) -> list[FileSet]:
     by_folder: dict[tuple[str, str], list[SourceFile]] = defaultdict(list)
     for file in files:
         by_folder[os.path.dirname(file.path), _stem(file.path)].append(file)
     looked_at = [of_folder[i] for of_folder in by_folder.values() for i in _spread(len(of_folder))]
     begun = dict(zip(looked_at, samples(spark, looked_at), strict=True))
-    alike: dict[tuple[Format, Role, str], list[SourceFile]] = defaultdict(list)
+    groups: dict[tuple[Format, Role, str], list[SourceFile]] = defaultdict(list)
     seen: dict[tuple[Format, Role, str], list[Sample]] = defaultdict(list)
     for of_folder in by_folder.values():
         ours = [sample for file in of_folder if (sample := begun.get(file))]
@@ -80,18 +80,18 @@ def _file_sources(spark: SparkSession, path: str, root: str, files: Sequence[Sou
         role, columns = _role(merged)
         # Files of one role whose columns mean the same by the same names are one source.
         key = merged.format, role, repr(sorted(columns.items())) if role != "unknown" else _stem(of_folder[0].path)
-        alike[key] += of_folder
+        groups[key] += of_folder
         seen[key] += ours
-    found = []
-    for key, group in alike.items():
-        whole = path if len(alike) == 1 else _name_of(group, [file for file in files if file not in group], root)
-        found.append(_found(whole, key[0], group, _merged(seen[key])))
-    return sorted(found, key=lambda one: (one.role, one.path))
+    file_sets: list[FileSet] = []
+    for key, group in groups.items():
+        whole = path if len(groups) == 1 else _name_of(group, [file for file in files if file not in group], root)
+        file_sets.append(_file_set(whole, key[0], group, _merged(seen[key])))
+    return sorted(file_sets, key=lambda one: (one.role, one.path))
 
 
-def _found(path: str, form: Format, files: Sequence[SourceFile], sample: Sample) -> Found:
+def _file_set(path: str, form: Format, files: Sequence[SourceFile], sample: Sample) -> FileSet:
     role, columns = _role(sample)
-    return Found(path, form, role, len(files), sum(file.size for file in files), columns, sample)
+    return FileSet(path, form, role, len(files), sum(file.size for file in files), columns, sample)
 
 
 def _role(sample: Sample) -> tuple[Role, dict[str, str]]:

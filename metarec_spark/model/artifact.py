@@ -93,8 +93,8 @@ class ModelArtifact:
         """The terms that are added to f and g in h, by domain."""
         terms = []
         for domain, (name, items) in enumerate(zip(self.domains, self.catalogue.of_domain, strict=True)):
-            found, signals = self.manifest.tuned[name], self.unordered[domain].extended(len(items)) if self.unordered else None
-            terms.append(AdditiveTerms(domain, items, self.catalogue.events[items], found.repeats, found.unordered, signals))
+            tuned, signals = self.manifest.tuned[name], self.unordered[domain].extended(len(items)) if self.unordered else None
+            terms.append(AdditiveTerms(domain, items, self.catalogue.events[items], tuned.repeats, tuned.unordered, signals))
         return terms
 
     @property

@@ -31,7 +31,7 @@ class ServingModel:
 
     def seen_allowed(self, settings: Recommend) -> frozenset[str]:
         """Return the platforms whose lists may hold items that the user has seen."""
-        excluded = {name: not found.seen_allowed for name, found in self.manifest.tuned.items()}
+        excluded = {name: not tuned.seen_allowed for name, tuned in self.manifest.tuned.items()}
         auto = {domain: excluded.get(domain, True) for domain in self.domains}
         return frozenset(name for name in auto if not excludes_seen(settings.exclude_seen, name, auto=auto[name]))
 

@@ -89,9 +89,9 @@ def _names_in(values: Sequence[object], columns: Sequence[Wanted]) -> Tree:
     tree = merged(objects)
     for column in columns:
         path = find(column, tree) or ()
-        found = [value for value in (_at(path, one) for one in objects) if value is not None]
-        nested = [value for value in found if isinstance(value, dict)]
-        if path and nested and len(nested) == len(found):  # if not all are objects, the rows that have one are broken
+        present = [value for value in (_at(path, one) for one in objects) if value is not None]
+        nested = [value for value in present if isinstance(value, dict)]
+        if path and nested and len(nested) == len(present):  # if not all are objects, the rows that have one are broken
             fields = ", ".join(f"{'.'.join(path)}.{name}" for name in merged(nested))
             raise DataError(f"column {'.'.join(path)!r} is an object; map {column.name} to one of {fields}")
     return tree

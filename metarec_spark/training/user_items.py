@@ -50,14 +50,14 @@ def fitted_signals(sequences: Location, catalogue: Catalogue, everyone: Ranks, *
         if matrices is not None and size:
             fitted = UnorderedSignals.fit(matrices[domain])
             row = np.repeat(np.arange(size), np.diff(fitted.neighbours.indptr))
-            place = np.arange(fitted.neighbours.nnz) - fitted.neighbours.indptr[row]
-            shared["column"][row, place] = torch.from_numpy(fitted.neighbours.indices.astype(np.int64))
-            shared["value"][row, place] = torch.from_numpy(fitted.neighbours.data)
+            position = np.arange(fitted.neighbours.nnz) - fitted.neighbours.indptr[row]
+            shared["column"][row, position] = torch.from_numpy(fitted.neighbours.indices.astype(np.int64))
+            shared["value"][row, position] = torch.from_numpy(fitted.neighbours.data)
             shared["factors"].copy_(torch.from_numpy(fitted.factors))
         everyone.broadcast(shared)
         column, value, factors = (shared[name].numpy() for name in ("column", "value", "factors"))
-        row, place = np.nonzero(value)
-        neighbours = sparse.csr_matrix((value[row, place], (row, column[row, place])), shape=(size, size))
+        row, position = np.nonzero(value)
+        neighbours = sparse.csr_matrix((value[row, position], (row, column[row, position])), shape=(size, size))
         signals.append(UnorderedSignals(neighbours, factors))
     return signals
 
@@ -72,10 +72,10 @@ def _user_items(shard: Shard, catalogue: Catalogue, *, whole: bool) -> list[spar
         inside = np.arange(group[c.ITEM_IDX].shape[1]) < length[:, None]
         if not whole:
             inside &= group[c.DOMAIN] == group[c.DOMAIN][np.arange(len(length)), np.maximum(length - 1, 0)][:, None]
-        row, place = np.nonzero(inside)
-        counted = (first + row) % every[group[c.DOMAIN][row, place]] == 0
+        row, position = np.nonzero(inside)
+        counted = (first + row) % every[group[c.DOMAIN][row, position]] == 0
         users.append((first + row)[counted])
-        items.append(group[c.ITEM_IDX][row, place][counted])
+        items.append(group[c.ITEM_IDX][row, position][counted])
         first += len(length)
     user, item = np.concatenate(users), np.concatenate(items)
     matrices = []

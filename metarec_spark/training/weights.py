@@ -77,17 +77,17 @@ def search_weights(
     """
     by_domain = {events.domain: events for events in held_out}
     vectors_ID = model.eval().catalogue_vectors() if held_out else None
-    found = []
+    searched = []
     for domain, settings in enumerate(tuned):
         events = by_domain.get(domain)
         if not everyone.sum([float(len(events.target)) if events else 0.0])[0]:
-            found.append(settings)
+            searched.append(settings)
             continue
         terms = _Terms(model, vectors_ID, catalogue, domain, settings, signals[domain], events, everyone, cutoff)
-        found.append(terms.searched())
+        searched.append(terms.searched())
         if everyone.rank == 0:
-            log.info("platform %s: h with all terms NDCG@%d %.4f, %s", names[domain], cutoff, *terms.summary(found[-1]))
-    return found
+            log.info("platform %s: h with all terms NDCG@%d %.4f, %s", names[domain], cutoff, *terms.summary(searched[-1]))
+    return searched
 
 
 class _Terms:
@@ -172,16 +172,20 @@ class _Terms:
         if not alone:
             return self.start
         best = self._climb([plain, *alone] if plain else alone)
-        found = self._settings(best)
+        settings = self._settings(best)
         encoder, before, after = self._full_ranking([{_ENCODER: 1.0}, plain, best])
-        chosen, value = (found, after) if after >= before else (self.start, before)
+        chosen, value = (settings, after) if after >= before else (self.start, before)
         return replace(chosen, ndcg=self.start.ndcg.model_copy(update={"encoder": encoder, "ensemble": value}))
 
-    def summary(self, found: Tuned) -> tuple[float, str]:
+    def summary(self, settings: Tuned) -> tuple[float, str]:
         """What the log says of the settings: NDCG and weights."""
-        weights = {_ENCODER: found.fusion.encoder, _TRANSITIONS: found.fusion.transitions, **found.unordered.model_dump()}
-        weights |= {"repeats": found.repeats.weight}
-        return found.ndcg.ensemble or 0.0, ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items() if weight)
+        weights = {
+            _ENCODER: settings.fusion.encoder,
+            _TRANSITIONS: settings.fusion.transitions,
+            **settings.unordered.model_dump(),
+        }
+        weights |= {"repeats": settings.repeats.weight}
+        return settings.ndcg.ensemble or 0.0, ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items() if weight)
 
     def _weights(self, fusion: Fusion) -> Weights:
         """Weights of a plain fusion in units of the terms' standard deviations."""

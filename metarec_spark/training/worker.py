@@ -72,7 +72,7 @@ def train(spec_file: Location, ranks: Ranks) -> None:
     tuned = tune(model, catalogue, tuning_events, manifest.initial_settings, ranks, names=names)
     signals: list[UnorderedSignals] = []
     given = (manifest.tuned or manifest.inherited).values()
-    if ranks.max(len(tuning_events)) or any(found.unordered.any for found in given):
+    if ranks.max(len(tuning_events)) or any(domain.unordered.any for domain in given):
         whole = settings.method == "joint"
         signals = fitted_signals(f"{spec.snapshot}/{snapshot.SEQUENCES}", catalogue, ranks, whole=whole)
         tuned = search_weights(model, catalogue, tuning_events, tuned, signals, ranks, names)
@@ -91,7 +91,7 @@ def train(spec_file: Location, ranks: Ranks) -> None:
         }
         manifest = manifest.model_copy(update={"tuned": manifest.tuned or by_domain, "metrics": metrics})
         networks = (twin.pair_ranker, twin.stacking) if twin else (None, stacking if any(stacked) else None)
-        unordered = signals if any(found.unordered.any for found in manifest.tuned.values()) else []
+        unordered = signals if any(domain.unordered.any for domain in manifest.tuned.values()) else []
         artifact.save(spec.model, manifest, model, catalogue, item_ids, *networks, unordered, spec.twin)
 
 
