@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
@@ -13,6 +13,7 @@ from metarec_spark import registry
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.approval import CUTOFF, MARGIN
 from metarec_spark.evaluation.inputs import encoded_pairs
+from metarec_spark.evaluation.metrics import AT_K
 from metarec_spark.evaluation.ranks import SCHEMA, RankingTask, rank
 from metarec_spark.job import Job, log
 from metarec_spark.model import artifact
@@ -77,7 +78,7 @@ def _leads(candidate: DataFrame, champion: DataFrame) -> list[tuple[str, float, 
     """Return (platform, lead, standard error, pairs): one value per platform, by nature few."""
     one, other = (
         rows.where((F.col("scorer") == c.MODEL) & (F.col("split") == c.TEST) & F.col("all") & F.col("score").isNotNull()).select(
-            c.USER_ID, c.DOMAIN, _ndcg().alias(name)
+            c.USER_ID, c.DOMAIN, AT_K["ndcg"](F.col("rank"), CUTOFF).alias(name)
         )
         for rows, name in ((candidate, "one"), (champion, "other"))
     )
@@ -86,7 +87,3 @@ def _leads(candidate: DataFrame, champion: DataFrame) -> list[tuple[str, float, 
     error = F.coalesce(F.stddev_samp(lead) / F.sqrt(F.count(lead)), F.lit(0.0))
     rows = leads.agg(F.avg(lead), error, F.count(lead)).orderBy(c.DOMAIN)
     return [(domain, lead, error, pairs) for domain, lead, error, pairs in rows.toLocalIterator()]
-
-
-def _ndcg() -> Column:
-    return F.when(F.col("rank") <= CUTOFF, 1 / F.log2(F.col("rank") + 1.0)).otherwise(0.0)

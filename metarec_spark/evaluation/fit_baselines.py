@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy import sparse
 
 from metarec_spark import columns as c
 from metarec_spark.features.encoding import position
@@ -17,7 +16,6 @@ from metarec_spark.job import Job
 from metarec_spark.model import baselines
 from metarec_spark.model.baselines import Baselines
 from metarec_spark.model.catalogue import Catalogue
-from metarec_spark.model.ranking import local_indexes
 from metarec_spark.warehouse.storage import atomic_write, scratch_folder
 
 _MOST_EVENTS = 1_000_000
@@ -47,7 +45,7 @@ def fitted_baselines(job: Job, labelled: DataFrame, domains: list[str], catalogu
         fitted = []
         for number, items in enumerate(catalogue.of_domain):
             inside = domain == number
-            fitted.append(Baselines.fit(_matrix(user[inside], item[inside], items), catalogue.events[items]))
+            fitted.append(Baselines.fit(baselines.user_item_matrix(user[inside], item[inside], items), catalogue.events[items]))
         file = f"{folder}/baselines.safetensors"
         with atomic_write(file) as draft:
             baselines.save(fitted, draft)
@@ -65,12 +63,3 @@ def _training_events(labelled: DataFrame, domains: list[str], catalogue: Catalog
     limit = F.get(F.array(*[F.lit(buckets) for buckets in most]), number)
     known = (number >= 0) & (F.col(f"event.{c.ITEM_IDX}") < F.lit(catalogue.size)) & (F.pmod("user", F.lit(_BUCKETS)) < limit)
     return events.where(known).select("user", F.col(f"event.{c.ITEM_IDX}").cast("int").alias(c.ITEM_IDX))
-
-
-def _matrix(user: np.ndarray, item: np.ndarray, items: np.ndarray) -> sparse.csr_matrix:
-    """Return the binary user × item matrix; the order of the events does not matter."""
-    rows, row = np.unique(user, return_inverse=True)
-    matrix = sparse.csr_matrix((np.ones(len(row), np.float32), (row, local_indexes(items, item))), (len(rows), len(items)))
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -91,7 +90,7 @@ def _described(counts: dict[str | None, int], valid: DataFrame, examples: list[R
 
 def _most_common(rows: DataFrame, column: str) -> dict[str, int]:
     counted = rows.groupBy(column).count().orderBy(F.desc("count"), column).limit(1000)
-    return dict(Counter({row[0]: row[1] for row in counted.toLocalIterator()}))
+    return {row[0]: row[1] for row in counted.toLocalIterator()}
 
 
 def _examples(outcomes: DataFrame) -> list[Row]:

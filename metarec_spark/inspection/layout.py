@@ -112,7 +112,7 @@ def _merged(parts: Sequence[Sample]) -> Sample:
     names = tuple(dict.fromkeys(name for part in parts for name in part.names))
     values = {name: [value for part in parts for value in part.values.get(name, [])] for name in names}
     folders = tuple(dict.fromkeys(name for part in parts for name in part.folders))
-    return Sample(parts[0].format, names, values, sum(part.rows for part in parts), folders)
+    return Sample(parts[0].format, names, values, folders)
 
 
 def _spread(count: int) -> Iterator[int]:

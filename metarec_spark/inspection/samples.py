@@ -31,8 +31,6 @@ class Sample:
     """Dotted paths of its columns, those of its folders ``name=value`` included."""
     values: dict[str, list[str]]
     """Values of each column, as text, without empty ones."""
-    rows: int
-    """Rows that were looked at."""
     folders: tuple[str, ...] = ()
     """Names of the folders ``name=value``."""
 
@@ -97,13 +95,11 @@ def _cut(head: Head, encoding: str) -> str:
 
 def _collected(form: Format, rows: Iterator[dict], partitions: Mapping[str, str | None]) -> Sample:
     values: dict[str, list[str]] = {name: [] for name in partitions}
-    count = 0
     for row in islice(rows, ROWS):
-        count += 1
         for name, value in [*_flat(row), *partitions.items()]:
             text = _text(value)
             values.setdefault(name, []).extend([text] if text.strip() else [])
-    return Sample(form, tuple(values), values, count, tuple(partitions))
+    return Sample(form, tuple(values), values, tuple(partitions))
 
 
 def _flat(row: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:

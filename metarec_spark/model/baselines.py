@@ -16,6 +16,7 @@ from scipy import sparse
 
 from metarec_spark import columns as c
 from metarec_spark.model.packed import PackedSequences
+from metarec_spark.model.ranking import local_indexes
 from metarec_spark.model.repeats import own_events
 
 EASE_ITEMS = 5_000
@@ -25,6 +26,23 @@ NEIGHBOURS, FACTORS = 256, 64
 _EASE_REGULARISATION = 100.0
 _ALS_CONFIDENCE, _ALS_REGULARISATION, _ALS_ROUNDS, _CG_STEPS = 3.0, 1.0, 10, 3
 _ROWS = 1024
+
+
+def user_item_matrix(user: np.ndarray, item: np.ndarray, items: np.ndarray) -> sparse.csr_matrix:
+    """Return the binary user × item matrix of events, [U, I] float32; neither their order nor their number matters.
+
+    Parameters
+    ----------
+    user, item
+        User and item index of each event; users are rows in ascending order.
+    items
+        [I] ascending item indexes of the platform.
+    """
+    rows, row = np.unique(user, return_inverse=True)
+    matrix = sparse.csr_matrix((np.ones(len(row), np.float32), (row, local_indexes(items, item))), (len(rows), len(items)))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
 
 
 @dataclass(frozen=True)

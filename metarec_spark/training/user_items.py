@@ -11,10 +11,9 @@ from scipy import sparse
 
 from metarec_spark import columns as c
 from metarec_spark.features.encoding import LENGTH
-from metarec_spark.model.baselines import FACTORS
+from metarec_spark.model.baselines import FACTORS, user_item_matrix
 from metarec_spark.model.catalogue import Catalogue
 from metarec_spark.model.ensemble.unordered import MOST, UnorderedSignals
-from metarec_spark.model.ranking import local_indexes
 from metarec_spark.training.distributed import Ranks
 from metarec_spark.training.reader import Shard, read
 from metarec_spark.warehouse.storage import Location
@@ -80,10 +79,6 @@ def _user_items(shard: Shard, catalogue: Catalogue, *, whole: bool) -> list[spar
     user, item = np.concatenate(users), np.concatenate(items)
     matrices = []
     for domain, own in enumerate(catalogue.of_domain):
-        rows, row = np.unique(user[catalogue.domain[item] == domain], return_inverse=True)
-        column = local_indexes(own, item[catalogue.domain[item] == domain])
-        matrix = sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), (len(rows), len(own)))
-        matrix.sum_duplicates()
-        matrix.data[:] = 1
-        matrices.append(matrix)
+        inside = catalogue.domain[item] == domain
+        matrices.append(user_item_matrix(user[inside], item[inside], own))
     return matrices
