@@ -18,8 +18,9 @@ _MOST_BYTES = 32 << 20
 """Files of sources, items and events of a small session, at most: a million rows of Parquet, about."""
 
 SMALL = {
-    # One quick compiler pass and one collector thread: neither optimised code nor parallel collection pays in a minute.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    # One quick compiler pass and one collector thread: neither optimised code nor parallel collection pays in a minute. With that
+    # pass alone, Java reserves 48 MB for code; Spark fills them within minutes, and then all new code is interpreted.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.shuffle.partitions": "2",
     "spark.databricks.delta.snapshotPartitions": "1",
