@@ -220,7 +220,7 @@ def inspect(
 
 @app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder to write the log and the tables to.")] = Path("warehouse/demo")) -> None:
-    """Generate a small log of five platforms and run two nights on it."""
+    """Generate a small log of five platforms, one of them new, and run two nights and an adaptation on it."""
     from metarec_spark.demo import demo as work
 
     raise typer.Exit(work(out.absolute()))
@@ -228,13 +228,17 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to write the log and the
 
 @app.command()
 def setup() -> None:
-    """Find Java and fetch Delta's jars, once; later runs need no network."""
+    """Find Java, fetch Delta's jars and archive Java's classes, once; later runs need no network."""
+    from metarec_spark.runtime import class_archive
     from metarec_spark.runtime.cache import cache_folder
     from metarec_spark.runtime.jars import ensure_jars
     from metarec_spark.runtime.java import ensure_java
 
     java = _checked("setup", None, lambda: ensure_java(cache_folder()))
     jars = _checked("setup", None, lambda: ensure_jars(java))
+    logs.start("setup", None)
+    if failed := class_archive.ensure_archive(class_archive.archive_path(java, jars), "metarec_spark.demo:archive_classes"):
+        logs.log.warning("Java's classes could not be archived; sessions start more slowly without: %s", failed)
     job.report("setup", None, Result(details=SetupDetails(str(java), [str(jar) for jar in jars])), 0.0, {}, {})
 
 

@@ -1,11 +1,18 @@
-"""demo: generate a small log of five platforms, run two nights on it, and show what came out."""
+"""demo: generate a small log of five platforms, one of them new, run two nights and an adaptation, and show what came out."""
 
 from __future__ import annotations
 
 import json
+import logging
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -15,18 +22,26 @@ from rich.table import Table
 from metarec_spark import columns as c
 from metarec_spark import config, job
 from metarec_spark.config import Config
-from metarec_spark.job import Result
+from metarec_spark.features.extract import extract
+from metarec_spark.job import Job, Result
 from metarec_spark.nightly import nightly
-from metarec_spark.runtime import logs
-from metarec_spark.runtime.session import session
+from metarec_spark.runtime import class_archive, logs
+from metarec_spark.runtime.session import end_session, session
+from metarec_spark.runtime.sizing import SMALL
 from metarec_spark.synthetic.generate import generate
 from metarec_spark.synthetic.platforms import PLATFORMS, Scale
+from metarec_spark.transfer.adapt import adapt
+from metarec_spark.transfer.modes import MODES
 from metarec_spark.warehouse.storage import file_uri
 from metarec_spark.warehouse.tables import Warehouse
 
-SCALE = Scale(users=2_000, events=60_000, items=400, days=15, first_day=date(2024, 1, 1), seed=7)
-SHOWN_USERS = 3
-SHOWN_ITEMS = 5
+NEW, OPENS = "search", 11
+"""The platform that is new on the first of the two nights, and the number of the day on which it opens."""
+SCALE = Scale(users=2_000, events=60_000, items=400, days=15, first_day=date(2024, 1, 1), seed=7, opens={NEW: OPENS})
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+SHOWN_USERS, SHOWN_ITEMS = 3, 5
+QUIET_SECONDS = 8.0
+"""After so long without a line, one says that the work goes on."""
 
 _TOML = """\
 # Written by `metarec demo`; use it with any other command: metarec nightly --config {file} --ds 2024-01-15
@@ -54,29 +69,90 @@ top_n = 20
 
 
 def demo(out: Path) -> int:
-    """Write log, configuration and tables under ``out``, and return the exit code; what is there already is used again."""
+    """Write log, configuration and tables under ``out``, and return the exit code; what is there already is used again.
+
+    The first night trains, ``adapt`` then compares models for the new platform, and the second night serves the better one.
+    """
     start = time.monotonic()
     file = _configuration(out)
     settings = config.load(file)
-    logs.start("demo", None)
-    _log(out, settings)
-    nights = [SCALE.first_day + timedelta(days=SCALE.days - 2), SCALE.first_day + timedelta(days=SCALE.days - 1)]
-    for ds in nights:
-        logs.start("nightly", ds)
-        code = job.run("nightly", settings, ds, nightly)
-        if code:
-            return code
-    warehouse = Warehouse(session(settings, "metarec demo"), settings.warehouse)
-    counts = _show(warehouse, nights[-1], file)
-    job.report(
-        "demo",
-        nights[-1],
-        Result(rows_out=counts[c.RECOMMENDATIONS], details=job.RowDetails(counts)),
-        round(time.monotonic() - start, 1),
-        {},
-        {},
-    )
+    first, second = (SCALE.first_day + timedelta(days=SCALE.days - left) for left in (2, 1))
+    with _lively():
+        logs.start("demo", None)
+        _log(out, settings)
+        for name, ds, work in (("nightly", first, nightly), ("adapt", first, _adapt), ("nightly", second, nightly)):
+            logs.start(name, ds)
+            if code := job.run(name, settings, ds, work):
+                return code
+        logs.start("demo", None)
+        warehouse = Warehouse(session(settings, "metarec demo"), settings.warehouse)
+        counts = {name: warehouse.read(name).count() for name in warehouse.names()}
+        shown = [_sizes(warehouse, counts), *_lists(warehouse, second), *_transfer(warehouse, first, second)]
+    console = Console(width=None if Console().is_terminal else 120)
+    for part in shown:
+        console.print(part)
+    console.print(f"The configuration is {file}; any command takes it with --config.")
+    details = job.RowDetails(counts)
+    result = Result(rows_out=counts[c.RECOMMENDATIONS], details=details)
+    job.report("demo", second, result, round(time.monotonic() - start, 1), {}, {})
     return 0
+
+
+def archive_classes(archive: str) -> None:
+    """Extract a tiny log in a session that writes Java's archive of classes when it ends, and wait for that."""
+    logs.start("setup", None)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = {part: file_uri(folder / part) for part in ("tables", "events", "items")}
+        settings = config.parse(
+            {
+                "warehouse": paths["tables"],
+                "sources": [{"path": paths["events"]}],
+                "items": [{"path": paths["items"]}],
+                "spark": {"conf": SMALL | {_JAVA_OPTIONS: f"{SMALL[_JAVA_OPTIONS]} {class_archive.writing(Path(archive))}"}},
+            }
+        )
+        scale = replace(SCALE, users=50, events=500, items=48, days=3, opens={})
+        generate(session(settings, "metarec setup"), scale, file_uri(folder))
+        if code := job.run("extract", settings, scale.first_day + timedelta(days=scale.days), extract):
+            sys.exit(code)
+        end_session()
+
+
+def _adapt(running: Job) -> Result:
+    return adapt(running, NEW)
+
+
+@contextmanager
+def _lively() -> Iterator[None]:
+    """After ``QUIET_SECONDS`` without a line on the log, one says that the work goes on."""
+    newest, ended = _Newest(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            if time.monotonic() - newest.time >= QUIET_SECONDS:
+                logs.log.info("at work, %.0f s so far", time.monotonic() - start)
+
+    start, watcher = time.monotonic(), threading.Thread(target=watch, daemon=True)
+    logs.log.addHandler(newest)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        logs.log.removeHandler(newest)
+
+
+class _Newest(logging.Handler):
+    """Keeps the time of the newest record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.time = time.monotonic()
 
 
 def _configuration(out: Path) -> Path:
@@ -98,42 +174,82 @@ def _log(out: Path, settings: Config) -> None:
     job.log.info("log of %d days in %s: %s", SCALE.days, out / "log", counts)
 
 
-def _show(warehouse: Warehouse, ds: date, file: Path) -> dict[str, int]:
-    """Print the tables' sizes and a few users' lists with titles; returns the rows of each table."""
-    console = Console(width=None if Console().is_terminal else 120)
-    sizes = Table("table", "rows", title=f"What the two nights made ({warehouse.root})")
-    counts = {name: warehouse.read(name).count() for name in warehouse.names()}
+def _sizes(warehouse: Warehouse, counts: dict[str, int]) -> Table:
+    table = Table("table", "rows", title=f"What two nights and adapt made ({warehouse.root})")
     for name, count in counts.items():
-        sizes.add_row(name, f"{count:,}")
-    console.print(sizes)
-    titles = warehouse.read(c.ITEM_CONTENT).select(c.ITEM_IDX, c.TITLE)
-    ids = warehouse.read(c.ITEMS).select(c.ITEM_IDX, c.DOMAIN, c.ITEM_ID).join(titles, c.ITEM_IDX)
-    lists = warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(ds))
-    busiest = lists.groupBy(c.USER_ID).count().orderBy(F.desc("count"), c.USER_ID).limit(SHOWN_USERS).select(c.USER_ID)
-    users = [row[0] for row in busiest.toLocalIterator()]
-    for user in users:
-        console.print(_user(warehouse, lists, ids, user))
-    console.print(f"The configuration is {file}; any command takes it with --config.")
-    return counts
-
-
-def _user(warehouse: Warehouse, lists: DataFrame, ids: DataFrame, user: str) -> Table:
-    """One user's newest events and top items, by platform, as titles."""
-    sequence = warehouse.read(c.USER_SEQUENCES).where(F.col(c.USER_ID) == user)
-    events = sequence.select(F.posexplode(c.ITEM_IDX).alias("place", c.ITEM_IDX)).join(ids, c.ITEM_IDX)
-    recent = _titles(events.orderBy(F.desc("place")))
-    top = lists.where(F.col(c.USER_ID) == user).select(c.DOMAIN, F.posexplode("items").alias("place", "item"))
-    top = top.select(c.DOMAIN, "place", F.col("item.item_id").alias(c.ITEM_ID)).join(ids, [c.DOMAIN, c.ITEM_ID])
-    table = Table("platform", "newest events", "recommended", title=f"user {user}")
-    for domain, recommended in sorted(_titles(top.orderBy("place")).items()):
-        table.add_row(domain, "\n".join(recent.get(domain, [])), "\n".join(recommended))
+        table.add_row(name, f"{count:,}")
     return table
+
+
+def _lists(warehouse: Warehouse, ds: date) -> Iterator[Table]:
+    """Newest events and lists of the users who are on the most platforms, as titles."""
+    lists = warehouse.read(c.RECOMMENDATIONS).where(F.col("ds") == F.lit(ds))
+    users = lists.groupBy(c.USER_ID).count().orderBy(F.desc("count"), c.USER_ID).limit(SHOWN_USERS).collect()
+    for user, *_ in users:
+        events, recommended = _newest(warehouse, user), _recommended(warehouse, user, ds)
+        table = Table("platform", "newest events", "recommended", title=f"user {user}")
+        for domain in sorted(recommended):
+            table.add_row(domain, _lines(events.get(domain, [])), _lines(recommended[domain]))
+        yield table
+
+
+def _transfer(warehouse: Warehouse, before: date, after: date) -> Iterator[Table | str]:
+    """What adapt measured and decided, and a list on the new platform by the base model and by the model that serves now."""
+    runs = warehouse.read(c.TRANSFER_RUNS).where((F.col(c.DOMAIN) == NEW) & (F.col("ds") == F.lit(before)))
+    measured = runs.where("share = 1 and seed = 0").orderBy("ndcg").collect()
+    table = Table("candidate", "what it is", "NDCG@100", "", title=f"Models for the new platform, {NEW}, on held-out events")
+    for row in measured:
+        mode = MODES[row["mode"]]
+        kind = "its own events alone" if mode.baseline else "with what others know"
+        table.add_row(mode.name, f"{mode.description} ({kind})", f"{row['ndcg']:.4f}", "serves" if row["used"] else "")
+    yield table
+    yield f"The verdict: {measured[0]['reason']}."
+    unseen = F.size(F.array_except("after", "before"))
+    both = _heads(warehouse, before, "before").join(_heads(warehouse, after, "after"), c.USER_ID)
+    changed = both.where(unseen > 0).orderBy(F.desc(unseen), c.USER_ID).limit(1).collect()
+    for user, *_ in changed:
+        table = Table(f"newest events, {NEW}", "elsewhere", "by the base model", "by the model that serves now")
+        table.title = f"{NEW}: the list of user {user}, before and after adapt"
+        events = _newest(warehouse, user)
+        elsewhere = [title for domain in sorted(events) if domain != NEW for title in events[domain][:2]]
+        titles = (_recommended(warehouse, user, ds)[NEW] for ds in (before, after))
+        table.add_row(_lines(events.get(NEW, [])), _lines(elsewhere), *map(_lines, titles))
+        yield table
+
+
+def _heads(warehouse: Warehouse, ds: date, name: str) -> DataFrame:
+    """User → the first items of the list of the new platform, in a column of that name."""
+    lists = warehouse.read(c.RECOMMENDATIONS).where((F.col("ds") == F.lit(ds)) & (F.col(c.DOMAIN) == NEW))
+    return lists.select(c.USER_ID, F.slice("items.item_id", 1, SHOWN_ITEMS).alias(name))
+
+
+def _newest(warehouse: Warehouse, user: str) -> dict[str, list[str]]:
+    """Platform → titles of the user's newest events."""
+    sequence = warehouse.read(c.USER_SEQUENCES).where(F.col(c.USER_ID) == user)
+    events = sequence.select(F.posexplode(c.ITEM_IDX).alias("place", c.ITEM_IDX))
+    return _titles(events.join(_named(warehouse), c.ITEM_IDX).orderBy(F.desc("place")))
+
+
+def _recommended(warehouse: Warehouse, user: str, ds: date) -> dict[str, list[str]]:
+    """Platform → titles at the head of the user's list of that day."""
+    lists = warehouse.read(c.RECOMMENDATIONS).where((F.col("ds") == F.lit(ds)) & (F.col(c.USER_ID) == user))
+    top = lists.select(c.DOMAIN, F.posexplode("items.item_id").alias("place", c.ITEM_ID))
+    return _titles(top.join(_named(warehouse), [c.DOMAIN, c.ITEM_ID]).orderBy("place"))
+
+
+def _named(warehouse: Warehouse) -> DataFrame:
+    titles = warehouse.read(c.ITEM_CONTENT).select(c.ITEM_IDX, c.TITLE)
+    return warehouse.read(c.ITEMS).select(c.ITEM_IDX, c.DOMAIN, c.ITEM_ID).join(titles, c.ITEM_IDX)
 
 
 def _titles(rows: DataFrame) -> dict[str, list[str]]:
     by_platform: dict[str, list[str]] = {}
-    for row in rows.select(c.DOMAIN, "place", c.TITLE).toLocalIterator():
+    for row in rows.select(c.DOMAIN, "place", c.TITLE).collect():
         titles = by_platform.setdefault(row[c.DOMAIN], [])
         if len(titles) < SHOWN_ITEMS:
             titles.append(row[c.TITLE])
     return by_platform
+
+
+def _lines(titles: list[str]) -> str:
+    return "\n".join(titles)

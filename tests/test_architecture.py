@@ -35,12 +35,12 @@ MAY_IMPORT: dict[str, str] = {
     # What people and schedulers start.
     "nightly": "columns config errors evaluation features job operations registry runtime scoring training",
     "doctor": "config errors job runtime training warehouse",
-    "demo": "columns config errors job nightly runtime synthetic transfer warehouse",
+    "demo": "columns config errors features job nightly runtime synthetic transfer warehouse",
     "cli": "columns config demo doctor errors evaluation features inspection job nightly operations runtime scoring synthetic training transfer warehouse",
 }
 """Room → the rooms that it may import. A room is a module or folder directly in the package; all else fails."""
 JOB_FILES = {
-    "features.extract": "cli nightly",
+    "features.extract": "cli demo nightly",
     "training.train": "cli nightly",
     "evaluation.evaluate": "cli nightly",
     "scoring.recommend": "cli nightly",

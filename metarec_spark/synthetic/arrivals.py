@@ -50,12 +50,18 @@ def events(spark: SparkSession, scale: Scale, partitions: int | None = None) -> 
     """
     kind = one_of(spread({**KINDS, CLEAN: 1 - sum(KINDS.values())}), scale.draw("kind", "session", "step"))
     people = behaviour(spark, scale, partitions or spark.sparkContext.defaultParallelism).withColumn(KIND, kind)
-    return _arrived(people, scale).unionByName(_arrived(_bots(spark, scale), scale))
+    return _arrived(_open(people, scale), scale).unionByName(_arrived(_open(_bots(spark, scale), scale), scale))
 
 
 def bots(scale: Scale) -> int:
     """Return the number of bots; their numbers follow those of the users."""
     return max(2, round(scale.events * BOT_SHARE / BOT_EVENTS))
+
+
+def _open(steps: DataFrame, scale: Scale) -> DataFrame:
+    """The steps on platforms that are open by then."""
+    opening: list[float] = [scale.opens.get(platform.name, 0) * DAY_MS for platform in PLATFORMS]
+    return steps.where(F.col("time") >= of_platform(opening)) if scale.opens else steps
 
 
 def _bots(spark: SparkSession, scale: Scale) -> DataFrame:

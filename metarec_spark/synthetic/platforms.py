@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -52,7 +53,8 @@ class Scale:
     users: int
     """Number of users, from 1; a user has one id on all platforms. With few events, the least active users have none."""
     events: int
-    """Exact number of users' events, from 1; duplicates and bots come on top (see arrivals.py)."""
+    """Exact number of users' events, from 1, less those on a platform before it opens; duplicates and bots come on top (see
+    arrivals.py)."""
     items: int
     """Items of each platform, at least one for each topic."""
     days: int
@@ -63,12 +65,16 @@ class Scale:
     """Any whole number of 64 bits."""
     shared_taste: float = 1.0
     """Probability, 0 to 1, that a user's taste on a platform is the one shared by all platforms."""
+    opens: Mapping[str, int] = field(default_factory=dict)
+    """Platform → number of the day, from 0, on which it opens; the others are there from the first day on."""
 
     def __post_init__(self) -> None:
         ranges = {"users": (1, 2**31 - 1), "events": (1, 2**53), "items": (len(TOPICS), 2**31 - 1), "days": (1, 36_500)}
         for name, (low, high) in {**ranges, "seed": (-(2**63), 2**63 - 1), "shared_taste": (0, 1)}.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected {low} to {high}")
+        if unknown := self.opens.keys() - {platform.name for platform in PLATFORMS}:
+            raise ConfigError(f"opens = {sorted(unknown)}: expected some of {[platform.name for platform in PLATFORMS]}")
 
     def draw(self, what: str, *keys: Column | str) -> Column:
         """Return a uniform number in [0, 1); see :func:`metarec_spark.synthetic.draws.uniform`."""

