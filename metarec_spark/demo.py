@@ -35,7 +35,7 @@ from metarec_spark.transfer.modes import MODES
 from metarec_spark.warehouse.storage import file_uri
 from metarec_spark.warehouse.tables import Warehouse
 
-NEW, OPENS = "search", 11
+NEW, OPENS = "search", 9
 """The platform that is new on the first of the two nights, and the number of the day on which it opens."""
 SCALE = Scale(users=2_000, events=60_000, items=400, days=15, first_day=date(2024, 1, 1), seed=7, opens={NEW: OPENS})
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
@@ -87,7 +87,7 @@ def demo(out: Path) -> int:
         logs.start("demo", None)
         warehouse = Warehouse(session(settings, "metarec demo"), settings.warehouse)
         counts = {name: warehouse.read(name).count() for name in warehouse.names()}
-        shown = [_sizes(warehouse, counts), *_lists(warehouse, second), *_transfer(warehouse, first, second)]
+        shown = [_sizes(warehouse, counts), *_lists(warehouse, second), *transfer_shown(warehouse, NEW, first, second)]
     console = Console(width=None if Console().is_terminal else 120)
     for part in shown:
         console.print(part)
@@ -193,34 +193,33 @@ def _lists(warehouse: Warehouse, ds: date) -> Iterator[Table]:
         yield table
 
 
-def _transfer(warehouse: Warehouse, before: date, after: date) -> Iterator[Table | str]:
-    """What adapt measured and decided, and a list on the new platform by the base model and by the model that serves now."""
-    runs = warehouse.read(c.TRANSFER_RUNS).where((F.col(c.DOMAIN) == NEW) & (F.col("ds") == F.lit(before)))
+def transfer_shown(warehouse: Warehouse, domain: str, before: date, after: date) -> Iterator[Table | str]:
+    """What adapt measured and decided on the first day, and a list of the platform on both days, by the two models."""
+    runs = warehouse.read(c.TRANSFER_RUNS).where((F.col(c.DOMAIN) == F.lit(domain)) & (F.col("ds") == F.lit(before)))
     measured = runs.where("share = 1 and seed = 0").orderBy("ndcg").collect()
-    table = Table("candidate", "what it is", "NDCG@100", "", title=f"Models for the new platform, {NEW}, on held-out events")
+    table = Table("candidate", "what it is", "NDCG@100", "", title=f"Models for the new platform, {domain}, on held-out events")
     for row in measured:
         mode = MODES[row["mode"]]
         kind = "its own events alone" if mode.baseline else "with what others know"
         table.add_row(mode.name, f"{mode.description} ({kind})", f"{row['ndcg']:.4f}", "serves" if row["used"] else "")
     yield table
     yield f"The verdict: {measured[0]['reason']}."
+    heads = [
+        warehouse.read(c.RECOMMENDATIONS)
+        .where((F.col("ds") == F.lit(ds)) & (F.col(c.DOMAIN) == F.lit(domain)))
+        .select(c.USER_ID, F.slice("items.item_id", 1, SHOWN_ITEMS).alias(name))
+        for ds, name in ((before, "before"), (after, "after"))
+    ]
     unseen = F.size(F.array_except("after", "before"))
-    both = _heads(warehouse, before, "before").join(_heads(warehouse, after, "after"), c.USER_ID)
-    changed = both.where(unseen > 0).orderBy(F.desc(unseen), c.USER_ID).limit(1).collect()
+    changed = heads[0].join(heads[1], c.USER_ID).where(unseen > 0).orderBy(F.desc(unseen), c.USER_ID).limit(1).collect()
     for user, *_ in changed:
-        table = Table(f"newest events, {NEW}", "elsewhere", "by the base model", "by the model that serves now")
-        table.title = f"{NEW}: the list of user {user}, before and after adapt"
         events = _newest(warehouse, user)
-        elsewhere = [title for domain in sorted(events) if domain != NEW for title in events[domain][:2]]
-        titles = (_recommended(warehouse, user, ds)[NEW] for ds in (before, after))
-        table.add_row(_lines(events.get(NEW, [])), _lines(elsewhere), *map(_lines, titles))
+        elsewhere = [title for other in sorted(events) if other != domain for title in events[other][:2]]
+        titles = (_recommended(warehouse, user, ds)[domain] for ds in (before, after))
+        table = Table(f"newest events, {domain}", "elsewhere", "by the base model", "by the model that serves now")
+        table.title = f"{domain}: the list of user {user}, before and after adapt"
+        table.add_row(*map(_lines, (events.get(domain, []), elsewhere, *titles)))
         yield table
-
-
-def _heads(warehouse: Warehouse, ds: date, name: str) -> DataFrame:
-    """User → the first items of the list of the new platform, in a column of that name."""
-    lists = warehouse.read(c.RECOMMENDATIONS).where((F.col("ds") == F.lit(ds)) & (F.col(c.DOMAIN) == NEW))
-    return lists.select(c.USER_ID, F.slice("items.item_id", 1, SHOWN_ITEMS).alias(name))
 
 
 def _newest(warehouse: Warehouse, user: str) -> dict[str, list[str]]:

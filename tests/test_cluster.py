@@ -126,7 +126,7 @@ def environment(folder: Path, zip_only_python: Path) -> dict[str, str]:
         "SPARK_MASTER": f"spark://127.0.0.1:{master}",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_SUBMIT_ARGS": " ".join(f"--conf {name}={value}" for name, value in SUBMIT.items()),
-        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
         "PYSPARK_PYTHON": str(zip_only_python),
         "TMPDIR": str(folder / "tmp"),
     }

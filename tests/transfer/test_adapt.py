@@ -9,6 +9,7 @@ import pytest
 from training.warehouses import DAY, ITEMS, NEXT, WAREHOUSE, event, job_at, rows_of, walkers, write_log
 
 from metarec_spark.config.sections import Adapt, Split
+from metarec_spark.demo import transfer_shown
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.evaluation.evaluate import evaluate
 from metarec_spark.features.extract import extract
@@ -99,6 +100,17 @@ def test_each_domain_is_served_by_its_newest_model(spark, folder, adapted):
     by = {(row["domain"], row["model_id"]) for row in job.warehouse.read("recommendations").collect()}
     (base,) = (model_id for model_id, row in models(spark, folder).items() if row["kind"] == "base")
     assert by == {("books", base), ("songs", adapted.model_id)}
+
+
+def test_the_demo_shows_each_candidate_and_the_verdict(spark, folder, adapted):
+    job = job_at(spark, folder, "recommend", NEXT)
+    recommend(job)
+    table, verdict = transfer_shown(job.warehouse, "songs", NEXT, NEXT)
+    shown = {column.header: list(column.cells) for column in table.columns}
+    whole = job.warehouse.read("transfer_runs").where("share = 1 and seed = 0").collect()
+    assert sorted(shown["candidate"]) == sorted(row["mode"] for row in whole)
+    assert [mode for mode, serves in zip(shown["candidate"], shown[""], strict=True) if serves] == [adapted.details.used]
+    assert verdict == f"The verdict: {adapted.reason}."
 
 
 def test_the_same_day_again_ends_in_the_same_tables(spark, folder, adapted):
