@@ -35,7 +35,7 @@ from metarec_spark.transfer.modes import MODES
 from metarec_spark.warehouse.storage import file_uri
 from metarec_spark.warehouse.tables import Warehouse
 
-NEW, OPENS = "search", 9
+NEW, OPENS = "search", 7
 """The platform that is new on the first of the two nights, and the number of the day on which it opens."""
 SCALE = Scale(users=2_000, events=60_000, items=400, days=15, first_day=date(2024, 1, 1), seed=7, opens={NEW: OPENS})
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
@@ -204,14 +204,15 @@ def transfer_shown(warehouse: Warehouse, domain: str, before: date, after: date)
         table.add_row(mode.name, f"{mode.description} ({kind})", f"{row['ndcg']:.4f}", "serves" if row["used"] else "")
     yield table
     yield f"The verdict: {measured[0]['reason']}."
-    heads = [
-        warehouse.read(c.RECOMMENDATIONS)
-        .where((F.col("ds") == F.lit(ds)) & (F.col(c.DOMAIN) == F.lit(domain)))
-        .select(c.USER_ID, F.slice("items.item_id", 1, SHOWN_ITEMS).alias(name))
-        for ds, name in ((before, "before"), (after, "after"))
-    ]
-    unseen = F.size(F.array_except("after", "before"))
-    changed = heads[0].join(heads[1], c.USER_ID).where(unseen > 0).orderBy(F.desc(unseen), c.USER_ID).limit(1).collect()
+    lists = warehouse.read(c.RECOMMENDATIONS).where(F.col(c.DOMAIN) == F.lit(domain))
+    old, new = (
+        lists.where(F.col("ds") == F.lit(ds)).select(c.USER_ID, F.slice("items.item_id", 1, SHOWN_ITEMS).alias(name))
+        for ds, name in ((before, "old"), (after, "new"))
+    )
+    since = warehouse.read(c.EVENTS).where(F.to_date(c.EVENT_TIME) > F.lit(before)).select(c.USER_ID)
+    unseen = F.size(F.array_except("new", "old"))  # of users without a newer event: only the model is another
+    changed = old.join(new, c.USER_ID).join(since, c.USER_ID, "left_anti").where(unseen > 0)
+    changed = changed.orderBy(F.desc(unseen), c.USER_ID).limit(1).collect()
     for user, *_ in changed:
         events = _newest(warehouse, user)
         elsewhere = [title for other in sorted(events) if other != domain for title in events[other][:2]]

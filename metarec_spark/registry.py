@@ -1,7 +1,8 @@
 """The model registry: it alone reads and writes rows of the table ``models``.
 
-Training enters a model as a candidate, evaluation decides on it, and adaptation enters one as approved or rejected. Scoring,
-training and maintenance find here which model serves, which one to inherit from, and which table versions must stay.
+Training enters a model as a candidate, evaluation decides on it, and adaptation enters one as approved or rejected; ``promote``
+and ``rollback`` change by hand which one serves. Scoring, training and maintenance find here which model serves, which one to
+inherit from, and which table versions must stay.
 """
 
 from __future__ import annotations

@@ -34,9 +34,10 @@ Headlines = dict[tuple[str, str], Headline]
 def judge(headlines: Headlines) -> tuple[str, str]:
     """Return a model's status and the reason.
 
-    A model is rejected if its mean NDCG@10 over all pairs is not above popularity's. Platforms on which it is below the best
-    baseline by more than ``MARGIN`` standard errors of the paired difference are named. They do not reject the model yet: on few
-    validation pairs the ensemble's weights are noise, and a first model that is rejected leaves people without lists.
+    A model is rejected if, over all pairs, its NDCG@10 is below popularity's by more than ``MARGIN`` standard errors of the
+    paired difference, or is no number. Platforms on which it is that far below the best baseline are named. They do not reject
+    the model: on few validation pairs the ensemble's weights are noise, and a first model that is rejected leaves people without
+    lists.
     """
     best = {domain: best_baseline(headlines, domain) for domain in sorted({domain for domain, _ in headlines})}
     pairs = sum(headlines[domain, c.MODEL].pairs for domain in best)
@@ -46,11 +47,12 @@ def judge(headlines: Headlines) -> tuple[str, str]:
 
     model, popularity = (mean(dict.fromkeys(best, scorer)) for scorer in (c.MODEL, c.POPULARITY))
     lead, error = pooled([headlines[key] for key in best.items()])
+    least, noise = pooled([headlines[domain, c.POPULARITY] for domain in best])
     below = [f"{scorer} in {domain}" for domain, scorer in best.items() if _worse(headlines[domain, scorer])]
     flag = f"; below {', '.join(below)}" if below else ""
     compared = f"the best baseline's {mean(best):.4f} (difference {lead:+.4f} ± {error:.4f}), popularity's {popularity:.4f}"
     reason = f"NDCG@10 {model:.4f} over all test pairs, {compared}{flag}"
-    return ("approved" if model > popularity else "rejected"), reason
+    return ("approved" if least >= -MARGIN * noise else "rejected"), reason
 
 
 def best_baseline(headlines: Headlines, domain: str) -> str:
@@ -63,9 +65,9 @@ def _worse(baseline: Headline) -> bool:
 
 
 def pooled(parts: list[Headline]) -> tuple[float, float]:
-    """Return the mean of the paired difference over all pairs of several platforms, and its standard error."""
+    """Return the mean of the paired difference over all pairs of several platforms, and its standard error; inf of one pair."""
     pairs = sum(part.pairs for part in parts)
     lead = sum(part.lead * part.pairs for part in parts) / pairs
     # Mean squares from each part's error: error² = (mean square - lead²) / (pairs - 1).
     square = sum((part.error**2 * (part.pairs - 1) + part.lead**2) * part.pairs for part in parts) / pairs
-    return lead, math.sqrt(max(square - lead**2, 0.0) / (pairs - 1)) if pairs > 1 else 0.0
+    return lead, math.sqrt(max(square - lead**2, 0.0) / (pairs - 1)) if pairs > 1 else math.inf

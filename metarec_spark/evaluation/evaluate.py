@@ -58,8 +58,9 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
 
     A model that has learnt all events is measured by its twin, which has not; see :mod:`metarec_spark.model.artifact`. It is
     measured on the table versions that it was trained on, under the conditions of the lists: business rules, seen items,
-    least scores. :func:`metarec_spark.evaluation.approval.judge` decides. Without held-out events nothing can be measured, and
-    the model is approved as such.
+    least scores. :func:`metarec_spark.evaluation.approval.judge` decides; a platform on which the model that serves it is better
+    stays with that one, and if all do, the model is rejected. Without held-out events nothing can be measured, and the model is
+    approved as such.
     """
     model = registry.chosen(job, model_id)
     manifest = artifact.checked(model.path)  # which refuses files that are not those that were saved: no such model is approved

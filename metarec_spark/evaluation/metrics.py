@@ -30,6 +30,8 @@ AT_K: dict[str, Callable[[Column, int], Column]] = {
     "mrr": lambda rank, k: F.when(rank <= k, 1.0 / rank).otherwise(0.0),
 }
 """Metrics with a cutoff: (rank from 1, k) → value of one pair."""
+METRICS = (*AT_K, "coverage", "auc", "accuracy", "loss", "ndcg_lead", "ndcg_lead_error")
+"""All metrics, in the order in which the report shows them."""
 _STEPS = 1 << 32
 
 
@@ -44,8 +46,11 @@ def mean(value: Column) -> Column:
 
 
 def auc(rank: Column, candidates: Column) -> Column:
-    """Return the share of the other candidates that rank behind the target; null if there is no other."""
-    return F.when(candidates > 1, (candidates - rank) / (candidates - 1))
+    """Return the share of the other candidates that rank behind the target; null if there is no other.
+
+    A target that the list may not hold has a rank behind all candidates, and the share 0.
+    """
+    return F.when(candidates > 1, F.greatest(candidates - rank, F.lit(0)) / (candidates - 1))
 
 
 def aggregate(ranks: DataFrame, catalogue: dict[str, int], cutoffs: list[int]) -> DataFrame:

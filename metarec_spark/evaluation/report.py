@@ -12,13 +12,12 @@ from markupsafe import escape
 from pydantic import ValidationError
 
 from metarec_spark import columns as c
-from metarec_spark.evaluation.metrics import AT_K, SEGMENTS
+from metarec_spark.evaluation.metrics import METRICS, SEGMENTS
 from metarec_spark.evaluation.summary import Histogram, Report
 from metarec_spark.warehouse.storage import Location, atomic_write, exists, local_path, read_bytes, remove
 
 CUTOFF = 10
 """Length of the lists that the page judges."""
-_METRICS = (*AT_K, "coverage", "auc", "accuracy", "loss", "ndcg_lead", "ndcg_lead_error")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 392.0, 8.0, 150.0  # the plot area within 400 × 180
 
 
@@ -133,7 +132,7 @@ class _Metrics:
 
     def all_measures(self, domain: str) -> _Table:
         keys = {key[3:] for key in self.by_key if key[:2] == (domain, "all")}
-        ordered = sorted(keys, key=lambda key: (_METRICS.index(key[0]), key[1]))
+        ordered = sorted(keys, key=lambda key: (METRICS.index(key[0]), key[1]))
         rows = [
             self.row(metric.replace("_", " ") + (f"@{k}" if k else ""), [(domain, "all", s, metric, k) for s in self.scorers])
             for metric, k in ordered

@@ -32,8 +32,18 @@ def test_a_platform_below_its_best_baseline_is_named_only_beyond_noise():
     )
 
 
-def test_a_model_that_is_not_above_popularity_is_rejected_even_within_noise():
-    assert judge(headlines(books=(0.2, 0.1, 0.2, 0.5, 10)))[0] == "rejected"
+@pytest.mark.parametrize(
+    ("model", "error", "pairs", "status"),
+    [
+        (0.2, 0.01, 10, "approved"),
+        (0.19, 0.01, 10, "approved"),
+        (0.18, 0.01, 10, "rejected"),
+        (0.0, 0.0, 1, "approved"),  # a single pair says nothing
+        (float("nan"), 0.01, 10, "rejected"),
+    ],
+)
+def test_a_model_is_rejected_if_it_is_below_popularity_by_more_than_noise(model, error, pairs, status):
+    assert judge(headlines(books=(model, 0.1, 0.2, error, pairs)))[0] == status
 
 
 def test_platforms_count_by_their_pairs_and_weak_ones_are_named():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarec_spark.evaluation.metrics import AT_K, aggregate
+from metarec_spark.evaluation.metrics import AT_K, METRICS, aggregate
 from metarec_spark.evaluation.ranks import SCHEMA
 from metarec_spark.model.ranking import ndcg
 
@@ -115,6 +115,12 @@ def test_segments_count_their_own_pairs_and_what_is_unknown_is_left_out(spark):
     assert found["books", "all", "loss"][0] == 3.0
     assert ("books", "few_events", "loss") not in found
     assert found["books", "few_events", "auc"][0] == 1.0  # of two pairs, one has no other candidate
+
+
+def test_the_report_knows_every_metric_and_a_target_behind_all_candidates_beats_none(spark):
+    rows = aggregate(spark.createDataFrame([pair(1), pair(21, 10)], SCHEMA), {"books": 10}, [5]).where("segment = 'all'")
+    found = {row["metric"]: row["value"] for row in rows.collect()}
+    assert found.keys() == set(METRICS) and found["auc"] == 0.5
 
 
 def test_the_order_of_the_rows_changes_no_bit(spark):
