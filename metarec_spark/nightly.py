@@ -71,7 +71,7 @@ def _due(job: Job) -> bool:
     rows = job.warehouse.read(c.ITEMS).where("events > 0").select(c.DOMAIN).distinct().toLocalIterator()
     platforms, served = {row[0] for row in rows}, registry.serving_rows(job).keys()
     if platforms and not platforms & served:
-        names = ", ".join(sorted(served)), ", ".join(sorted(platforms))
-        log.warning("the approved models serve %s, but events are on %s: training at once. Was a platform renamed?", *names)
+        text = "the approved models serve %s, but events are on %s: training at once. If one was renamed, set [platforms] alias"
+        log.warning(text, ", ".join(sorted(served)), ", ".join(sorted(platforms)))
         return True
     return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from metarec_spark import columns as c
 from metarec_spark.config.base import Advanced, Count, Section, Zone, nearest
@@ -35,6 +35,16 @@ class File(Section):
     """Words that mean "no value" in text, in lower or upper case."""
 
     mappable: ClassVar[tuple[str, ...]]
+    _alias: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def alias(self) -> dict[str, str]:
+        """A platform's name in the file → its name in the product, where they differ; from `platforms.alias`."""
+        return self._alias
+
+    def know_platforms_by(self, alias: dict[str, str]) -> None:
+        """Take the names of platforms over, once, when the configuration is read."""
+        self._alias = alias
 
     @model_validator(mode="after")
     def _one_domain(self) -> Self:

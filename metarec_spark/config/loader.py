@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlparse
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from metarec_spark.config.base import nearest
 from metarec_spark.config.renamed import other_names, renamed
@@ -27,6 +27,7 @@ from metarec_spark.config.sections import (
     Lock,
     Maintain,
     Model,
+    Platforms,
     Quality,
     Recommend,
     Section,
@@ -58,6 +59,7 @@ class Config(Section):
     """Items that are never recommended."""
     cap: list[Cap] = Field(default_factory=list)
     """Groups of items of which a list may hold only a few."""
+    platforms: Platforms = Platforms()
     split: Split = Split()
     features: Features = Features()
     quality: Quality = Quality()
@@ -71,6 +73,17 @@ class Config(Section):
     maintain: Maintain = Maintain()
     lock: Lock = Lock()
     spark: Spark = Spark()
+
+    @model_validator(mode="after")
+    def _platforms_by_one_name(self) -> Self:
+        alias = self.platforms.alias
+        for file in (*self.sources, *self.items, *self.allow, *self.block, *self.cap):
+            file.know_platforms_by(alias)
+        seen = self.recommend.exclude_seen
+        for key, named in (("exclude_seen", seen if isinstance(seen, dict) else {}), ("min_score", self.recommend.min_score)):
+            for old in sorted(alias.keys() & named.keys()):
+                raise ValueError(f"recommend.{key}: {old!r} is an alias of {alias[old]!r}: use that name here")
+        return self
 
     @field_validator("warehouse")
     @classmethod

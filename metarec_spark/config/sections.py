@@ -37,6 +37,23 @@ class Split(Section):
     """Days before the test days from which temporal takes validation events."""
 
 
+class Platforms(Section):
+    """Names of platforms."""
+
+    alias: dict[str, str] = Field(default_factory=dict)
+    """Name in the inputs = name in the product, for platforms that some inputs name otherwise: `{ store = "shop" }`. It holds for
+    logs, items and lists alike; commands and the other keys take the product's name."""
+
+    @field_validator("alias")
+    @classmethod
+    def _no_chain(cls, alias: dict[str, str]) -> dict[str, str]:
+        for old, new in alias.items():
+            if not old.strip() or not new.strip() or new in alias:
+                why = "a name is blank" if not old.strip() or not new.strip() else f"{new!r} has an alias itself"
+                raise ValueError(f"{old!r} = {new!r}: {why}; give each name the one by which the product knows the platform")
+        return alias
+
+
 class Features(Section):
     """Cleaning of events, and users' sequences."""
 

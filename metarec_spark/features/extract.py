@@ -250,6 +250,7 @@ def _cleaning_settings(job: Job) -> str:
     features = job.config.features
     return fingerprint(
         *job.config.sources,
+        *(("alias", job.config.platforms.alias),) if job.config.platforms.alias else (),
         features.first_day.isoformat(),
         features.late_days,
         features.max_events_per_hour,

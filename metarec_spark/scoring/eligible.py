@@ -128,6 +128,7 @@ def capped_ranks(groups: Groups, scores_UI: np.ndarray, target_U: np.ndarray, ra
         [U] their ranks without caps.
     """
     is_target = np.arange(scores_UI.shape[1]) == target_U[:, None]
+    # A stable sort: of other items with equal scores, the smaller item_idx comes first, as in lists.
     order = np.lexsort((is_target, -scores_UI), axis=1)
     capped = np.maximum(rank_U, longest + 1).astype(np.int64)
     _place_under_caps(order, scores_UI, groups.of_item.indptr, groups.of_item.indices, groups.at_most, target_U, longest, capped)

@@ -16,7 +16,7 @@ from metarec_spark.sources.instants import instants
 from metarec_spark.sources.names import DAY, wanted
 from metarec_spark.sources.opening import open_source
 from metarec_spark.sources.problems import PROBLEM
-from metarec_spark.sources.values import LONGEST, arrival, blank, number, with_ids
+from metarec_spark.sources.values import LONGEST, arrival, blank, number, platform, with_ids
 
 ARRIVAL = "arrival"
 TIME_TEXT = "time_text"
@@ -78,7 +78,7 @@ def _events(group: Group, source: Source, position: int, first_day: date, where:
         F.lit(f"{position}:{source.format}").alias(c.SOURCE),
         F.substring(user, 1, LONGEST + 1).alias(c.USER_ID),
         c.ITEM_ID,
-        (F.lit(source.domain) if source.domain else F.col(c.DOMAIN)).alias(c.DOMAIN),
+        platform(source),
         c.EVENT_TYPE,
         time.alias(c.EVENT_TIME),
         (F.when(time.isNull(), text) if arrived_as_time else text).alias(TIME_TEXT),

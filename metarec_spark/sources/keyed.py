@@ -13,7 +13,7 @@ from metarec_spark.errors import DataError
 from metarec_spark.runtime.logs import log
 from metarec_spark.sources.group import Group
 from metarec_spark.sources.problems import MODIFIED, PROBLEM
-from metarec_spark.sources.values import LONGEST, blank, with_ids
+from metarec_spark.sources.values import LONGEST, blank, platform, with_ids
 
 NO_KEY = "no item_id or domain"
 
@@ -21,9 +21,8 @@ NO_KEY = "no item_id or domain"
 def keyed(group: Group, source: File, where: str, more: Mapping[str, Column]) -> DataFrame:
     """Return the rows of a group as (domain, item_id, …, file, modified, problem)."""
     rows = with_ids(group, (c.ITEM_ID, c.DOMAIN), source.null_values, where).rows
-    domain = F.lit(source.domain) if source.domain else F.col(c.DOMAIN)
     rows = rows.select(
-        domain.alias(c.DOMAIN), c.ITEM_ID, *(column.alias(name) for name, column in more.items()), c.FILE, MODIFIED, PROBLEM
+        platform(source), c.ITEM_ID, *(column.alias(name) for name, column in more.items()), c.FILE, MODIFIED, PROBLEM
     )
     lost = [blank(F.col(name)) | (F.length(name) > LONGEST) for name in (c.DOMAIN, c.ITEM_ID)]
     return rows.withColumn(PROBLEM, F.coalesce(PROBLEM, F.when(lost[0] | lost[1], NO_KEY)))

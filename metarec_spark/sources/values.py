@@ -10,6 +10,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from metarec_spark import columns as c
+from metarec_spark.config.inputs import File
 from metarec_spark.errors import DataError
 from metarec_spark.sources.group import Group
 from metarec_spark.sources.problems import BAD_DAY, BAD_ENCODING, BAD_ID, PROBLEM
@@ -40,6 +42,15 @@ def wrong_type(group: Group, where: str, name: str, usable: str) -> DataError:
     return DataError(
         f"{where}: {group.example}: column {name_in_file!r} is {got}; {name} must be {usable}: map another column or convert it"
     )
+
+
+def platform(source: File) -> Column:
+    """Return the platform of each row, by the name that the product knows it by."""
+    name = F.lit(source.domain) if source.domain else F.col(c.DOMAIN)
+    known = name
+    for old, new in source.alias.items():
+        known = F.when(name == old, new).otherwise(known)
+    return known.alias(c.DOMAIN)
 
 
 def something(text: Column, null_values: Sequence[str]) -> Column:

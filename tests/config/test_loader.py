@@ -75,6 +75,11 @@ def test_a_configuration_is_frozen():
             "unknown key 'features.max_lenght', did you mean 'max_length'?; known keys are max_length, min_user",
         ),
         ({"featurs": {}}, "unknown key 'featurs', did you mean 'features'?; known keys are warehouse, sources"),
+        ({"platforms": {"alias": {"a": "b", "b": "c"}}}, "platforms.alias: 'a' = 'b': 'b' has an alias itself"),
+        (
+            {"platforms": {"alias": {"store": "shop"}}, "recommend": {"min_score": {"store": 1.0}}},
+            "recommend.min_score: 'store' is an alias of 'shop': use that name here",
+        ),
         ({"zzz": 1}, "unknown key 'zzz'; known keys are"),
         ({"sources": [{"path": "/a"}, {"path": "/b", "pth": "/b"}]}, "unknown key 'sources.1.pth', did you mean 'path'?"),
         ({"items": [{"path": "/a", "day_column": "ds"}]}, "unknown key 'items.0.day_column'"),

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from metarec_spark import config
 from metarec_spark.config.inputs import Cap, ItemList
 from metarec_spark.errors import DataError
+from metarec_spark.sources.events import open_events
+from metarec_spark.sources.items import open_information
 from metarec_spark.sources.lists import open_groups, open_list
 
 
@@ -30,6 +33,31 @@ def test_quotes_and_numbers_are_those_of_the_log(spark: SparkSession, tmp_path: 
 def test_a_row_that_cannot_be_read_stops(spark: SparkSession, tmp_path: Path, content: str, problem: str):
     with pytest.raises(DataError, match=rf"block\[0\]: file:{tmp_path}/a.csv: 1 rows cannot be read \({problem}\)"):
         rows(spark, tmp_path / "a.csv", content)
+
+
+def test_logs_items_and_lists_name_a_platform_by_one_name(spark: SparkSession, tmp_path: Path):
+    (tmp_path / "log.csv").write_text(
+        "user_id,item_id,domain,event_time\nu,a,store,2024-01-05\nu,b,web,2024-01-05\nu,c,,2024-01-05\n"
+    )
+    (tmp_path / "items.csv").write_text("item_id,domain,title\na,store,A\nb,shop,B\n")
+    (tmp_path / "block.csv").write_text("item_id\na\n")
+    both = {"format": "csv"}
+    settings = config.parse(
+        {
+            "warehouse": str(tmp_path / "warehouse"),
+            "platforms": {"alias": {"store": "shop", "web": "shop"}},
+            "sources": [both | {"path": str(tmp_path / "log.csv")}],
+            "items": [both | {"path": str(tmp_path / "items.csv")}],
+            "block": [both | {"path": str(tmp_path / "block.csv"), "domain": "store"}],
+        }
+    )
+    opened = (
+        open_events(spark, settings.sources[0], 0),
+        open_information(spark, settings.items),
+        open_list(spark, settings.block[0], "block[0]"),
+    )
+    names = [sorted((row.item_id, row.domain) for row in rows.select("item_id", "domain").collect()) for rows in opened]
+    assert names == [[("a", "shop"), ("b", "shop"), ("c", None)], [("a", "shop"), ("b", "shop")], [("a", "shop")]]
 
 
 def test_groups_are_texts_numbers_or_lists(spark: SparkSession, tmp_path: Path):
