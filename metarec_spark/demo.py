@@ -212,7 +212,9 @@ def transfer_shown(warehouse: Warehouse, domain: str, before: date, after: date)
     since = warehouse.read(c.EVENTS).where(F.to_date(c.EVENT_TIME) > F.lit(before)).select(c.USER_ID)
     unseen = F.size(F.array_except("new", "old"))  # of users without a newer event: only the model is another
     changed = old.join(new, c.USER_ID).join(since, c.USER_ID, "left_anti").where(unseen > 0)
-    for user, *_ in changed.orderBy(F.desc(unseen), c.USER_ID).limit(1).collect():
+    platforms = F.size(F.array_distinct(c.DOMAIN)).alias("platforms")
+    changed = changed.join(warehouse.read(c.USER_SEQUENCES).select(c.USER_ID, platforms), c.USER_ID)
+    for user, *_ in changed.orderBy(F.desc("platforms"), F.desc(unseen), c.USER_ID).limit(1).collect():
         events = _newest(warehouse, user)
         elsewhere = [title for other in sorted(events) if other != domain for title in events[other][:2]]
         titles = (_recommended(warehouse, user, ds)[domain] for ds in (before, after))
