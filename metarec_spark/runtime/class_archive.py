@@ -17,7 +17,7 @@ import pyspark
 
 from metarec_spark.runtime.cache import cache_folder
 
-_SECONDS = 600
+_SECONDS = 1800
 _QUIET = "-Xlog:cds=off -Xlog:cds+dynamic=off"
 
 

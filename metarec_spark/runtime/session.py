@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from py4j.protocol import Py4JError, Py4JJavaError
@@ -164,8 +164,9 @@ def _launch(settings: dict[str, str]) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="metarec-conf-"))  # of mode 0700
     before = dict(os.environ)
     scratch = before.get("SPARK_LOCAL_DIRS") or settings.get("spark.local.dir") or tempfile.gettempdir()
-    java_home = Path(before["JAVA_HOME"])
-    java = without_vectors(java_home / "bin" / "java", cache_folder() / "spark-java")
+    java = java_home = Path(before["JAVA_HOME"])
+    with suppress(OSError):  # a cache that cannot be written costs a line of Java's on standard error
+        java = without_vectors(java_home / "bin" / "java", cache_folder() / "spark-java")
     archive = class_archive.archive_path(java_home, jar_paths())
     changed = {"PYSPARK_PYTHON": sys.executable} | isolated_environment()
     changed |= {"JAVA_HOME": str(java), "SPARK_LOCAL_DIRS": _scratch(scratch)}
