@@ -126,14 +126,14 @@ def _adapt(running: Job) -> Result:
 @contextmanager
 def _lively() -> Iterator[None]:
     """After ``QUIET_SECONDS`` without a line on the log, one says that the work goes on."""
-    newest, ended = _Newest(), threading.Event()
+    newest, ended, start = _NewestRecord(), threading.Event(), time.monotonic()
 
     def watch() -> None:
         while not ended.wait(1.0):
             if time.monotonic() - newest.time >= QUIET_SECONDS:
                 logs.log.info("at work, %.0f s so far", time.monotonic() - start)
 
-    start, watcher = time.monotonic(), threading.Thread(target=watch, daemon=True)
+    watcher = threading.Thread(target=watch, daemon=True)
     logs.log.addHandler(newest)
     watcher.start()
     try:
@@ -144,7 +144,7 @@ def _lively() -> Iterator[None]:
         logs.log.removeHandler(newest)
 
 
-class _Newest(logging.Handler):
+class _NewestRecord(logging.Handler):
     """Keeps the time of the newest record."""
 
     def __init__(self) -> None:

@@ -22,17 +22,14 @@ from metarec_spark import config
 from metarec_spark.config import Config
 from metarec_spark.job import Job
 from metarec_spark.runtime.session import session
+from metarec_spark.runtime.sizing import SMALL
 from metarec_spark.warehouse.storage import file_uri
 from metarec_spark.warehouse.tables import Warehouse
 
 # Small tables: what a session costs is start-up and planning, not data.
-FAST = {
-    "spark.sql.shuffle.partitions": "2",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.databricks.delta.snapshotPartitions": "1",
+FAST = SMALL | {
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.driver.memory": "2g",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
     "spark.shuffle.compress": "false",
 }
 DAY = date(2024, 1, 10)

@@ -33,6 +33,7 @@ from training.factories import settings as train_settings
 
 from metarec_spark.cli import main
 from metarec_spark.model import artifact
+from metarec_spark.runtime.sizing import SMALL
 from metarec_spark.training.launch import launch
 from metarec_spark.warehouse import storage
 
@@ -126,7 +127,7 @@ def environment(folder: Path, zip_only_python: Path) -> dict[str, str]:
         "SPARK_MASTER": f"spark://127.0.0.1:{master}",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_SUBMIT_ARGS": " ".join(f"--conf {name}={value}" for name, value in SUBMIT.items()),
-        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
+        "JAVA_TOOL_OPTIONS": SMALL["spark.driver.extraJavaOptions"],
         "PYSPARK_PYTHON": str(zip_only_python),
         "TMPDIR": str(folder / "tmp"),
     }

@@ -47,12 +47,12 @@ def judge(headlines: Headlines) -> tuple[str, str]:
 
     model, popularity = (mean(dict.fromkeys(best, scorer)) for scorer in (c.MODEL, c.POPULARITY))
     lead, error = pooled([headlines[key] for key in best.items()])
-    least, noise = pooled([headlines[domain, c.POPULARITY] for domain in best])
+    over_popularity, noise = pooled([headlines[domain, c.POPULARITY] for domain in best])
     below = [f"{scorer} in {domain}" for domain, scorer in best.items() if _worse(headlines[domain, scorer])]
     flag = f"; below {', '.join(below)}" if below else ""
     compared = f"the best baseline's {mean(best):.4f} (difference {lead:+.4f} ± {error:.4f}), popularity's {popularity:.4f}"
     reason = f"NDCG@10 {model:.4f} over all test pairs, {compared}{flag}"
-    return ("approved" if least >= -MARGIN * noise else "rejected"), reason
+    return ("approved" if over_popularity >= -MARGIN * noise else "rejected"), reason
 
 
 def best_baseline(headlines: Headlines, domain: str) -> str:

@@ -30,11 +30,6 @@ def ensure_jars(java_home: Path, jars: Sequence[tuple[str, str, str, str]] = JAR
     return [_ensure(java_home, *jar) for jar in jars]
 
 
-def jar_paths() -> list[Path]:
-    """Where Delta's jars are cached."""
-    return [jar_path(artifact, version) for _, artifact, version, _ in JARS]
-
-
 def jar_path(artifact: str, version: str) -> Path:
     """Where a jar is cached."""
     return cache_folder() / "jars" / f"{artifact}-{version}.jar"

@@ -26,7 +26,7 @@ from metarec_spark.errors import ConfigError
 from metarec_spark.runtime import class_archive
 from metarec_spark.runtime.cache import cache_folder
 from metarec_spark.runtime.isolation import ISOLATED, isolated_environment
-from metarec_spark.runtime.jars import ensure_jars, jar_paths
+from metarec_spark.runtime.jars import ensure_jars
 from metarec_spark.runtime.java import ensure_java, without_vectors
 from metarec_spark.runtime.sizing import LARGE, SMALL, has_small_inputs
 
@@ -167,7 +167,8 @@ def _launch(settings: dict[str, str]) -> Iterator[None]:
     java = java_home = Path(before["JAVA_HOME"])
     with suppress(OSError):  # a cache that cannot be written costs a line of Java's on standard error
         java = without_vectors(java_home / "bin" / "java", cache_folder() / "spark-java")
-    archive = class_archive.archive_path(java_home, jar_paths())
+    class_path = [Path(jar) for jar in settings["spark.driver.extraClassPath"].split(os.pathsep)]
+    archive = class_archive.archive_path(java_home, class_path)
     changed = {"PYSPARK_PYTHON": sys.executable} | isolated_environment()
     changed |= {"JAVA_HOME": str(java), "SPARK_LOCAL_DIRS": _scratch(scratch)}
     try:

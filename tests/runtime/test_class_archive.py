@@ -9,11 +9,12 @@ import pytest
 from pyspark import SparkContext
 
 from metarec_spark.runtime import class_archive
-from metarec_spark.runtime.jars import jar_paths
+from metarec_spark.runtime.jars import ensure_jars
 
 
 def test_the_session_of_the_tests_has_started_from_the_archive_that_setup_wrote(spark):
-    archive = class_archive.archive_path(Path(os.environ["JAVA_HOME"]), jar_paths())
+    java_home = Path(os.environ["JAVA_HOME"])
+    archive = class_archive.archive_path(java_home, ensure_jars(java_home))
     assert archive.exists(), "metarec setup writes it"
     assert str(archive) in Path(f"/proc/{SparkContext._gateway.proc.pid}/maps").read_text()
 
