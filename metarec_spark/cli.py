@@ -164,6 +164,21 @@ def forget(
 
 
 @app.command()
+def accept(
+    config: ConfigFile,
+    ds: Day,
+    day: Annotated[
+        list[datetime] | None, typer.Option(formats=["%Y-%m-%d"], help="Stopped day, any number of times; all by default.")
+    ] = None,
+    set_: Overrides = None,
+) -> None:
+    """Accept days that a quality gate stopped: the next run publishes them."""
+    from metarec_spark.features.stopped_days import accept as work
+
+    _run("accept", config, ds, set_, lambda job: work(job, [one.date() for one in day or ()]))
+
+
+@app.command()
 def tables(config: ConfigFile, set_: Overrides = None) -> None:
     """Size, version and last writer of every table."""
     from metarec_spark.operations.maintain import tables as work

@@ -22,11 +22,13 @@ GROUP = "group"
 EVENTS = "events"
 REJECTED_EVENTS = "rejected_events"
 QUALITY = "quality"
+INGESTED = "ingested"
+STOPPED_DAYS = "stopped_days"
 ITEMS = "items"
 USER_SEQUENCES = "user_sequences"
 ITEM_TRANSITIONS = "item_transitions"
 ITEM_CONTENT = "item_content"
-FORGOTTEN = "forgotten"  # also what became of their rows, in quality
+FORGOTTEN = "forgotten"  # also the outcome of these users' rows
 MODELS = "models"
 METRICS = "metrics"
 WITHHELD = "withheld"
@@ -40,6 +42,8 @@ WRITTEN_BY = {
     EVENTS: "extract",
     REJECTED_EVENTS: "extract",
     QUALITY: "extract",
+    INGESTED: "extract",
+    STOPPED_DAYS: "extract",
     ITEMS: "extract",
     USER_SEQUENCES: "extract",
     ITEM_TRANSITIONS: "extract",

@@ -193,7 +193,7 @@ def recommendations(spark: SparkSession, job: Callable[..., Job]) -> str:
             F.lit("m1").alias("model_id"),
             F.lit("model").alias("kind"),
         )
-        writer.warehouse.replace_days(c.RECOMMENDATIONS, frame, "ds", day, day, writer.commit())
+        writer.warehouse.replace_days(c.RECOMMENDATIONS, frame, "ds", [(day, day)], writer.commit())
     return writer.warehouse.root
 
 

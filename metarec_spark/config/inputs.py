@@ -74,6 +74,13 @@ class File(Section):
 class Source(File):
     """A behaviour log: one row per event."""
 
+    name: Advanced[str | None] = None
+    """Name of the source in the tables. By default its position and format, such as `0:parquet`; name the sources before you
+    reorder them."""
+    delivery: Literal["added", "complete"] = "added"
+    """added: stored events stay; the rows of new and changed files are added, and rows that are stored already are duplicates.
+    complete: the files are the whole truth of the days that they contain; a stored event of such a day that is in none of the
+    files is removed."""
     user_namespace: Advanced[str | None] = None
     """Prefix of every user id (`namespace:id`). Set it if the ids of this log do not mean the same people as the ids of the
     other logs."""
@@ -86,7 +93,8 @@ class Source(File):
     time_zone: Advanced[Zone] = "UTC"
     """Time zone of event times that name none."""
     day_column: str | None = None
-    """Column (often a partition folder) with the day on which a row arrived. Without it, every run reads the whole log."""
+    """Column (often a partition folder) with the day on which a row arrived. With it, rows that arrive too late
+    (`features.late_days`) or ahead of their time are rejected."""
 
     mappable = (c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE)
 
@@ -102,6 +110,10 @@ class Source(File):
             if read.date() != noon.date():
                 raise ValueError(f"{form!r} leaves the day open; expected a format of strptime, such as '%d/%m/%Y %H:%M:%S'")
         return form
+
+    def label(self, position: int) -> str:
+        """Name of the source in the tables."""
+        return self.name or f"{position}:{self.format}"
 
 
 class ItemSource(File):

@@ -62,7 +62,7 @@ class Features(Section):
     min_user_events: Advanced[Count] = 1
     """Users with fewer events are neither trained on nor get lists."""
     late_days: Advanced[Annotated[int, Field(ge=0)]] = 2
-    """Days by which a row may arrive after its event. Every run reads that many days before its own day again."""
+    """Days by which a row may arrive after its event, in a source with `day_column`; later rows are rejected."""
     max_events_per_hour: Advanced[Count] = 1000
     """A user with more events than this within one clock hour counts as a bot in that hour: these events are rejected."""
     first_day: Advanced[Annotated[date, Field(strict=False)]] = date(1995, 1, 1)
@@ -72,7 +72,7 @@ class Features(Section):
 
 
 class Quality(Section):
-    """When a day has lost so many rows that it is not published."""
+    """When a day has lost so many rows that it is stopped: not published until it is mended or accepted (`metarec accept`)."""
 
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Largest share of a source's rows of the day that may be rejected, and of each platform's rows in the source. Duplicates and
@@ -80,6 +80,8 @@ class Quality(Section):
     min_events_share: Advanced[Annotated[float, Field(ge=0)]] = 0.0
     """Least number of events that a source must bring to a platform on the day, as a share of the median of the seven days
     before. 0: no such limit."""
+    max_lost_share: Advanced[Annotated[float, Field(ge=0, le=1)]] = 0.1
+    """Largest share of a day's stored events that a source with `delivery = "complete"` may remove."""
 
 
 class Transitions(Section):

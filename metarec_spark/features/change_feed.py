@@ -6,6 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.warehouse.commits import in_effect
 from metarec_spark.warehouse.tables import Warehouse
 
 NET = "net"
@@ -54,7 +55,7 @@ class EventChanges:
         None if the table must be computed from all events: it is new, it was made with other settings, or the change feed does
         not reach back to its version of ``events``.
         """
-        commits = (logged.metadata for logged in self._warehouse.commits(name))
+        commits = (logged.metadata for logged in in_effect(self._warehouse.commits(name)))
         commit = next((commit for commit in commits if commit and c.EVENTS in commit.inputs), None)
         if commit is None or commit.settings != settings:
             return None

@@ -1,10 +1,15 @@
-"""Cleaning: every row of a log becomes an event or is rejected with one reason. No row is lost or counted twice."""
+"""Cleaning: every row of a log becomes an event or is rejected with one reason. No row is lost or counted twice.
+
+Two steps. :func:`label_rows` finds what a row shows by itself: unusable ids, times and types. :func:`judge_days` compares the
+rows of a day with each other, stored rows included: copies and bots. Its result follows from the rows of the day alone, not from
+the runs in which they were read.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
@@ -15,114 +20,172 @@ from metarec_spark.sources.problems import PROBLEM
 from metarec_spark.sources.values import LONGEST, blank
 
 DAY = "day"
-_KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME)
+STATE = "state"
+NEW, STORED_EVENT, STORED_REJECTED = 0, 1, 2
+AGAIN, ABSENT, IS_STORED_EVENT = "again", "absent", "is_stored_event"
+REMOVED = "removed"
+"""Reason of a stored row that its source no longer has; such a row is in no table."""
+ZONE_WIDTH = timedelta(hours=14)
+"""UTC+14 is the zone furthest ahead: so far may a time be ahead of the clock, or of its arrival day, in another zone."""
+_KEY = (c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, TIME_TEXT)
+_CONTENT = (c.SOURCE, c.VALUE, c.FILE)
+_COLUMNS = (c.SOURCE, c.FILE, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, TIME_TEXT, c.VALUE, c.REASON, DAY)
+POOL = (*_COLUMNS, STATE, AGAIN, ABSENT)
+"""Columns of the rows that :func:`judge_days` compares."""
 
 
-def clean(
-    rows: DataFrame,
-    first: date,
-    last: date,
-    settings: Features,
-    now: datetime,
-    *,
-    forgotten: DataFrame | None = None,
-    tasks_per_day: int = 1,
-) -> DataFrame:
-    """Clean the rows of the days ``first`` to ``last``: add ``reason`` (null for an event) and ``day`` (of which the row counts).
+def label_rows(rows: DataFrame, settings: Features, now: datetime, forgotten: DataFrame | None = None) -> DataFrame:
+    """Add ``reason`` (null if the row is usable) and ``day`` (the day that it counts for).
 
     A row counts for the UTC day of its event; if that is unusable, for the day on which it arrived; if that is unknown too, for
-    no day (null). Every reason follows from rows of the same day only, so that any days can be cleaned alone.
+    no day (null).
 
     Parameters
     ----------
     rows
-        Rows of :func:`metarec_spark.sources.events.open_events`, of all sources.
-    first, last
-        Days whose rows are returned, beside the rows without a day.
+        Rows of :func:`metarec_spark.sources.events.open_events`.
     settings
         Limits and known event types.
     now
-        Time zone aware; later times are in the future, in a source without arrival days.
+        Time zone aware; a time more than :data:`ZONE_WIDTH` later is in the future, in a source without arrival days.
     forgotten
-        Table of erased users: their rows get the reason ``forgotten``.
-    tasks_per_day
-        Most tasks that clean the rows of one day; a task has its rows in the order of their days.
-
-    Notes
-    -----
-    Executor memory does not grow with the rows: a task sorts, and buffers a user's hour, on disk if memory is short.
+        Table of erased users: their rows get the reason ``forgotten``, whatever else is wrong with them.
     """
-    judged = judge(_within_reach(rows, first, last, settings, now), settings, now, tasks_per_day)
-    judged = judged.where(F.col(DAY).between(F.lit(first), F.lit(last)) | F.col(DAY).isNull())
-    return judged if forgotten is None else erased.marked(judged, forgotten)
-
-
-def judge(rows: DataFrame, settings: Features, now: datetime, tasks_per_day: int = 1) -> DataFrame:
-    """Add ``reason`` and ``day`` to all rows, as :func:`clean` says."""
-    late = F.date_sub(F.col(ARRIVAL), settings.late_days)
-    event_day = F.to_date(c.EVENT_TIME)
-    in_future = F.when(F.col(ARRIVAL).isNull(), F.col(c.EVENT_TIME) > F.lit(now)).otherwise(event_day > F.col(ARRIVAL))
-    first_reason = F.coalesce(
+    time, arrival = F.col(c.EVENT_TIME), F.col(ARRIVAL)
+    zone = F.expr(f"INTERVAL {int(ZONE_WIDTH.total_seconds())} SECONDS")
+    end_of_arrival = F.date_add(arrival, 1).cast("timestamp") + zone
+    in_future = F.when(arrival.isNull(), time > F.lit(now + ZONE_WIDTH)).otherwise(time >= end_of_arrival)
+    late = F.to_date(time) < F.date_sub(arrival, settings.late_days)
+    reason = F.coalesce(
         F.col(PROBLEM),
         F.when(blank(F.col(c.USER_ID)), "null_user"),
         F.when(blank(F.col(c.ITEM_ID)), "null_item"),
         F.when(blank(F.col(c.DOMAIN)), "null_domain"),
         F.when(_long(c.USER_ID) | _long(c.ITEM_ID) | _long(c.DOMAIN), "long_id"),
-        F.when(F.col(c.EVENT_TIME).isNull(), "bad_time"),
+        F.when(time.isNull(), "bad_time"),
         F.when(in_future, "future_time"),
-        F.when(event_day < late, "late"),
+        F.when(late, "late"),
         F.when(_unknown_type(settings.event_types), "unknown_type"),
     )
-    misplaced = F.coalesce(in_future, F.lit(True)) | F.coalesce(event_day < late, F.lit(False))
-    day = F.when(misplaced, F.col(ARRIVAL)).otherwise(event_day)
-    judged = rows.withColumn(c.REASON, first_reason).withColumn(DAY, day)
-    # Rejected rows are distributed by their contents, so that no task receives all rows with a null key.
-    contents = F.xxhash64(c.ITEM_ID, c.EVENT_TIME, TIME_TEXT, c.USER_ID)
-    bucket = F.when(F.col(c.REASON).isNull(), F.xxhash64(c.USER_ID)).otherwise(contents)
-    judged = judged.withColumn("bucket", bucket).withColumn("hour", F.date_trunc("hour", c.EVENT_TIME))
-    judged = judged.withColumn("share", F.pmod("bucket", F.lit(tasks_per_day)))
-    # One shuffle and one sort for both windows, and for the tables that are written by day.
-    judged = judged.repartition(DAY, "share")
+    unusable_day = F.coalesce(in_future, F.lit(True)) | F.coalesce(late, F.lit(False))
+    rows = rows.withColumn(c.REASON, reason).withColumn(DAY, F.when(unusable_day, arrival).otherwise(F.to_date(time)))
+    # Rows are compared by what the tables hold: the time in UTC, or its text if it cannot be read.
+    rows = rows.withColumn(TIME_TEXT, F.coalesce(time.cast("string"), TIME_TEXT))
+    return rows if forgotten is None else erased.marked(rows, forgotten)
+
+
+def judge_days(
+    pool: DataFrame, max_events_per_hour: int, tasks_per_day: int, *, stored: bool, match_files: bool = True
+) -> DataFrame:
+    """Compare the rows of each day: set the reason ``duplicate`` or ``bot``, and drop stored rows that were read again.
+
+    Of rows that were read again (``again``), each takes the place of a stored row of the same file with the same content. Of
+    usable rows with the same user, item, domain, type and time, the first by (source, value, stored or not, file) is the event,
+    and the others are duplicates. If a user then has more than ``max_events_per_hour`` events in a clock hour, all of them are
+    bots: stored events too, so that the result does not depend on the order in which rows arrive.
+
+    Parameters
+    ----------
+    pool
+        Columns :data:`POOL`: new rows (``state`` 0), stored events (1) and stored rejected rows (2) of the same days. ``reason``
+        is null for rows that may be events, stored duplicates and bots included. ``absent``: stored rows that their source no
+        longer has, unless they were read again.
+    tasks_per_day
+        Most tasks among which the rows of a day are divided; a task has its rows in the order of their days.
+    stored
+        Whether the pool has stored rows.
+    match_files
+        false: a row takes the place of a stored row of whatever file of its source (the stored rows are older than the column).
+
+    Returns
+    -------
+    DataFrame
+        The pool without superseded rows, with the final ``reason``, and ``is_stored_event``: whether the table ``events`` has
+        this very row.
+
+    Notes
+    -----
+    One shuffle; one sort, or two if there are stored rows. Executor memory does not grow with the rows: a task buffers a user's
+    hour, on disk if memory is short.
+    """
+    # Rows without a user are distributed by their contents, so that no task receives all of them.
+    bucket = F.when(blank(F.col(c.USER_ID)), F.xxhash64(*_KEY)).otherwise(F.xxhash64(c.USER_ID))
+    rows = pool.withColumn("bucket", bucket).withColumn("hour", F.substring(TIME_TEXT, 1, len("2024-01-10 12")))
+    rows = rows.withColumn("share", F.pmod("bucket", F.lit(tasks_per_day)))
+    rows = rows.repartition(DAY, "share")
     user_hour = [DAY, "share", "bucket", "hour", c.USER_ID]
-    same = Window.partitionBy(*user_hour, c.REASON, *_KEY[1:]).orderBy(c.SOURCE, c.VALUE, TIME_TEXT)
-    judged = judged.withColumn("copy", F.row_number().over(same))
-    judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("copy") > 1, "duplicate")))
-    hourly = Window.partitionBy(*user_hour)
-    busy = F.count(F.when(F.col(c.REASON).isNull(), 1)).over(hourly) > settings.max_events_per_hour
-    judged = judged.withColumn("busy", busy)
-    judged = judged.withColumn(c.REASON, F.coalesce(c.REASON, F.when(F.col("busy"), "bot")))
-    return judged.drop("bucket", "hour", "share", "copy", "busy")
+    is_event = F.col(STATE) == STORED_EVENT
+    if stored:
+        same_row = Window.partitionBy(*user_hour, *_KEY, *(_CONTENT if match_files else _CONTENT[:-1]))
+        rows = rows.withColumn("rank", F.row_number().over(same_row.orderBy(STATE)))
+        rows = rows.withColumn("new", F.count(F.when(F.col(STATE) == NEW, 1)).over(same_row))
+        rows = rows.withColumn("read_again", F.count(F.when((F.col(STATE) == NEW) & F.col(AGAIN), 1)).over(same_row))
+        rows = rows.withColumn("event_in_table", F.max(is_event).over(same_row))
+        superseded = (F.col(STATE) != NEW) & (F.col("rank") <= F.col("new") + F.col("read_again"))
+        rows = rows.where(~superseded)
+        takes_place = (F.col(STATE) == NEW) & F.col(AGAIN) & (F.col("rank") == 1) & F.col("event_in_table")
+        rows = rows.withColumn(IS_STORED_EVENT, is_event | takes_place)
+        rows = rows.withColumn(c.REASON, F.when(F.col(ABSENT), REMOVED).otherwise(F.col(c.REASON)))
+        rows = rows.drop("rank", "new", "read_again", "event_in_table")
+    else:
+        rows = rows.withColumn(IS_STORED_EVENT, F.lit(False))
+    usable = F.col(c.REASON).isNull()
+    # Of equal copies the stored event stays; of others the order of their arrival has no say.
+    in_order = Window.partitionBy(*user_hour, *_KEY).orderBy(c.SOURCE, c.VALUE, F.desc(IS_STORED_EVENT), c.FILE)
+    copies = F.count(F.when(usable, 1)).over(in_order.rowsBetween(Window.unboundedPreceding, Window.currentRow))
+    rows = rows.withColumn("copies", copies)
+    rows = rows.withColumn(c.REASON, F.when(usable & (F.col("copies") > 1), "duplicate").otherwise(F.col(c.REASON)))
+    events = F.count(F.when(usable, 1)).over(Window.partitionBy(*user_hour))
+    rows = rows.withColumn("events_in_hour", events)
+    rows = rows.withColumn(
+        c.REASON, F.when(usable & (F.col("events_in_hour") > max_events_per_hour), "bot").otherwise(F.col(c.REASON))
+    )
+    return rows.drop("bucket", "hour", "share", "copies", "events_in_hour")
 
 
-def _within_reach(rows: DataFrame, first: date, last: date, settings: Features, now: datetime) -> DataFrame:
-    """Rows that can count for ``first`` to ``last``, by conditions that are pushed down to the files."""
-    # With a time zone: Spark reads a naive datetime in the zone of the driver's machine.
-    start = datetime.combine(first, datetime.min.time(), UTC)
-    end = datetime.combine(last, datetime.min.time(), UTC) + timedelta(days=1)
-    time = F.col(c.EVENT_TIME)
-    by_time = time.isNull() | ((time >= F.lit(start)) & (time < F.lit(end))) | (time > F.lit(now))
-    by_arrival = F.col(ARRIVAL).between(F.lit(first), F.lit(last + timedelta(days=settings.late_days)))
-    return rows.where(F.when(F.col(ARRIVAL).isNull(), by_time).otherwise(by_arrival))
+def new_rows(labelled: DataFrame) -> DataFrame:
+    """Rows of :func:`label_rows`, with a column ``again``, as a part of the pool."""
+    return labelled.select(*_COLUMNS, F.lit(NEW).alias(STATE), AGAIN, F.lit(False).alias(ABSENT))
+
+
+def stored_events(events: DataFrame) -> DataFrame:
+    """Rows of the table ``events`` as a part of the pool."""
+    text, no_reason = F.col(c.EVENT_TIME).cast("string"), F.lit(None).cast("string")
+    return _stored(events.withColumns({TIME_TEXT: text, c.REASON: no_reason, DAY: F.col(c.EVENT_DATE)}), STORED_EVENT)
+
+
+def stored_rejected(rejected: DataFrame) -> DataFrame:
+    """Rows of the table ``rejected_events`` as a part of the pool; duplicates and bots may become events."""
+    usable = F.col(c.REASON).isin("duplicate", "bot")
+    text = F.col(c.EVENT_TIME)
+    columns = {
+        TIME_TEXT: text,
+        c.EVENT_TIME: F.when(usable, text).try_cast("timestamp"),
+        c.REASON: F.when(~usable, F.col(c.REASON)),
+    }
+    return _stored(rejected.withColumns(columns), STORED_REJECTED)
+
+
+def _stored(rows: DataFrame, state: int) -> DataFrame:
+    return rows.select(*_COLUMNS, F.lit(state).alias(STATE), F.lit(False).alias(AGAIN), F.lit(False).alias(ABSENT))
 
 
 def accepted(judged: DataFrame) -> DataFrame:
-    """Rows of the table ``events``: cleaned rows without a reason."""
-    return judged.where(F.col(c.REASON).isNull()).select(
-        *[c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE, c.SOURCE], F.col(DAY).alias(c.EVENT_DATE)
-    )
+    """Rows of the table ``events``: judged rows without a reason."""
+    columns = [c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE, c.SOURCE]
+    return judged.where(F.col(c.REASON).isNull()).select(*columns, F.col(DAY).alias(c.EVENT_DATE), c.FILE)
 
 
 def rejected(judged: DataFrame) -> DataFrame:
-    """Rows of the table ``rejected_events``: cleaned rows with a reason, except erased users' rows."""
-    time = F.coalesce(TIME_TEXT, F.col(c.EVENT_TIME).cast("string")).alias(c.EVENT_TIME)
-    return judged.where(F.col(c.REASON) != c.FORGOTTEN).select(
-        *[c.SOURCE, DAY, c.REASON, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE], time, c.VALUE
-    )
+    """Rows of the table ``rejected_events``: judged rows with a reason."""
+    rows = judged.where(F.col(c.REASON) != REMOVED).withColumn(c.EVENT_TIME, F.col(TIME_TEXT))
+    return rows.select(c.SOURCE, DAY, c.REASON, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE, c.FILE)
 
 
-def _long(column: str) -> F.Column:
+def _long(column: str) -> Column:
     return F.length(column) > LONGEST
 
 
-def _unknown_type(known: list[str]) -> F.Column:
-    return blank(F.col(c.EVENT_TYPE)) | _long(c.EVENT_TYPE) | (~F.col(c.EVENT_TYPE).isin(known) if known else F.lit(False))
+def _unknown_type(known: list[str]) -> Column:
+    type_ = F.col(c.EVENT_TYPE)
+    return blank(type_) | _long(c.EVENT_TYPE) | (~type_.isin(known) if known else F.lit(False))

@@ -1,16 +1,15 @@
 """extract: logs → events, rejected_events, quality → items → user_sequences, item_content → item_transitions.
 
-``events``, ``rejected_events`` and ``quality`` are replaced by day. The later tables are updated from the change feed of
-``events``, since the version that they were last made from: the next run completes a run that was killed between two tables.
+Rows of new files are added to ``events`` (:mod:`metarec_spark.features.ingestion`). The later tables are updated from the change
+feed of ``events``, since the version that they were last made from: the next run completes a run that was killed between two
+tables.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 from typing import Any
 
@@ -21,49 +20,32 @@ from pyspark.storagelevel import StorageLevel
 from metarec_spark import columns as c
 from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import DataError
-from metarec_spark.features import cleaning, erased, quality
+from metarec_spark.features import erased
 from metarec_spark.features.as_of import erased_users, transition_settings
 from metarec_spark.features.change_feed import EventChanges, losing
 from metarec_spark.features.content import content, usable
+from metarec_spark.features.ingestion import ingest
 from metarec_spark.features.items import counted, recounted, updated
 from metarec_spark.features.sequences import extended, sequences
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
 from metarec_spark.job import Details, Job, Result, log
-from metarec_spark.sources.events import open_events
 from metarec_spark.sources.items import CONFLICT, open_information
 from metarec_spark.warehouse.storage import scratch_folder
-
-_FIRST_DAY = date(1970, 1, 1)
-_TASKS_PER_CORE, _WHOLE_DAYS = 2, 14
-"""Tasks per core that clean and write the days of a run. With so many days, or more, a task has whole days; with fewer, the rows
-of a day are divided among tasks."""
-
-
-@dataclass(frozen=True)
-class CleaningCounts:
-    """Numbers of rows that a run read, by outcome."""
-
-    read: int
-    rejected: dict[str, int]
-    """Rows by reason."""
-    forgotten: int
-    """Rows of erased users, which are stored nowhere."""
-
-    @property
-    def events(self) -> int:
-        """Rows that became events."""
-        return self.read - sum(self.rejected.values()) - self.forgotten
 
 
 @dataclass(frozen=True)
 class ExtractDetails(Details):
     """What extract reports beside its counts."""
 
-    first_day: str
+    files: int
+    """Files that were read, wholly or for some days."""
     rejected: dict[str, int]
     """Rows by reason."""
     forgotten: int
+    """Rows of erased users."""
+    left_out: dict[str, int]
+    """Stopped day → rows that were not published."""
     unusable_vectors: int
     items: int
     """Rows of the table, as of ``user_sequences``."""
@@ -73,83 +55,30 @@ class ExtractDetails(Details):
 def extract(job: Job, *, history: bool = False) -> Result:
     """Bring all feature tables to the end of the job's day.
 
-    The first run, and a run with ``history`` or with changed sources or cleaning rules, reads the whole log up to the day. Any
-    other run reads the day, the ``late_days`` before it, and the days that were missed since the last run.
+    Parameters
+    ----------
+    history
+        Read all files of the sources again, not only new and changed ones.
     """
     if not job.config.sources:
         raise DataError("no [[sources]] in the configuration; name at least one behaviour log to extract from")
-    first = _FIRST_DAY if history else _first_day(job)
-    counts = _events(job, first)
+    counts = ingest(job, history=history)
     information, unusable_vectors = _item_information(job)
     with EventChanges(job.warehouse, job.warehouse.version(c.EVENTS)) as changes:
         _items(job, changes, information)
         _sequences(job, changes)
     _content(job, information)
     _transitions(job)
-    sizes = {name: job.warehouse.read(name).count() for name in (c.ITEMS, c.USER_SEQUENCES)}
-    details = ExtractDetails(first.isoformat(), counts.rejected, counts.forgotten, unusable_vectors, **sizes)
+    details = ExtractDetails(
+        files=counts.files,
+        rejected=counts.rejected,
+        forgotten=counts.forgotten,
+        left_out={str(day): rows for day, rows in counts.left_out.items()},
+        unusable_vectors=unusable_vectors,
+        items=job.warehouse.read(c.ITEMS).count(),
+        user_sequences=job.warehouse.read(c.USER_SEQUENCES).count(),
+    )
     return Result(rows_in=counts.read, rows_out=counts.events, details=details)
-
-
-def _first_day(job: Job) -> date:
-    """First day to read: the start of the log, unless an earlier run of this configuration has read it."""
-    commit = job.warehouse.last_commit(c.EVENTS, job.name)
-    if commit is None:
-        return _FIRST_DAY
-    if commit.settings != _cleaning_settings(job):
-        log.info("sources or cleaning rules changed since the last extract: reading the whole log again")
-        return _FIRST_DAY
-    missed = commit.ds + timedelta(days=1)
-    return min(job.ds, missed) - timedelta(days=job.config.features.late_days)
-
-
-def _events(job: Job, first: date) -> CleaningCounts:
-    """Clean the rows of the days from ``first`` on, check their quality, and replace these days in the tables."""
-    config, spark, now = job.config, job.spark, datetime.now(UTC)
-    opened = [
-        open_events(spark, source, position, first_day=config.features.first_day)
-        for position, source in enumerate(config.sources)
-    ]
-    rows = reduce(DataFrame.unionByName, opened)
-    days = min(_WHOLE_DAYS, (job.ds - first).days + 1)
-    tasks = math.ceil(_TASKS_PER_CORE * spark.sparkContext.defaultParallelism / days)
-    cleaned = cleaning.clean(rows, first, job.ds, config.features, now, forgotten=erased_users(job), tasks_per_day=tasks)
-    with _cached(cleaned, StorageLevel.DISK_ONLY) as cleaned, _cached(quality.counted(cleaned)) as outcomes:
-        by_outcome = {row[0]: row[1] for row in outcomes.groupBy(quality.OUTCOME).agg(F.sum(quality.ROWS)).toLocalIterator()}
-        read, forgotten = sum(by_outcome.values()), by_outcome.pop(c.FORGOTTEN, 0)
-        rejected = {reason: n for reason, n in sorted(by_outcome.items()) if reason != quality.KEPT}
-        counts = CleaningCounts(read, rejected, forgotten)
-        if not counts.events and not job.warehouse.exists(c.EVENTS):
-            raise DataError(f"no event on or before {job.ds} in any source: {_why_none(opened, counts)}")
-        quality.check(_with_days_before(job, outcomes, first), job.ds, config.quality)
-        commit = job.commit(settings=_cleaning_settings(job))
-        # events last: the next run continues from the last commit of events, and so repeats a run that was killed before it.
-        span = first, job.ds, commit
-        job.warehouse.replace_days(c.REJECTED_EVENTS, cleaning.rejected(cleaned), cleaning.DAY, *span, undated=True)
-        job.warehouse.replace_days(c.QUALITY, outcomes, cleaning.DAY, *span, undated=True)
-        job.warehouse.replace_days(c.EVENTS, cleaning.accepted(cleaned), c.EVENT_DATE, *span)
-    log.info("events: %d rows read from %s on, %d became events, rejected %s", read, first, counts.events, rejected or "none")
-    if forgotten:
-        log.info("events: %d of the rows are of erased users, and are stored nowhere", forgotten)
-    if not counts.events:
-        log.warning("no event from %s to %s; the tables are unchanged", first, job.ds)
-    return counts
-
-
-def _with_days_before(job: Job, outcomes: DataFrame, first: date) -> DataFrame:
-    """Rows of ``quality`` of this run, and of the days before it."""
-    if not job.warehouse.exists(c.QUALITY):
-        return outcomes
-    before = F.col(cleaning.DAY).between(F.lit(job.ds - timedelta(days=quality.USUAL_DAYS)), F.lit(first - timedelta(days=1)))
-    return outcomes.unionByName(job.warehouse.read(c.QUALITY).where(before))
-
-
-def _why_none(opened: list[DataFrame], counts: CleaningCounts) -> str:
-    if counts.read:
-        lost = counts.rejected | ({c.FORGOTTEN: counts.forgotten} if counts.forgotten else {})
-        return f"all {counts.read} rows were rejected: {lost}; schemas/rejected_events.json says what the reasons mean"
-    oldest = min(filter(None, (_single(rows.agg(F.min(c.EVENT_TIME))) for rows in opened)), default=None)
-    return f"the oldest is of {oldest:%Y-%m-%d}; choose a later --ds" if oldest else "the sources are empty"
 
 
 def _item_information(job: Job) -> tuple[DataFrame | None, int]:
@@ -220,7 +149,7 @@ def _transitions(job: Job) -> None:
     warehouse, config = job.warehouse, job.config
     inputs = {name: warehouse.version(name) for name in (c.USER_SEQUENCES, c.ITEM_CONTENT)}
     settings = transition_settings(job, config.split)
-    commit = warehouse.last_commit(c.ITEM_TRANSITIONS, job.name)
+    commit = warehouse.last_commit(c.ITEM_TRANSITIONS)
     if commit and commit.inputs == inputs and commit.settings == settings:
         return
     users = warehouse.read(c.USER_SEQUENCES, inputs[c.USER_SEQUENCES]).where(F.col("events") >= config.features.min_user_events)
@@ -244,15 +173,3 @@ def _cached(rows: DataFrame, level: StorageLevel = StorageLevel.MEMORY_AND_DISK)
         yield rows
     finally:
         rows.unpersist()
-
-
-def _cleaning_settings(job: Job) -> str:
-    features = job.config.features
-    return fingerprint(
-        *job.config.sources,
-        *(("alias", job.config.platforms.alias),) if job.config.platforms.alias else (),
-        features.first_day.isoformat(),
-        features.late_days,
-        features.max_events_per_hour,
-        features.event_types,
-    )

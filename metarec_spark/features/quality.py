@@ -1,9 +1,10 @@
-"""Data quality: rows counted by outcome, and the gate that stops a day that lost too many of them."""
+"""Data quality: rows counted by outcome, and the gates that stop a day that lost too many of them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from statistics import median
 
@@ -12,75 +13,124 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Quality
-from metarec_spark.errors import DataError
-from metarec_spark.features.cleaning import DAY, blank
+from metarec_spark.features.cleaning import DAY
 
 OUTCOME, ROWS, KEPT = "outcome", "rows", "kept"
 USUAL_DAYS = 7
 _FEWEST_ROWS = 100
-_LOSES_NOTHING = ("duplicate", "bot", c.FORGOTTEN)
+_LOSES_NOTHING = ("duplicate", "bot")
+_SHOWN = 10
 
 
-def counted(judged: DataFrame) -> DataFrame:
-    """Rows of the table ``quality``: cleaned rows counted by source, domain (null if it is blank), day and outcome."""
-    outcome, domain = F.coalesce(F.col(c.REASON), F.lit(KEPT)), F.when(~blank(F.col(c.DOMAIN)), F.col(c.DOMAIN))
-    return judged.groupBy(c.SOURCE, domain.alias(c.DOMAIN), DAY, outcome.alias(OUTCOME)).agg(F.count("*").alias(ROWS))
+@dataclass
+class Findings:
+    """What the gates found."""
+
+    problems: dict[date, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Day → every source and platform beyond a limit, with its numbers."""
+    new_platforms: list[str] = field(default_factory=list)
+    """Platforms beyond the limit of rejected rows that have never had an event: they stop no day."""
+
+    def reason(self, day: date) -> str:
+        """What was found of one day, as one text."""
+        return "; ".join(self.problems[day])
 
 
-def check(quality: DataFrame, ds: date, settings: Quality) -> None:
-    """Stop if a day lost too many rows.
+def check(
+    quality: DataFrame, days: Collection[date], expected: Collection[date], settings: Quality, platforms: DataFrame
+) -> Findings:
+    """Judge days by the outcomes of their rows.
+
+    A platform that has never had an event stops no day, and its rows do not count for its source: anybody who can write to a log
+    can name a platform. Of a source that has never had an event, all rows count.
 
     Parameters
     ----------
     quality
-        Rows of :func:`counted`, of the day and of the ``USUAL_DAYS`` before it.
-
-    Raises
-    ------
-    DataError
-        With every source and domain that is beyond a limit, and its numbers.
+        Rows of the table ``quality``, of the days to judge and of the ``USUAL_DAYS`` before each expected day.
+    days
+        Days to judge by the share of rejected rows.
+    expected
+        Days on which every platform should have events: judged by their number too.
+    platforms
+        (source, domain) that have ever had an event.
     """
-    problems = [*_rejected(quality, ds, settings.max_rejected_share), *_missing(quality, ds, settings.min_events_share)]
-    if problems:
-        raise DataError(
-            f"{ds} lost too much, and nothing of it is published: {'; '.join(problems)}. Mend the log and run the day again, or "
-            "change [quality]"
-        )
+    findings = Findings()
+    _rejected(findings, quality, days, settings.max_rejected_share, platforms)
+    if settings.min_events_share and expected:
+        _missing(findings, quality, sorted(expected), settings.min_events_share)
+    findings.problems = defaultdict(list, {day: texts for day, texts in findings.problems.items() if texts})
+    return findings
 
 
-def _rejected(quality: DataFrame, ds: date, most: float) -> Iterator[str]:
-    counts, lost = F.sum(ROWS), F.col(OUTCOME) != KEPT
-    rows = quality.where((F.col(DAY) == F.lit(ds)) & ~F.col(OUTCOME).isin(*_LOSES_NOTHING))
-    # One group for each source, and one for each domain in it.
-    groups = rows.rollup(c.SOURCE, c.DOMAIN).agg(
-        counts.alias("read"),
-        F.coalesce(F.sum(F.when(lost, F.col(ROWS))), F.lit(0)).alias("lost"),
-        F.grouping(c.SOURCE).alias("all"),
-        F.grouping(c.DOMAIN).alias("whole"),
-    )
-    # Rows without a domain are all rejected; they count for their source only.
-    groups = groups.where((F.col("all") == 0) & ((F.col("whole") == 1) | F.col(c.DOMAIN).isNotNull()))
-    beyond = groups.where((F.col("read") >= _FEWEST_ROWS) & (F.col("lost") > most * F.col("read")))
-    for row in beyond.orderBy(c.SOURCE, F.col("whole").desc(), c.DOMAIN).toLocalIterator():
-        group = rows.where((F.col(c.SOURCE) == row[c.SOURCE]) & lost)
-        group = group if row["whole"] else group.where(F.col(c.DOMAIN) == row[c.DOMAIN])
-        reasons = Counter(dict(map(tuple, group.groupBy(OUTCOME).agg(counts).toLocalIterator())))
-        where = f"source {row[c.SOURCE]}" + ("" if row["whole"] else f", domain {row[c.DOMAIN][:100]!r}")
-        share = f"{row['lost']} of {row['read']} rows rejected {dict(reasons.most_common())}"
-        yield f"{where}: {share}, at most {most:.0%} may be (quality.max_rejected_share)"
-
-
-def _missing(quality: DataFrame, ds: date, least: float) -> Iterator[str]:
-    if not least:
+def _rejected(findings: Findings, quality: DataFrame, days: Collection[date], most: float, platforms: DataFrame) -> None:
+    lost = F.col(OUTCOME) != KEPT
+    counts = (F.sum(ROWS).alias("read"), F.coalesce(F.sum(F.when(lost, F.col(ROWS))), F.lit(0)).alias("lost"))
+    is_beyond = (F.col("read") >= _FEWEST_ROWS) & (F.col("lost") > most * F.col("read"))
+    rows = quality.where(F.col(DAY).isin(sorted(days)) & ~F.col(OUTCOME).isin(*_LOSES_NOTHING))
+    if rows.rollup(DAY, c.SOURCE, c.DOMAIN).agg(*counts).where(is_beyond & F.col(c.SOURCE).isNotNull()).isEmpty():
         return
-    days = [ds - timedelta(days=back) for back in range(USUAL_DAYS + 1)]
-    kept_rows = quality.where((F.col(OUTCOME) == KEPT) & F.col(DAY).isin(days)).select(c.SOURCE, c.DOMAIN, DAY, ROWS)
-    events = {tuple(row[:3]): row[3] for row in kept_rows.toLocalIterator()}
+    known = platforms.select(c.SOURCE, c.DOMAIN, F.lit(True).alias("has_events")).distinct()
+    rows = rows.join(F.broadcast(known), [c.SOURCE, c.DOMAIN], "left")
+    rows = rows.join(F.broadcast(known.select(c.SOURCE, F.lit(True).alias("source_has_events")).distinct()), c.SOURCE, "left")
+    set_aside = F.col(c.DOMAIN).isNotNull() & F.col("has_events").isNull() & F.col("source_has_events").isNotNull()
+    rows = rows.withColumn("set_aside", F.coalesce(set_aside, F.lit(False)))
+    # One group for each source without the platforms that are set aside, and one for each platform in it.
+    whole = (
+        rows.where(~F.col("set_aside"))
+        .groupBy(DAY, c.SOURCE, F.lit(None).cast("string").alias(c.DOMAIN), "set_aside")
+        .agg(*counts)
+    )
+    # Rows without a platform are all rejected; they count for their source only.
+    by_platform = rows.where(F.col(c.DOMAIN).isNotNull()).groupBy(DAY, c.SOURCE, c.DOMAIN, "set_aside").agg(*counts)
+    beyond = whole.unionByName(by_platform).where(is_beyond)
+    for row in beyond.orderBy(DAY, c.SOURCE, F.col(c.DOMAIN).asc_nulls_first()).toLocalIterator():
+        group = rows.where((F.col(DAY) == row[DAY]) & (F.col(c.SOURCE) == row[c.SOURCE]) & lost)
+        group = group.where(~F.col("set_aside") if row[c.DOMAIN] is None else F.col(c.DOMAIN) == row[c.DOMAIN])
+        reasons = Counter(dict(map(tuple, group.groupBy(OUTCOME).agg(F.sum(ROWS)).toLocalIterator())))
+        where = f"source {row[c.SOURCE]}" + ("" if row[c.DOMAIN] is None else f", domain {row[c.DOMAIN][:100]!r}")
+        share = f"{where}: {row['lost']} of {row['read']} rows rejected {dict(reasons.most_common())}"
+        if row["set_aside"]:
+            findings.new_platforms.append(f"{row[DAY]}, {share}")
+        else:
+            findings.problems[row[DAY]].append(f"{share}, at most {most:.0%} may be (quality.max_rejected_share)")
+
+
+def _missing(findings: Findings, quality: DataFrame, days: Sequence[date], least: float) -> None:
+    first = days[0] - timedelta(days=USUAL_DAYS)
+    rows = quality.where((F.col(OUTCOME) == KEPT) & F.col(DAY).between(F.lit(first), F.lit(days[-1])))
+    events = {tuple(row[:3]): row[3] for row in rows.select(c.SOURCE, c.DOMAIN, DAY, ROWS).collect()}
     for source, domain in sorted({key[:2] for key in events}):
-        today, *before = (events.get((source, domain, day), 0) for day in days)
-        usual = median(before)
-        if today < least * usual:
-            yield (
-                f"source {source}, domain {domain!r}: {today} events, {usual:g} is usual, and {least:.0%} of that must be there "
-                "(quality.min_events_share)"
-            )
+        for day in days:
+            today, *before = (events.get((source, domain, day - timedelta(days=back)), 0) for back in range(USUAL_DAYS + 1))
+            usual = median(before)
+            if today < least * usual:
+                findings.problems[day].append(
+                    f"source {source}, domain {domain!r}: {today} events, {usual:g} is usual, and {least:.0%} of that must be "
+                    "there (quality.min_events_share)"
+                )
+
+
+def add_losses(findings: Findings, lost: dict[tuple[str, date], tuple[int, int]], most: float) -> set[date]:
+    """Add the days on which a source would remove too many of its stored events; returns these days.
+
+    Parameters
+    ----------
+    lost
+        (source, day) → events that would be removed, stored events.
+    most
+        Largest share that may be removed.
+    """
+    days = set()
+    for (source, day), (removed, stored) in sorted(lost.items()):
+        if removed > most * stored:
+            text = f"source {source}: {removed} of {stored} stored events are in none of its files any more, at most {most:.0%} "
+            findings.problems[day].append(text + "may be removed (quality.max_lost_share)")
+            days.add(day)
+    return days
+
+
+def few(days: Collection[date]) -> str:
+    """The first days, and how many there are."""
+    shown = ", ".join(str(day) for day in sorted(days)[:_SHOWN])
+    return shown if len(days) <= _SHOWN else f"{shown} and {len(days) - _SHOWN} more"

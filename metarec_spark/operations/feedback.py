@@ -38,7 +38,7 @@ def collect(job: Job) -> Result:
     if lists.isEmpty():
         raise DataError(f"no recommendations from {first} to {last}; run `metarec recommend` on a day before {job.ds}")
     events = job.warehouse.read(c.EVENTS, versions[c.EVENTS]).where(F.col(c.EVENT_DATE).between(F.lit(first), F.lit(job.ds)))
-    job.warehouse.replace_days(c.FEEDBACK, followed(lists, events, days), "ds", first, last, job.commit(inputs=versions))
+    job.warehouse.replace_days(c.FEEDBACK, followed(lists, events, days), "ds", [(first, last)], job.commit(inputs=versions))
     written = job.warehouse.read(c.FEEDBACK).where(F.col("ds").between(F.lit(first), F.lit(last)))
     by_list = written.groupBy(c.DOMAIN, "ds", c.USER_ID).agg(F.max("followed").alias("hit"), F.count("*").alias("items"))
     outcome = by_list.groupBy(c.DOMAIN).agg(

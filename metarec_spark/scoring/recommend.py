@@ -80,7 +80,7 @@ def _recommend(job: Job) -> Result:
         start = time.monotonic()
         rows = [_lists(job, due, model, rules, workload) for model in models] + ([reused.lists] if reused else [])
         commit = job.commit(inputs=versions, model_id=" ".join(model.model_id for model in models), settings=settings)
-        job.warehouse.replace_days(c.RECOMMENDATIONS, reduce(DataFrame.unionByName, rows), "ds", job.ds, job.ds, commit)
+        job.warehouse.replace_days(c.RECOMMENDATIONS, reduce(DataFrame.unionByName, rows), "ds", [(job.ds, job.ds)], commit)
         seconds = time.monotonic() - start
     return _result(job, models, workload, seconds)
 

@@ -75,7 +75,7 @@ def _events(group: Group, source: Source, position: int, first_day: date, where:
     text = F.substring(text, 1, LONGEST + 1)
     arrived_as_time = isinstance(group.types[c.EVENT_TIME], T.TimestampType)
     return group.rows.select(
-        F.lit(f"{position}:{source.format}").alias(c.SOURCE),
+        F.lit(source.label(position)).alias(c.SOURCE),
         F.substring(user, 1, LONGEST + 1).alias(c.USER_ID),
         c.ITEM_ID,
         platform(source),

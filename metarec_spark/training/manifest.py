@@ -11,10 +11,9 @@ from pyspark.sql import functions as F
 from metarec_spark import __version__
 from metarec_spark import columns as c
 from metarec_spark.config import Config
-from metarec_spark.errors import DataError
 from metarec_spark.features.catalogue import catalogue_vectors
 from metarec_spark.features.encoding import GAP_BUCKETS
-from metarec_spark.job import Job
+from metarec_spark.job import Job, log
 from metarec_spark.model.manifest import Manifest
 
 PINNED = (c.EVENTS, c.USER_SEQUENCES, c.ITEMS, c.ITEM_TRANSITIONS, c.ITEM_CONTENT)
@@ -41,8 +40,8 @@ class KnownNames:
 def known_names(users: DataFrame, items: DataFrame, config: Config) -> KnownNames:
     """Domains, event types, number of items and length of sequences of a model that is trained on these rows."""
     return KnownNames(
-        domains=_few(items.select(c.DOMAIN), "domains"),
-        event_types=_few(users.select(F.explode(c.EVENT_TYPE)), "event types"),
+        domains=_most_common(items.groupBy(c.DOMAIN).agg(F.sum("events").alias("rows")), "platforms", _MAX_NAMES),
+        event_types=_most_common(users.groupBy(F.explode(c.EVENT_TYPE).alias(c.EVENT_TYPE)).count(), "event types", _MAX_NAMES),
         items=items.count(),
         max_length=config.features.max_length,
     )
@@ -60,7 +59,9 @@ def draft(job: Job, model_id: str, versions: dict[str, int], known: KnownNames, 
         items=known.items,
         max_length=known.max_length,
         gap_buckets=GAP_BUCKETS,
-        vector_widths=_few(vectors.select(F.size("vector")), "widths of content vectors", _MAX_WIDTHS),
+        vector_widths=_most_common(
+            vectors.groupBy(F.size("vector").alias("width")).count(), "widths of content vectors", _MAX_WIDTHS
+        ),
         ds=job.ds,
         code_version=__version__,
         table_versions=versions,
@@ -76,9 +77,14 @@ def draft(job: Job, model_id: str, versions: dict[str, int], known: KnownNames, 
     )
 
 
-def _few(column: DataFrame, what: str, most: int = _MAX_NAMES) -> list:
-    """The distinct values of a column: few by nature, so an id column that was mapped by mistake is an error."""
-    values = sorted(row[0] for row in column.distinct().limit(most + 1).toLocalIterator())
+def _most_common(counts: DataFrame, what: str, most: int) -> list:
+    """The values with the most rows, sorted; of (value, rows). The rest is one more value, "other", for the model.
+
+    Few by nature: more of them may be an id column that was mapped by mistake, or made up by whoever writes to a log.
+    """
+    value, rows = counts.columns
+    values = [row[0] for row in counts.orderBy(F.desc(rows), value).limit(most + 1).collect()]
     if len(values) > most:
-        raise DataError(f"more than {most} {what}, such as {values[:3]}: is the right column mapped?")
-    return values
+        text = "%d %s: the model knows the %d with the most events, and takes the rest for one: is the right column mapped?"
+        log.warning(text, counts.count(), what, most)
+    return sorted(values[:most])

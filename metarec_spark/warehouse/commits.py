@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -96,6 +97,28 @@ class TableLog:
             if commit is None:
                 return
             yield self._known.setdefault(version, commit)
+
+
+def in_effect(commits: Iterable[LoggedCommit]) -> Iterator[LoggedCommit]:
+    """Commits whose effect is in the newest version: those that a RESTORE took back are left out.
+
+    Parameters
+    ----------
+    commits
+        Newest first.
+    """
+    version, time = math.inf, datetime.max.replace(tzinfo=UTC)
+    for commit in commits:
+        if commit.version > version or commit.written > time:
+            continue
+        if commit.operation == "RESTORE":
+            text = {name: value.strip('"') for name, value in commit.parameters.items()}
+            if text.get("version", "null").isdigit():
+                version = int(text["version"])
+            else:
+                time = datetime.fromisoformat(text["timestamp"])
+                time = time if time.tzinfo else time.replace(tzinfo=UTC)  # the session's zone
+        yield commit
 
 
 def changes_on_record(commits: Iterable[LoggedCommit], since: int) -> bool:

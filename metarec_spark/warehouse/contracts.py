@@ -37,6 +37,11 @@ class Contract:
     """One sentence for the table's own metadata."""
 
     @property
+    def comparable(self) -> list[str]:
+        """Columns whose change makes a row worth rewriting; maps cannot be compared, and are set by the same key."""
+        return [field.name for field in self.schema if field.name not in self.key and field.dataType.typeName() != "map"]
+
+    @property
     def indexed(self) -> list[str]:
         """Columns of which Delta's log says what is smallest and largest in a file: not the user id, which the log would keep
         long after the rows."""

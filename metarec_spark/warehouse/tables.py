@@ -7,7 +7,7 @@ records job, day, model and input versions in its metadata, from which the next 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from pyspark.sql import functions as F
 
 from metarec_spark.columns import ALL, WRITTEN_BY
 from metarec_spark.errors import ConfigError, DataError, damaged_table, first_line
-from metarec_spark.warehouse.commits import LOG, Commit, LoggedCommit, Overview, TableLog, changes_on_record
+from metarec_spark.warehouse.commits import LOG, Commit, LoggedCommit, Overview, TableLog, changes_on_record, in_effect
 from metarec_spark.warehouse.contracts import Contract, conform, contract
+from metarec_spark.warehouse.spans import Spans, condition
 from metarec_spark.warehouse.storage import hadoop_path, jvm
 
 if TYPE_CHECKING:
@@ -176,13 +177,13 @@ class Warehouse:
             return None
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
         rows = reader.option("startingVersion", since + 1).option("endingVersion", until).load(self.path(name))
-        kind = F.col("_change_type")
-        rows = rows.withColumn("_change_type", F.when(kind.isin("insert", "update_postimage"), "insert").otherwise("delete"))
+        added = F.col("_change_type").isin("insert", "update_postimage")
+        rows = rows.withColumn("_change_type", F.when(added, "insert").otherwise("delete"))
         return rows.drop("_commit_version", "_commit_timestamp")
 
     def last_commit(self, name: str, job: str | None = None) -> Commit | None:
         """The newest commit of a job to a table, or the newest of any job that records its settings; None if there is none."""
-        commits = (logged.metadata for logged in self.commits(name) if logged.metadata)
+        commits = (logged.metadata for logged in in_effect(self.commits(name)) if logged.metadata)
         return next((commit for commit in commits if (commit.job == job if job else commit.settings)), None)
 
     def commits(self, name: str) -> Iterator[LoggedCommit]:
@@ -209,11 +210,10 @@ class Warehouse:
         return str(self._newest_snapshot(name).metadata().id())
 
     def replace_days(
-        self, name: str, rows: DataFrame, column: str, first: date, last: date, commit: Commit, *, undated: bool = False
+        self, name: str, rows: DataFrame, column: str, days: Spans, commit: Commit, *, undated: bool = False
     ) -> None:
-        """Replace the rows of the days ``first`` to ``last`` (and, if ``undated``, those without a day) by ``rows``."""
-        span = f"{column} >= DATE'{first.isoformat()}' AND {column} <= DATE'{last.isoformat()}'"
-        self._replace(name, rows, f"({span}) OR {column} IS NULL" if undated else span, commit)
+        """Replace the rows of some spans of days (and, if ``undated``, those without a day) by ``rows``."""
+        self._replace(name, rows, condition(column, days, undated=undated), commit)
 
     def replace_all(self, name: str, rows: DataFrame, commit: Commit) -> None:
         """Replace a whole table, keeping its contract and history."""
@@ -232,7 +232,15 @@ class Warehouse:
         writer.option("txnAppId", app).option("txnVersion", txn).save(self.path(name))
         self._wrote(name)
 
-    def merge(self, name: str, rows: DataFrame, commit: Commit, *, delete: str | None = None) -> None:
+    def merge(
+        self,
+        name: str,
+        rows: DataFrame,
+        commit: Commit,
+        *,
+        delete: str | None = None,
+        within: tuple[str, Spans] | None = None,
+    ) -> None:
         """Merge rows by the contract's key: matched rows are updated, others inserted.
 
         Parameters
@@ -240,6 +248,8 @@ class Warehouse:
         delete
             A boolean column of ``rows``, not in the contract: matched rows where it is true are deleted, and others where
             it is true are not inserted.
+        within
+            A column with days, and the spans that all rows and the stored rows with their keys lie in: others are not read.
         """
         self.ensure(name)
         spec, snapshot = contract(name), self._newest_snapshot(name)
@@ -248,8 +258,9 @@ class Warehouse:
             self._replace(name, fitting, "true", commit)
             return
         on = " AND ".join(f"old.{column} <=> new.{column}" for column in spec.key)
+        on += f" AND ({condition(f'old.{within[0]}', within[1])})" if within else ""
         values: dict[str, str | Column] = {field.name: f"new.{field.name}" for field in spec.schema}
-        differs = " OR ".join(f"NOT (old.{column} <=> new.{column})" for column in self._comparable(spec))
+        differs = " OR ".join(f"NOT (old.{column} <=> new.{column})" for column in spec.comparable)
         merge = self._table(name).alias("old").merge(rows.alias("new"), on)
         if delete:
             merge = merge.whenMatchedDelete(f"new.{delete}")
@@ -314,11 +325,6 @@ class Warehouse:
 
     def _missing(self, name: str) -> DataError:
         return DataError(f"table {name} is not in {self.root} yet; run `metarec {WRITTEN_BY[name]}` first")
-
-    @staticmethod
-    def _comparable(spec: Contract) -> list[str]:
-        """Columns whose change makes a row worth rewriting; maps cannot be compared, and are set by the same key."""
-        return [f.name for f in spec.schema if f.name not in spec.key and f.dataType.typeName() != "map"]
 
     def _recording(self, commit: Commit) -> _SessionConf:
         return _SessionConf(self.spark, {_USER_METADATA: commit.to_json()})

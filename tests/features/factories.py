@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+
+from metarec_spark.config.sections import Features
+from metarec_spark.features import cleaning
 
 LOG_ROW = {
     **{"source": "0:parquet", "user_id": "u1", "item_id": "i1", "domain": "shop", "event_type": "click"},
@@ -17,7 +22,21 @@ SEQUENCE = "user_id string, item_idx array<int>, domain array<string>, event_typ
 def log_rows(spark: SparkSession, *rows: dict) -> DataFrame:
     """Rows as ``open_events`` gives them."""
     frame = spark.createDataFrame([tuple((LOG_ROW | row).values()) for row in rows], LOG)
-    return frame.withColumns({"event_time": F.try_to_timestamp("time_text"), "arrival": F.col("arrival").cast("date")})
+    none = F.lit(None).cast("string")
+    return frame.withColumns(
+        {
+            "event_time": F.try_to_timestamp("time_text"),
+            "arrival": F.col("arrival").cast("date"),
+            "file": F.lit("a"),
+            "problem": none,
+        }
+    )
+
+
+def judged_rows(rows: DataFrame, settings: Features, now: datetime, tasks_per_day: int = 1) -> DataFrame:
+    """Rows of :func:`log_rows`, judged in a warehouse without events."""
+    labelled = cleaning.label_rows(rows, settings, now).withColumn(cleaning.AGAIN, F.lit(False))
+    return cleaning.judge_days(cleaning.new_rows(labelled), settings.max_events_per_hour, tasks_per_day, stored=False)
 
 
 def event_rows(spark: SparkSession, *rows: tuple[str, str, str, str]) -> DataFrame:
@@ -25,7 +44,12 @@ def event_rows(spark: SparkSession, *rows: tuple[str, str, str, str]) -> DataFra
     frame = spark.createDataFrame(list(rows), "user_id string, domain string, item_id string, event_time string")
     frame = frame.withColumns({"event_time": F.col("event_time").cast("timestamp"), "event_type": F.lit("click")})
     return frame.withColumns(
-        {"event_date": F.to_date("event_time"), "value": F.lit(None).cast("double"), "source": F.lit("0:parquet")}
+        {
+            "event_date": F.to_date("event_time"),
+            "value": F.lit(None).cast("double"),
+            "source": F.lit("0:parquet"),
+            "file": F.lit("a"),
+        }
     )
 
 

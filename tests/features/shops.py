@@ -85,7 +85,7 @@ class Shop:
         names = {index: f"{domain}/{item}" for (domain, item), index in self.indexes().items()}
 
         def rows(name: str) -> list[tuple]:
-            return sorted((tuple(row) for row in self.read(name).drop(c.ITEM_IDX).collect()), key=str)
+            return sorted((tuple(row) for row in self.read(name).drop(c.ITEM_IDX, c.FILE).collect()), key=str)
 
         users = self.read(c.USER_SEQUENCES).withColumn(c.EVENT_TIME, F.col(c.EVENT_TIME).cast("array<string>")).collect()
         named = {

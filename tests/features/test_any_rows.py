@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
-from features.factories import event_rows, item_rows, log_rows
+from features.factories import event_rows, item_rows, judged_rows, log_rows
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.config.sections import Features
-from metarec_spark.features import cleaning
 from metarec_spark.features.items import counted, updated
 from metarec_spark.features.sequences import extended, sequences
 
@@ -55,7 +54,7 @@ def test_every_row_is_an_event_or_rejected_once_in_whatever_order_rows_come(spar
     rows = [row | {"value": float(label)} for label, row in enumerate(rows)]
     found = []
     for of in (rows, chance.sample(rows, len(rows))):
-        judged = cleaning.judge(log_rows(spark, *of), RULES, NOW).collect()
+        judged = judged_rows(log_rows(spark, *of), RULES, NOW).collect()
         found.append({row["value"]: (row["reason"], row["day"]) for row in judged})
         assert len(judged) == len(rows) == len(found[-1])
     assert found[0] == found[1]

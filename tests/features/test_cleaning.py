@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from functools import reduce
 
 import pytest
-from features.factories import log_rows
+from features.factories import judged_rows, log_rows
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -28,10 +29,11 @@ CASES = {
     4: ("null_domain", "2024-01-10", {"domain": ""}),
     5: ("bad_time", "2024-01-11", {"time_text": "soon", "arrival": "2024-01-11"}),
     6: ("bad_time", None, {"time_text": None, "arrival": None}),
-    7: ("future_time", "2024-01-10", {"time_text": "2024-01-11 00:00:00"}),
+    7: ("future_time", "2024-01-10", {"time_text": "2024-01-11 14:00:00"}),
+    18: (EVENT, "2024-01-11", {"time_text": "2024-01-11 13:59:59"}),  # the arrival day of a zone behind UTC
     8: (EVENT, "2024-01-10", {"time_text": "2024-01-10 23:59:59.999999"}),
-    9: ("future_time", None, {"time_text": "2024-01-12 00:00:01", "arrival": None}),
-    10: (EVENT, "2024-01-12", {"time_text": "2024-01-12 00:00:00", "arrival": None}),
+    9: ("future_time", None, {"time_text": "2024-01-12 14:00:01", "arrival": None}),
+    10: (EVENT, "2024-01-12", {"time_text": "2024-01-12 14:00:00", "arrival": None}),
     11: ("late", "2024-01-10", {"time_text": "2024-01-07 23:59:59"}),
     12: (EVENT, "2024-01-08", {"time_text": "2024-01-08 00:00:00"}),
     13: (EVENT, "1999-01-01", {"time_text": "1999-01-01 12:00:00", "arrival": None}),
@@ -64,7 +66,7 @@ def rows(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture(scope="module")
 def judged(spark: SparkSession) -> Iterator[DataFrame]:
-    cached = cleaning.judge(rows(spark), SETTINGS, NOW).cache()
+    cached = judged_rows(rows(spark), SETTINGS, NOW).cache()
     yield cached
     cached.unpersist()
 
@@ -99,12 +101,12 @@ def test_a_time_that_arrived_as_one_is_rejected_as_text(spark: SparkSession):
     given = log_rows(spark, {"user_id": None, "time_text": "2024-01-10 10:00:00.5"}).withColumn(
         "time_text", F.lit(None).cast("string")
     )
-    (row,) = cleaning.rejected(cleaning.judge(given, SETTINGS, NOW)).collect()
+    (row,) = cleaning.rejected(judged_rows(given, SETTINGS, NOW)).collect()
     assert (row.reason, row.event_time) == ("null_user", "2024-01-10 10:00:00.5")
 
 
 def test_the_judgement_does_not_depend_on_the_order_of_the_rows(spark: SparkSession):
-    assert verdicts(cleaning.judge(rows(spark).orderBy("value", ascending=False).repartition(5), SETTINGS, NOW)) == expected()
+    assert verdicts(judged_rows(rows(spark).orderBy("value", ascending=False).repartition(5), SETTINGS, NOW)) == expected()
 
 
 @pytest.mark.parametrize("shares", [1, 3])
@@ -121,7 +123,7 @@ def test_a_day_is_divided_among_so_many_tasks(spark: SparkSession, shares: int):
     spark.conf.set("spark.sql.shuffle.partitions", 100)
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     try:
-        judged = cleaning.judge(given, SETTINGS, NOW, shares)
+        judged = judged_rows(given, SETTINGS, NOW, shares)
         places = judged.select("day", F.col("reason").isNull().alias("kept"), F.spark_partition_id().alias("task")).distinct()
         assert max(row["count"] for row in places.groupBy("day", "kept").count().collect()) == shares
         plan = judged._jdf.queryExecution().executedPlan().toString()
@@ -133,7 +135,7 @@ def test_a_day_is_divided_among_so_many_tasks(spark: SparkSession, shares: int):
 
 def test_all_types_are_accepted_where_none_are_named(spark: SparkSession):
     given = log_rows(spark, {"event_type": "purchase", "value": 1.0}, {"event_type": " ", "value": 2.0})
-    assert verdicts(cleaning.judge(given, Features(), NOW)) == {1: (None, "2024-01-10"), 2: ("unknown_type", "2024-01-10")}
+    assert verdicts(judged_rows(given, Features(), NOW)) == {1: (None, "2024-01-10"), 2: ("unknown_type", "2024-01-10")}
 
 
 @pytest.fixture(params=["UTC", "America/New_York", "Asia/Tokyo"])
@@ -147,28 +149,59 @@ def time_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("time_zone")
-def test_days_are_judged_from_the_rows_within_their_reach_as_from_all(spark: SparkSession):
-    for first, last in [
-        (date(2024, 1, 10), date(2024, 1, 10)),
-        (date(2024, 1, 8), date(2024, 1, 9)),
-        (date(1999, 1, 1), date(2024, 1, 12)),
-    ]:
-        found = verdicts(cleaning.clean(rows(spark), first, last, SETTINGS, NOW))
-        wanted = {
-            label: verdict for label, verdict in expected().items() if verdict[1] is None or str(first) <= verdict[1] <= str(last)
-        }
-        assert found == wanted
+def test_the_zone_of_the_machine_has_no_say(spark: SparkSession):
+    assert verdicts(judged_rows(rows(spark), SETTINGS, NOW)) == expected()
 
 
-def test_rows_of_other_days_are_out_of_reach(spark: SparkSession):
-    day = date(2024, 1, 9)
-    given = log_rows(
-        spark,
-        *[
-            {"arrival": arrival, "time_text": "2024-01-09 10:00:00", "value": float(arrival[-2:])}
-            for arrival in ("2024-01-08", "2024-01-12")
-        ],
-        {"arrival": None, "time_text": "2024-01-08 23:59:59.999999"},
-        {"arrival": None, "time_text": "2024-01-10 00:00:00"},
-    )
-    assert cleaning._within_reach(given, day, day, SETTINGS, NOW).count() == 0
+NEW, EVENT_ROW, REJECTED = cleaning.NEW, cleaning.STORED_EVENT, cleaning.STORED_REJECTED
+
+
+def compared(spark: SparkSession, *given: tuple[int, bool, dict]) -> Counter:
+    """(reason, whether the table of events has the row) of new and stored rows: (state, read again, row)."""
+    parts = []
+    for state, again, row in given:
+        labelled = cleaning.label_rows(log_rows(spark, row), SETTINGS if state == NEW else Features(), NOW)
+        part = cleaning.new_rows(labelled.withColumn(cleaning.AGAIN, F.lit(again)))
+        parts.append(part.withColumn(cleaning.STATE, F.lit(state)))
+    judged = cleaning.judge_days(reduce(DataFrame.unionByName, parts), SETTINGS.max_events_per_hour, 1, stored=True)
+    return Counter((row["reason"], row["is_stored_event"]) for row in judged.collect())
+
+
+# label → what becomes of rows, the rows
+STORED_CASES = {
+    "a row that is read again takes the place of the stored one": ({(None, True): 1}, [(NEW, True, {}), (EVENT_ROW, False, {})]),
+    "a new row that repeats a stored event is a copy": (
+        {(None, True): 1, ("duplicate", False): 1},
+        [(NEW, False, {}), (EVENT_ROW, False, {})],
+    ),
+    "a row that the file has twice now is a copy of itself": (
+        {(None, True): 1, ("duplicate", False): 1},
+        [(NEW, True, {}), (NEW, True, {}), (EVENT_ROW, False, {})],
+    ),
+    "a file that has a row once now stored it twice": (
+        {(None, True): 1, ("duplicate", False): 1},
+        [(NEW, True, {}), (EVENT_ROW, False, {}), (REJECTED, False, {})],
+    ),
+    "a row of another file is not the same row": (
+        {(None, True): 1, ("duplicate", False): 1},
+        [(NEW, True, {"source": "1:csv"}), (EVENT_ROW, False, {})],
+    ),
+    "an event that the rules reject now leaves the table": (
+        {("unknown_type", True): 1},
+        [(NEW, True, {"event_type": "purchase"}), (EVENT_ROW, False, {"event_type": "purchase"})],
+    ),
+    "a smaller value comes first, whichever was stored": (
+        {(None, False): 1, ("duplicate", True): 1},
+        [(NEW, False, {"value": 1.0}), (EVENT_ROW, False, {"value": 2.0})],
+    ),
+    "stored events of an hour become bots together with new ones": (
+        {("bot", True): 2, ("bot", False): 2},
+        [(NEW, False, {"item_id": f"i{n}"}) for n in range(2)] + [(EVENT_ROW, False, {"item_id": f"i{n}"}) for n in (2, 3)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STORED_CASES)
+def test_new_rows_are_compared_with_stored_ones(spark: SparkSession, case: str):
+    outcome, given = STORED_CASES[case]
+    assert compared(spark, *given) == outcome

@@ -103,8 +103,7 @@ def test_a_night_that_is_run_again_changes_nothing(nightly: tuple[Shop, list[dic
     shop, _ = nightly
     before = shop.versions()
     shop.extract(LAST)
-    rewritten = {name for name, version in shop.versions().items() if version != before[name]}
-    assert rewritten <= {c.EVENTS, c.REJECTED_EVENTS, c.QUALITY}
+    assert shop.versions() == before, "no file is new"
     assert shop.tables() == at_once[1]
 
 
@@ -135,11 +134,11 @@ def test_missed_nights_and_a_killed_run_are_made_up_for_and_new_rules_judge_the_
     with pytest.raises(KeyboardInterrupt):
         extract(made.job(LAST, Killed))
     result = made.extract(LAST)
-    assert result.details.first_day == "2024-01-07", "the day after the last run, less late_days"
+    assert result.details.files == 3, "one a night"
     assert made.tables() == at_once[1]
 
     before = made.indexes()
-    assert made.extract(LAST, event_types=["odd"], max_length=2).details.first_day == "1970-01-01"
+    assert made.extract(LAST, event_types=["odd"], max_length=2).details.files == 4
     assert made.read(c.EVENTS).select("event_type").distinct().collect() == [("odd",)]
     assert [row.user_id for row in made.read(c.USER_SEQUENCES).collect()] == ["u3"]
     assert made.indexes() == before, "an item keeps its index, even where its events are gone"
@@ -171,7 +170,7 @@ def test_a_day_that_lost_too_much_is_not_published(shop: Callable[..., Shop]):
     made.arrive(10, [*NIGHTS[10], *broken])
     with pytest.raises(DataError, match=r"2024-01-10 lost too much.*101 of 103 rows rejected.*quality.max_rejected_share"):
         made.extract(10)
-    assert made.versions() == before
+    assert made.versions() == before | {c.STOPPED_DAYS: made.versions()[c.STOPPED_DAYS]}
     job = made.job(10)
     allowed = job.config.model_copy(update={"quality": job.config.quality.model_copy(update={"max_rejected_share": 1.0})})
     assert extract(Job("extract", allowed, job.ds, job.spark, job.warehouse)).details.rejected["null_item"] == 100

@@ -32,6 +32,7 @@ def test_every_table_keeps_its_rows_and_has_one_file_a_day_at_most(spark, tmp_pa
             "events",
             "rejected_events",
             "quality",
+            "ingested",
             "items",
             "user_sequences",
             "item_transitions",

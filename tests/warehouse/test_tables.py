@@ -34,7 +34,14 @@ def rejected(spark: SparkSession, *rows: tuple[str | None, str]) -> DataFrame:
     return spark.createDataFrame(list(rows), "day string, user_id string").selectExpr(*columns.split(", "), *nothing)
 
 
-NOTHING = {"domain": "STRING", "item_id": "STRING", "event_type": "STRING", "event_time": "STRING", "value": "DOUBLE"}
+NOTHING = {
+    "domain": "STRING",
+    "item_id": "STRING",
+    "event_type": "STRING",
+    "event_time": "STRING",
+    "value": "DOUBLE",
+    "file": "STRING",
+}
 
 
 def items(spark: SparkSession, *rows: tuple[int, int | None], **more: object) -> DataFrame:
@@ -52,7 +59,7 @@ def held(warehouse: Warehouse, name: str, *columns: str, version: int | None = N
 
 def test_replacing_days_leaves_other_days_and_may_be_repeated(spark: SparkSession, warehouse: Warehouse):
     def replace(*rows: tuple[str | None, str], first: date = TENTH, last: date = TENTH, undated: bool = False) -> list[tuple]:
-        warehouse.replace_days("rejected_events", rejected(spark, *rows), "day", first, last, COMMIT, undated=undated)
+        warehouse.replace_days("rejected_events", rejected(spark, *rows), "day", [(first, last)], COMMIT, undated=undated)
         return held(warehouse, "rejected_events", "day", "user_id")
 
     replace(("2024-01-09", "a"), ("2024-01-10", "b"), ("2024-01-11", "c"), (None, "d"), first=NINTH, last=ELEVENTH, undated=True)
@@ -64,7 +71,7 @@ def test_replacing_days_leaves_other_days_and_may_be_repeated(spark: SparkSessio
 
 def test_rows_outside_the_days_that_are_replaced_are_refused(spark: SparkSession, warehouse: Warehouse):
     with pytest.raises(Exception, match="DELTA_REPLACE_WHERE_MISMATCH"):
-        warehouse.replace_days("rejected_events", rejected(spark, ("2024-01-11", "a")), "day", TENTH, TENTH, COMMIT)
+        warehouse.replace_days("rejected_events", rejected(spark, ("2024-01-11", "a")), "day", [(TENTH, TENTH)], COMMIT)
     assert held(warehouse, "rejected_events", "day") == []
 
 
