@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -26,7 +25,8 @@ class DeltaChanges:
     table_id: str
     """Differs if the table was made anew."""
     files: list[str] | None
-    """Data files of the newest version that hold new rows; None if that cannot be known, so that all must be read."""
+    """Data files of the newest version that hold new rows, as its log spells them; None if that cannot be known and all must be
+    read."""
     rewritten: bool
     """Whether these files hold rows of earlier versions too, because rows were updated, deleted or compacted."""
 
@@ -61,7 +61,7 @@ def delta_changes(spark: SparkSession, path: str, since: int | None) -> DeltaCha
     if not all(system.exists(hadoop_path(spark, file)[0]) for file in logs):
         return DeltaChanges(folder, version, table_id, None, False)
     files, rewritten = new_files(_actions(spark, logs)) if logs else ([], False)
-    return DeltaChanges(folder, version, table_id, [_uri(folder, file) for file in files], rewritten)
+    return DeltaChanges(folder, version, table_id, files, rewritten)
 
 
 def new_files(actions: Iterable[_Action]) -> tuple[list[str], bool]:
@@ -89,9 +89,3 @@ def _actions(spark: SparkSession, logs: list[str]) -> list[_Action]:
     data_change = F.coalesce(action["dataChange"], F.lit(True))
     rows = rows.select("version", F.col("add").isNotNull(), action["path"], data_change)
     return [_Action(*row) for row in rows.toLocalIterator()]
-
-
-def _uri(folder: str, path: str) -> str:
-    """Full URI of a path in the log: relative to the table, or absolute; its characters are percent-encoded there."""
-    decoded = unquote(path)
-    return decoded.replace("file:///", "file:/", 1) if "://" in decoded or decoded.startswith("file:/") else f"{folder}/{decoded}"

@@ -46,7 +46,7 @@ def open_events(
         Index of the source in the configuration.
     files
         Files to read, as :func:`metarec_spark.sources.files.list_files` spells them; None: all files of the source. Of a Delta
-        table, data files of its current version.
+        table, data files of its current version, as its log spells them.
     first_day
         An earlier time is no time.
 

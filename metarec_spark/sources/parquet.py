@@ -50,7 +50,7 @@ def open_parquet(spark: SparkSession, columns: Sequence[Wanted], files: Sequence
 
 
 def open_delta(spark: SparkSession, source: File, columns: Sequence[Wanted], files: Sequence[str] | None) -> list[Group]:
-    """Open the current version of a Delta table; ``files`` are those of its data files that are wanted, None: all.
+    """Open the current version of a Delta table; ``files`` are the wanted data files as its log names them, None: all.
 
     Raises
     ------
@@ -63,10 +63,23 @@ def open_delta(spark: SparkSession, source: File, columns: Sequence[Wanted], fil
         known = {"PATH_NOT_FOUND": "no such folder", "DELTA_TABLE_NOT_FOUND": "no Delta table there"}
         reason = known.get(error.getCondition() or "", first_line(error))
         raise DataError(f"cannot be read as delta: {reason}; check path and format") from None
-    rows = rows if files is None else rows.where(file_of_row().isin(list(files)))
+    rows = rows if files is None else _data_files(spark, source.path, files)
     tree = _tree(rows.schema)
     check(columns, {source.path: tree}, in_each=True)
     return [_group(rows, columns, tree, source.path)]
+
+
+def _data_files(spark: SparkSession, path: str, files: Sequence[str]) -> DataFrame:
+    """Rows of some data files of a Delta table: no other file is opened, as would be by a filter of rows by their file."""
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None  # a session has one
+    location, system = hadoop_path(spark, path)
+    opened = jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(
+        spark._jsparkSession, system.makeQualified(location).toString()
+    )
+    log, snapshot = opened._1(), opened._2()
+    chosen = snapshot.getSpecificFilesWithStats(jvm.org.apache.spark.api.python.PythonUtils.toSeq(list(files)))
+    return DataFrame(log.createDataFrame(snapshot, chosen, False, jvm.scala.Option.empty()), spark)
 
 
 def _group(rows: DataFrame, columns: Sequence[Wanted], tree: Tree, path: str, schema: str = "") -> Group:
