@@ -28,7 +28,7 @@ REMOVED = "removed"
 ZONE_WIDTH = timedelta(hours=14)
 """UTC+14 is the zone furthest ahead: so far may a time be ahead of the clock, or of its arrival day, in another zone."""
 _KEY = (c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, TIME_TEXT)
-_CONTENT = (c.SOURCE, c.VALUE, c.FILE)
+_CONTENT = (c.SOURCE, c.VALUE)
 _COLUMNS = (c.SOURCE, c.FILE, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, TIME_TEXT, c.VALUE, c.REASON, DAY)
 POOL = (*_COLUMNS, STATE, AGAIN, ABSENT)
 """Columns of the rows that :func:`judge_days` compares."""
@@ -75,7 +75,7 @@ def label_rows(rows: DataFrame, settings: Features, now: datetime, forgotten: Da
 
 
 def judge_days(
-    pool: DataFrame, max_events_per_hour: int, tasks_per_day: int, *, stored: bool, match_files: bool = True
+    pool: DataFrame, max_events_per_hour: int, tasks_per_day: int, *, stored: bool, unnamed_files: bool = False
 ) -> DataFrame:
     """Compare the rows of each day: set the reason ``duplicate`` or ``bot``, and drop stored rows that were read again.
 
@@ -94,8 +94,9 @@ def judge_days(
         Most tasks among which the rows of a day are divided; a task has its rows in the order of their days.
     stored
         Whether the pool has stored rows.
-    match_files
-        false: a row takes the place of a stored row of whatever file of its source (the stored rows are older than the column).
+    unnamed_files
+        Whether stored rows may have no file, because they are older than the column: a row takes the place of such a row whatever
+        its own file is.
 
     Returns
     -------
@@ -116,7 +117,13 @@ def judge_days(
     user_hour = [DAY, "share", "bucket", "hour", c.USER_ID]
     is_event = F.col(STATE) == STORED_EVENT
     if stored:
-        same_row = Window.partitionBy(*user_hour, *_KEY, *(_CONTENT if match_files else _CONTENT[:-1]))
+        if unnamed_files:
+            content = Window.partitionBy(*user_hour, *_KEY, *_CONTENT)
+            unnamed = F.max((F.col(STATE) != NEW) & F.col(c.FILE).isNull()).over(content)
+            rows = rows.withColumn("same_file", F.when(~unnamed, F.col(c.FILE)))
+        else:
+            rows = rows.withColumn("same_file", F.col(c.FILE))
+        same_row = Window.partitionBy(*user_hour, *_KEY, *_CONTENT, "same_file")
         rows = rows.withColumn("rank", F.row_number().over(same_row.orderBy(STATE)))
         rows = rows.withColumn("new", F.count(F.when(F.col(STATE) == NEW, 1)).over(same_row))
         rows = rows.withColumn("read_again", F.count(F.when((F.col(STATE) == NEW) & F.col(AGAIN), 1)).over(same_row))
@@ -126,7 +133,7 @@ def judge_days(
         takes_place = (F.col(STATE) == NEW) & F.col(AGAIN) & (F.col("rank") == 1) & F.col("event_in_table")
         rows = rows.withColumn(IS_STORED_EVENT, is_event | takes_place)
         rows = rows.withColumn(c.REASON, F.when(F.col(ABSENT), REMOVED).otherwise(F.col(c.REASON)))
-        rows = rows.drop("rank", "new", "read_again", "event_in_table")
+        rows = rows.drop("same_file", "rank", "new", "read_again", "event_in_table")
     else:
         rows = rows.withColumn(IS_STORED_EVENT, F.lit(False))
     usable = F.col(c.REASON).isNull()
@@ -157,7 +164,9 @@ def stored_events(events: DataFrame) -> DataFrame:
 def stored_rejected(rejected: DataFrame) -> DataFrame:
     """Rows of the table ``rejected_events`` as a part of the pool; duplicates and bots may become events."""
     usable = F.col(c.REASON).isin("duplicate", "bot")
-    text = F.col(c.EVENT_TIME)
+    # Rows without a file are of a version that stored times as they arrived.
+    time = F.when(F.col(c.FILE).isNull(), F.try_to_timestamp(c.EVENT_TIME)).cast("string")
+    text = F.coalesce(time, F.col(c.EVENT_TIME))
     columns = {
         TIME_TEXT: text,
         c.EVENT_TIME: F.when(usable, text).try_cast("timestamp"),

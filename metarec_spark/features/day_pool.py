@@ -120,8 +120,13 @@ def judged_rows(job: Job, new: DataFrame, days: Days, deliveries: Sequence[Deliv
     spread = min(_WHOLE_DAYS, len(days.dates) or 1)
     tasks = math.ceil(_TASKS_PER_CORE * job.spark.sparkContext.defaultParallelism / spread)
     most = job.config.features.max_events_per_hour
-    match_files = job.warehouse.exists(c.INGESTED)  # else events are older than the column file
-    return cleaning.judge_days(pool, most, tasks, stored=stored, match_files=match_files)
+    return cleaning.judge_days(pool, most, tasks, stored=stored, unnamed_files=stored and _has_unnamed_files(job))
+
+
+def _has_unnamed_files(job: Job) -> bool:
+    """Whether ``events`` may have rows from before it had the column ``file``: ``ingested``, which is made first, is younger."""
+    warehouse = job.warehouse
+    return not warehouse.exists(c.INGESTED) or warehouse.created(c.EVENTS) < warehouse.created(c.INGESTED)
 
 
 def _of_users(events: DataFrame, new: DataFrame, complete: Sequence[Delivery], unchanged: Collection[FileKey]) -> DataFrame:

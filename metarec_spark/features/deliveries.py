@@ -63,7 +63,13 @@ class Delivery:
 
 
 def deliveries(
-    spark: SparkSession, config: Config, ingested: Mapping[str, Mapping[str, Ingested]], ds: date, *, history: bool
+    spark: SparkSession,
+    config: Config,
+    ingested: Mapping[str, Mapping[str, Ingested]],
+    ds: date,
+    *,
+    history: bool,
+    stored: bool = False,
 ) -> list[Delivery]:
     """Find what to read of each source.
 
@@ -73,6 +79,8 @@ def deliveries(
         Rows of :func:`read_ingested`.
     history
         Read all files again.
+    stored
+        Whether rows of files that are not in ``ingested`` may be stored: by a version that had no such table.
 
     Raises
     ------
@@ -85,9 +93,9 @@ def deliveries(
     for delivery in result:
         before, settings = ingested.get(delivery.label, {}), source_settings(config, delivery.source)
         if delivery.source.format == "delta":
-            _plan_delta(spark, delivery, before, settings, ds, history=history)
+            _plan_delta(spark, delivery, before, settings, ds, history=history, stored=stored)
         else:
-            _plan_files(spark, delivery, before, settings, ds, history=history)
+            _plan_files(spark, delivery, before, settings, ds, history=history, stored=stored)
     _check_names(result, ingested)
     return result
 
@@ -133,7 +141,14 @@ def source_root(path: str, files: Sequence[SourceFile]) -> str:
 
 
 def _plan_files(
-    spark: SparkSession, delivery: Delivery, before: Mapping[str, Ingested], settings: str, ds: date, *, history: bool
+    spark: SparkSession,
+    delivery: Delivery,
+    before: Mapping[str, Ingested],
+    settings: str,
+    ds: date,
+    *,
+    history: bool,
+    stored: bool,
 ) -> None:
     place, system = hadoop_path(spark, delivery.source.path)
     files = list_files(spark, delivery.source.path)
@@ -146,12 +161,12 @@ def _plan_files(
         known = before.get(name)
         same_file = known is not None and known.is_file(state)
         if history or known is None or not same_file or known.settings != settings:
-            whole.append(Reading(state, again=known is not None, unchanged=same_file))
+            whole.append(Reading(state, again=stored or known is not None, unchanged=same_file))
         elif known.is_due(ds):
             due.append(_due_reading(state, known, ds))
     delivery.present = frozenset(present)
     delivery.parts = [Part(readings, [one.state.uri for one in readings]) for readings in (whole, due) if readings]
-    if any(reading.again for reading in whole):
+    if before and any(reading.again for reading in whole):
         delivery.gone = sum(row.settings != settings and row.file not in present for row in before.values())
 
 
@@ -161,7 +176,14 @@ def _due_reading(state: FileState, known: Ingested, ds: date) -> Reading:
 
 
 def _plan_delta(
-    spark: SparkSession, delivery: Delivery, before: Mapping[str, Ingested], settings: str, ds: date, *, history: bool
+    spark: SparkSession,
+    delivery: Delivery,
+    before: Mapping[str, Ingested],
+    settings: str,
+    ds: date,
+    *,
+    history: bool,
+    stored: bool,
 ) -> None:
     known = next(iter(before.values()), None)
     changes = delta_changes(spark, delivery.source.path, known.version if known else None)
@@ -172,7 +194,7 @@ def _plan_delta(
     all_rows = known is None or known.settings != state.settings or changes.files is None
     if history or all_rows or (changed and delivery.source.delivery == "complete"):
         same_table = known is not None and not changed and known.settings == state.settings
-        delivery.parts = [Part([Reading(state, again=known is not None, unchanged=same_table)], None)]
+        delivery.parts = [Part([Reading(state, again=stored or known is not None, unchanged=same_table)], None)]
         return
     assert known is not None and changes.files is not None
     due = _due_reading(state, known, ds) if known.is_due(ds) else None

@@ -81,9 +81,16 @@ def ingest(job: Job, *, history: bool = False) -> CleaningCounts:
     """
     last = last_ingestion(job)
     _restore_unfinished(job, last)
+    older = last is not None and c.INGESTED not in last.inputs
+    if older:
+        log.warning(
+            "the tables are of a version that did not record which files it read: all files that are there are read again"
+        )
+        for name in (c.EVENTS, c.REJECTED_EVENTS):
+            job.warehouse.ensure(name)  # with the column file
     known = read_ingested(job.warehouse.read(c.INGESTED) if job.warehouse.exists(c.INGESTED) else None)
     now = datetime.now(UTC)
-    plan = deliveries(job.spark, job.config, known, job.ds, history=history)
+    plan = deliveries(job.spark, job.config, known, job.ds, history=history, stored=older)
     for delivery in plan:
         _require_files(job, delivery, len(known.get(delivery.label, ())))
     _log_plan(plan)

@@ -35,7 +35,9 @@ def selected_rows(job: Job, deliveries: Sequence[Delivery], now: datetime) -> Da
     selection = []
     for delivery in deliveries:
         for part in delivery.parts:
-            rows = open_events(job.spark, delivery.source, delivery.position, part.files, job.config.features.first_day)
+            some = len(part.readings) < len(delivery.present)
+            first_day = job.config.features.first_day
+            rows = open_events(job.spark, delivery.source, delivery.position, part.files, first_day, some=some)
             if delivery.source.format == "delta":  # the table counts as one file
                 rows = rows.withColumn(c.FILE, F.lit(part.readings[0].state.uri))
             rows = _within(rows, part).withColumnRenamed(c.FILE, _URI)

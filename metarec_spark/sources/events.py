@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 
 from pyspark.sql import DataFrame, SparkSession
@@ -29,7 +30,13 @@ _SCHEMA = (
 
 
 def open_events(
-    spark: SparkSession, source: Source, position: int, files: Sequence[str] | None = None, first_day: date = FIRST_DAY
+    spark: SparkSession,
+    source: Source,
+    position: int,
+    files: Sequence[str] | None = None,
+    first_day: date = FIRST_DAY,
+    *,
+    some: bool = False,
 ) -> DataFrame:
     """Open one behaviour log: source, user_id, item_id, domain, event_type, event_time, time_text, value, arrival, file, problem.
 
@@ -49,6 +56,8 @@ def open_events(
         table, data files of its current version, as its log spells them.
     first_day
         An earlier time is no time.
+    some
+        Whether these are not all files of the source: then all of them may lack a mapped column that is not required.
 
     Raises
     ------
@@ -58,6 +67,7 @@ def open_events(
     """
     where = f"sources[{position}] {source.path}"
     columns = wanted(source, (c.USER_ID, c.ITEM_ID, c.DOMAIN, c.EVENT_TIME), (c.EVENT_TYPE, c.VALUE), day=source.day_column)
+    columns = [replace(column, mapped=column.mapped and column.required) if some else column for column in columns]
     groups = open_source(spark, source, columns, where, files)
     rows = spark.createDataFrame([], _SCHEMA)  # first, so that the union is of this session
     for group in groups:

@@ -209,6 +209,11 @@ class Warehouse:
         self.version(name)
         return str(self._newest_snapshot(name).metadata().id())
 
+    def created(self, name: str) -> int:
+        """Milliseconds since 1970 when the table was created."""
+        self.version(name)
+        return int(self._newest_snapshot(name).metadata().createdTime().get())
+
     def replace_days(
         self, name: str, rows: DataFrame, column: str, days: Spans, commit: Commit, *, undated: bool = False
     ) -> None:

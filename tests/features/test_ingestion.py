@@ -191,3 +191,42 @@ def test_rows_a_zone_ahead_of_their_folder_wait_for_their_day(spark: SparkSessio
     log.ingest(3)
     assert log.days() == {2: 1, 3: 1}
     log.assert_consistent()
+
+
+def test_a_warehouse_of_a_version_that_recorded_no_files_is_read_again_without_copies(spark: SparkSession, log: Log):
+    log.write("1", [*rows(1), row("u0", "i", 1), row("", "i", 1)])
+    log.write("gone", rows(1, 7))
+    log.ingest(1)
+    events, ingested = log.warehouse().path(c.EVENTS), Path(log.warehouse().path(c.INGESTED).removeprefix("file:"))
+    for table in (c.EVENTS, c.REJECTED_EVENTS):
+        path = log.warehouse().path(table)
+        older = spark.read.format("delta").load(path).drop(c.FILE).write.format("delta").mode("overwrite")
+        metadata = '{"job": "extract", "ds": "2024-01-01", "settings": "older"}'
+        older.option("overwriteSchema", "true").option("userMetadata", metadata).save(path)
+    shutil.rmtree(ingested)
+    log.file("gone").unlink()
+    assert c.FILE not in spark.read.format("delta").load(events).columns
+    counts = log.ingest(2)
+    assert (counts.read, counts.events, counts.rejected) == (7, 5, {"duplicate": 1, "null_user": 1})
+    assert log.days() == {1: 7} and log.outcomes() == {"kept": 7, "duplicate": 6, "null_user": 1}
+    log.write("1", [*rows(1), row("u0", "i", 1), row("", "i", 1), *rows(2)])
+    counts = log.ingest(2)
+    assert (counts.read, counts.events, counts.rejected) == (12, 10, {"duplicate": 1, "null_user": 1})
+    assert log.days() == {1: 7, 2: 5} and log.outcomes() == {"kept": 12, "duplicate": 6, "null_user": 1}
+    log.assert_consistent()
+
+
+def test_a_new_file_may_lack_an_optional_column_that_is_mapped(spark: SparkSession, tmp_path: Path):
+    log = Log(spark, tmp_path)
+    log.sections = {"sources": [{"path": str(log.source()), "format": "json", "columns": {"value": "stars"}}]}
+    line = '{{"user_id": "u", "item_id": "i", "domain": "shop", "event_time": "2024-01-0{day}"{more}}}\n'
+    for day, more in ((1, ', "start": 5'), (2, "")):
+        (log.source() / f"{day}.json").write_text(line.format(day=day, more=more))
+    with pytest.raises(DataError, match="no column 'stars'"):
+        log.ingest(1)
+    (log.source() / "1.json").write_text(line.format(day=1, more=', "stars": 5'))
+    (log.source() / "2.json").unlink()
+    log.ingest(1)
+    (log.source() / "2.json").write_text(line.format(day=2, more=""))
+    log.ingest(2)
+    assert sorted(row[0] or 0.0 for row in log.read(c.EVENTS).select(c.VALUE).collect()) == [0.0, 5.0]
