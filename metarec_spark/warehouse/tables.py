@@ -211,7 +211,6 @@ class Warehouse:
 
     def created(self, name: str) -> int:
         """Milliseconds since 1970 when the table was created."""
-        self.version(name)
         return int(self._newest_snapshot(name).metadata().createdTime().get())
 
     def replace_days(

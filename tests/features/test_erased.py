@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, date, datetime
 
 import pytest
@@ -9,8 +10,8 @@ from features.factories import log_rows, sequence_rows
 from pyspark.sql import DataFrame, SparkSession
 
 from metarec_spark.config.sections import Features
-from metarec_spark.features import cleaning, quality
-from metarec_spark.features.erased import hash_of, hashed, marked, without
+from metarec_spark.features import cleaning
+from metarec_spark.features.erased import hash_of, hashed, without
 from metarec_spark.warehouse.contracts import contract
 
 ODD = ["u1", "U1", " u1", "'; DROP TABLE events; --", "../x", "🦊\u2028", "a\tb\nc", "é", "e\u0301"]
@@ -20,8 +21,9 @@ def forgotten(spark: SparkSession, *users: str) -> DataFrame:
     return spark.createDataFrame([(hash_of(user), date(2024, 1, 10), False) for user in users], contract("forgotten").schema)
 
 
-def judged(spark: SparkSession, *rows: dict) -> DataFrame:
-    return cleaning.judge(log_rows(spark, *rows), Features(), datetime(2024, 1, 11, tzinfo=UTC))
+def labelled(spark: SparkSession, *rows: dict) -> DataFrame:
+    """Rows labelled with ``u1`` erased."""
+    return cleaning.label_rows(log_rows(spark, *rows), Features(), datetime(2024, 1, 11, tzinfo=UTC), forgotten(spark, "u1"))
 
 
 def test_spark_hashes_an_id_as_python_does(spark):
@@ -37,15 +39,5 @@ def test_nobody_else_is_left_out(spark, user):
 
 
 def test_their_rows_get_that_reason_whatever_else_is_wrong_with_them(spark):
-    rows = judged(spark, {}, {}, {"item_id": None}, {"user_id": "u2"}, {"user_id": "u2", "item_id": None}, {"user_id": None})
-    counts = {row.outcome: row.rows for row in quality.counted(marked(rows, forgotten(spark, "u1"))).collect()}
-    assert counts == {"forgotten": 3, "kept": 1, "null_item": 1, "null_user": 1}
-
-
-def test_their_rows_are_neither_events_nor_rejected(spark):
-    rows = marked(
-        judged(spark, {}, {"item_id": None}, {"user_id": "u2"}, {"user_id": "u2", "item_id": None}), forgotten(spark, "u1")
-    )
-    assert [row.user_id for row in cleaning.accepted(rows).collect()] == ["u2"]
-    assert [row.user_id for row in cleaning.rejected(rows).collect()] == ["u2"]
-    assert rows.columns == judged(spark, {}).columns
+    rows = labelled(spark, {}, {}, {"item_id": None}, {"user_id": "u2"}, {"user_id": "u2", "item_id": None}, {"user_id": None})
+    assert Counter(row.reason for row in rows.collect()) == {"forgotten": 3, None: 1, "null_item": 1, "null_user": 1}
