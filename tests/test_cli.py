@@ -59,7 +59,20 @@ def written(folder: Path, text: str = "") -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["extract", "train", "evaluate", "adapt", "recommend", "nightly", "feedback", "maintain", "promote", "rollback", "forget", "accept"],
+    [
+        "extract",
+        "train",
+        "evaluate",
+        "adapt",
+        "recommend",
+        "nightly",
+        "feedback",
+        "maintain",
+        "promote",
+        "rollback",
+        "forget",
+        "accept",
+    ],
 )
 def test_a_command_without_configuration_says_that_it_needs_one(command: Callable, name: str):
     code, out, err = command(name, "--ds", "2024-01-10")
