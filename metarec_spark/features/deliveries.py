@@ -113,9 +113,11 @@ def source_settings(config: Config, source: Source) -> str:
     """Fingerprint of everything that decides what becomes of a file's rows."""
     features = config.features
     how = source.model_copy(update={"name": None, "path": "", "delivery": "added"})
+    alias = config.platforms.alias
     return fingerprint(
         READING_VERSION,
         how,
+        *((alias,) if alias else ()),
         features.first_day.isoformat(),
         features.late_days,
         features.max_events_per_hour,

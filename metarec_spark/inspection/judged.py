@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.config.inputs import Source
 from metarec_spark.config.sections import Features
-from metarec_spark.features.cleaning import judge
+from metarec_spark.features.cleaning import AGAIN, judge_days, label_rows, new_rows
 from metarec_spark.sources.events import TIME_TEXT, open_events
 
 MOST_ROWS = 1_000_000
@@ -53,7 +53,8 @@ def judged(spark: SparkSession, source: Source, settings: Features) -> Judged:
         If the source cannot be read.
     """
     rows = open_events(spark, source, 0, first_day=settings.first_day).limit(MOST_ROWS + 1)
-    outcomes = judge(rows, settings, datetime.now(UTC)).persist()
+    pool = new_rows(label_rows(rows, settings, datetime.now(UTC)).withColumn(AGAIN, F.lit(False)))
+    outcomes = judge_days(pool, settings.max_events_per_hour, 1, stored=False).persist()
     try:
         counts = {row[0]: row[1] for row in outcomes.groupBy(c.REASON).count().toLocalIterator()}
         events = outcomes.where(F.col(c.REASON).isNull())
