@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from metarec_spark.config.base import Advanced, Count, Experimental, Section
+from metarec_spark.config.base import Advanced, Count, Experimental, Section, Zone
 from metarec_spark.config.inputs import Cap, File, ItemList, ItemSource, Source
 
 __all__ = ["Cap", "File", "ItemList", "ItemSource", "Section", "Source"]
@@ -67,6 +67,9 @@ class Features(Section):
     """A user with more events than this within one clock hour counts as a bot in that hour: these events are rejected."""
     first_day: Advanced[Annotated[date, Field(strict=False)]] = date(1995, 1, 1)
     """First plausible day: an earlier event time is rejected as `bad_time`."""
+    day_zone: Advanced[Zone] = "UTC"
+    """Time zone of the days: of `--ds`, of arrival days, and of the days by which tables are divided. Times stay in UTC. If it is
+    changed, all files that are there are read again."""
     event_types: list[str] = Field(default_factory=list)
     """Event types to accept; rows of other types are rejected. Empty: all types are accepted."""
 

@@ -110,7 +110,7 @@ def _task(
     """Return the rows of :func:`metarec_spark.features.split.pairs`, and the conditions under which they are ranked."""
     manifest, lists = measured.manifest, job.config.recommend
     users = users_as_of(job, model.ds, manifest.table_versions, manifest.features)
-    labelled = held_out(users, split, model.ds)
+    labelled = held_out(users, split, model.ds, manifest.features.day_zone)
     serving = ServingModel(model.model_id, model.path, manifest, manifest.serves)
     rules = until_done.enter_context(write_rules(job, job.warehouse.version(c.ITEMS), [serving]))
     task = RankingTask(

@@ -76,5 +76,6 @@ def erased_users(job: Job) -> DataFrame | None:
 def transition_settings(job: Job, split: Split) -> str:
     """Fingerprint of the settings that ``item_transitions`` depends on."""
     config = job.config
-    split_day = job.ds.isoformat() if split.protocol == "temporal" else None  # only a temporal split moves with the day
+    # Only a temporal split moves with the day.
+    split_day = (job.ds.isoformat(), config.features.day_zone) if split.protocol == "temporal" else None
     return fingerprint(config.transitions, split, config.features.min_user_events, split_day)

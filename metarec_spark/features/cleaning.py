@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Features
 from metarec_spark.features import erased
+from metarec_spark.features.days import day_of, midnight
 from metarec_spark.sources.events import ARRIVAL, TIME_TEXT
 from metarec_spark.sources.problems import PROBLEM
 from metarec_spark.sources.values import LONGEST, blank
@@ -25,7 +26,7 @@ NEW, STORED_EVENT, STORED_REJECTED = 0, 1, 2
 AGAIN, ABSENT, IS_STORED_EVENT = "again", "absent", "is_stored_event"
 REMOVED = "removed"
 """Reason of a stored row that its source no longer has; such a row is in no table."""
-ZONE_WIDTH = timedelta(hours=14)
+ZONE_WIDTH_HOURS = 14
 """UTC+14 is the zone furthest ahead: so far may a time be ahead of the clock, or of its arrival day, in another zone."""
 _KEY = (c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, TIME_TEXT)
 _CONTENT = (c.SOURCE, c.VALUE)
@@ -37,8 +38,8 @@ POOL = (*_COLUMNS, STATE, AGAIN, ABSENT)
 def label_rows(rows: DataFrame, settings: Features, now: datetime, forgotten: DataFrame | None = None) -> DataFrame:
     """Add ``reason`` (null if the row is usable) and ``day`` (the day that it counts for).
 
-    A row counts for the UTC day of its event; if that is unusable, for the day on which it arrived; if that is unknown too, for
-    no day (null).
+    A row counts for the day of its event, in ``settings.day_zone``; if that is unusable, for the day on which it arrived; if that
+    is unknown too, for no day (null).
 
     Parameters
     ----------
@@ -47,15 +48,15 @@ def label_rows(rows: DataFrame, settings: Features, now: datetime, forgotten: Da
     settings
         Limits and known event types.
     now
-        Time zone aware; a time more than :data:`ZONE_WIDTH` later is in the future, in a source without arrival days.
+        Time zone aware; a time more than :data:`ZONE_WIDTH_HOURS` hours later is in the future, in a source without arrival days.
     forgotten
         Table of erased users: their rows get the reason ``forgotten``, whatever else is wrong with them.
     """
     time, arrival = F.col(c.EVENT_TIME), F.col(ARRIVAL)
-    zone = F.expr(f"INTERVAL {int(ZONE_WIDTH.total_seconds())} SECONDS")
-    end_of_arrival = F.date_add(arrival, 1).cast("timestamp") + zone
-    in_future = F.when(arrival.isNull(), time > F.lit(now + ZONE_WIDTH)).otherwise(time >= end_of_arrival)
-    late = F.to_date(time) < F.date_sub(arrival, settings.late_days)
+    event_day = day_of(time, settings.day_zone)
+    end_of_arrival = F.timestamp_add("HOUR", F.lit(ZONE_WIDTH_HOURS), midnight(F.date_add(arrival, 1), settings.day_zone))
+    in_future = F.when(arrival.isNull(), time > F.lit(now + timedelta(hours=ZONE_WIDTH_HOURS))).otherwise(time >= end_of_arrival)
+    late = event_day < F.date_sub(arrival, settings.late_days)
     reason = F.coalesce(
         F.col(PROBLEM),
         F.when(blank(F.col(c.USER_ID)), "null_user"),
@@ -68,7 +69,7 @@ def label_rows(rows: DataFrame, settings: Features, now: datetime, forgotten: Da
         F.when(_unknown_type(settings.event_types), "unknown_type"),
     )
     unusable_day = F.coalesce(in_future, F.lit(True)) | F.coalesce(late, F.lit(False))
-    rows = rows.withColumn(c.REASON, reason).withColumn(DAY, F.when(unusable_day, arrival).otherwise(F.to_date(time)))
+    rows = rows.withColumn(c.REASON, reason).withColumn(DAY, F.when(unusable_day, arrival).otherwise(event_day))
     # Rows are compared by what the tables hold: the time in UTC, or its text if it cannot be read.
     rows = rows.withColumn(TIME_TEXT, F.coalesce(time.cast("string"), TIME_TEXT))
     return rows if forgotten is None else erased.marked(rows, forgotten)

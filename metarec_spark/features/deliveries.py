@@ -118,6 +118,7 @@ def source_settings(config: Config, source: Source) -> str:
         READING_VERSION,
         how,
         *((alias,) if alias else ()),
+        *((features.day_zone,) if features.day_zone != "UTC" else ()),
         features.first_day.isoformat(),
         features.late_days,
         features.max_events_per_hour,

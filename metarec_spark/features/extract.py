@@ -155,7 +155,8 @@ def _transitions(job: Job) -> None:
     users = warehouse.read(c.USER_SEQUENCES, inputs[c.USER_SEQUENCES]).where(F.col("events") >= config.features.min_user_events)
     tokens = warehouse.read(c.ITEM_CONTENT, inputs[c.ITEM_CONTENT])
     with scratch_folder(job.spark, warehouse.path("_transitions")) as folder:
-        rows = transitions(train_part(held_out(users, config.split, job.ds)), tokens, config.transitions, folder)
+        labelled = held_out(users, config.split, job.ds, config.features.day_zone)
+        rows = transitions(train_part(labelled), tokens, config.transitions, folder)
         warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs=inputs, settings=settings))
 
 

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark.features.as_of import erased_users
 from metarec_spark.features.cleaning import AGAIN, DAY, label_rows
+from metarec_spark.features.days import start_of
 from metarec_spark.features.deliveries import Delivery, Part
 from metarec_spark.features.ingested import RowCount
 from metarec_spark.job import Job
@@ -40,7 +41,7 @@ def selected_rows(job: Job, deliveries: Sequence[Delivery], now: datetime) -> Da
             rows = open_events(job.spark, delivery.source, delivery.position, part.files, first_day, some=some)
             if delivery.source.format == "delta":  # the table counts as one file
                 rows = rows.withColumn(c.FILE, F.lit(part.readings[0].state.uri))
-            rows = _within(rows, part).withColumnRenamed(c.FILE, _URI)
+            rows = _within(rows, part, job.config.features.day_zone).withColumnRenamed(c.FILE, _URI)
             opened.append(rows.withColumn(_PART, F.lit(len(opened))))
             for reading in part.readings:
                 delivered = min(reading.state.modified.date(), job.ds) if reading.state.modified else job.ds
@@ -58,14 +59,14 @@ def selected_rows(job: Job, deliveries: Sequence[Delivery], now: datetime) -> Da
     return rows.drop(_PART, _URI, "days", "except_days", "undated", "undated_day")
 
 
-def _within(rows: DataFrame, part: Part) -> DataFrame:
+def _within(rows: DataFrame, part: Part, zone: str) -> DataFrame:
     """Rows that can count for the days that are read, by conditions that are pushed down to the files."""
     days = [day for reading in part.readings for day in reading.days or ()]
     if any(reading.days is None or reading.undated for reading in part.readings) or not days:
         return rows
     first, last = min(days), max(days) + timedelta(days=1)
     time, arrival = F.col(c.EVENT_TIME), F.col(ARRIVAL)
-    by_time = (time >= F.lit(first).cast("timestamp")) & (time < F.lit(last).cast("timestamp"))
+    by_time = (time >= F.lit(start_of(first, zone))) & (time < F.lit(start_of(last, zone)))
     by_arrival = arrival >= F.lit(first - timedelta(days=1))  # a row counts for the day of its event or of its arrival
     return rows.where(F.when(arrival.isNull(), by_time).otherwise(by_arrival))
 

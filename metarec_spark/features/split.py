@@ -8,13 +8,14 @@ target; no event of these days is a training event.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Split
+from metarec_spark.features.days import start_of
 
 NOTHING_HELD_OUT = Split(protocol="none")
 TARGETS = "targets"
@@ -23,7 +24,7 @@ TEST_CONTEXT = "test_context"
 _SEQUENCE = (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
 
 
-def held_out(sequences: DataFrame, split: Split, ds: date) -> DataFrame:
+def held_out(sequences: DataFrame, split: Split, ds: date, zone: str = "UTC") -> DataFrame:
     """Add ``targets``, ``train_positions`` and ``test_context``; positions count from 0.
 
     ``targets`` is array<struct<domain, split, position>>; the other two are array<int>: positions of the training events, and
@@ -37,13 +38,15 @@ def held_out(sequences: DataFrame, split: Split, ds: date) -> DataFrame:
         Protocol and lengths of the split.
     ds
         The logical day: the last test day of a temporal split.
+    zone
+        Time zone of the days.
     """
     frame = sequences.withColumn("n", F.size(c.ITEM_IDX)).withColumn("domains", F.array_distinct(c.DOMAIN))
     if split.protocol == "none":
         none = F.array().cast("array<struct<domain:string,split:string,position:int>>")
         frame = frame.withColumn(TARGETS, none).withColumn(TRAIN_POSITIONS, _positions(F.col("n")))
         return frame.withColumn(TEST_CONTEXT, F.col(TRAIN_POSITIONS)).drop("n", "domains")
-    frame = _leave_one_out(frame) if split.protocol == "leave_one_out" else _temporal(frame, split, ds)
+    frame = _leave_one_out(frame) if split.protocol == "leave_one_out" else _temporal(frame, split, ds, zone)
     frame = frame.withColumn(TARGETS, F.filter(TARGETS, lambda target: target["position"] >= 0))
     return frame.drop("n", "domains")
 
@@ -66,10 +69,10 @@ def _leave_one_out(frame: DataFrame) -> DataFrame:
     return frame.withColumn(TRAIN_POSITIONS, F.array_except(_positions(n), F.col(f"{TARGETS}.position"))).drop("backwards")
 
 
-def _temporal(frame: DataFrame, split: Split, ds: date) -> DataFrame:
-    # With its zone: Spark reads a datetime without one in the zone of the driver's machine.
-    test_from = datetime.combine(ds - timedelta(days=split.test_days - 1), datetime.min.time(), UTC)
-    validation_from = test_from - timedelta(days=split.validation_days)
+def _temporal(frame: DataFrame, split: Split, ds: date, zone: str) -> DataFrame:
+    first_test_day = ds - timedelta(days=split.test_days - 1)
+    test_from = start_of(first_test_day, zone)
+    validation_from = start_of(first_test_day - timedelta(days=split.validation_days), zone)
     times, domains = F.col(c.EVENT_TIME), F.col(c.DOMAIN)
     earlier = F.size(F.filter(times, lambda time: time < F.lit(validation_from)))
     before_test = F.size(F.filter(times, lambda time: time < F.lit(test_from)))

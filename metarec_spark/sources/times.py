@@ -113,7 +113,7 @@ class TimeReader:
 
     def _since_1970(self, time: datetime) -> int | None:
         if time.tzinfo is None:
-            zone = _known(self.zone)
+            zone = known_zone(self.zone)
             aware = time.replace(tzinfo=zone, fold=0)
             if zone is not UTC and aware.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != time:
                 return None
@@ -139,11 +139,11 @@ def _zone_of(name: str | None) -> tzinfo | None:
     if offset:
         distance = timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
         return timezone(-distance if offset[1] == "-" else distance)
-    return UTC if "/" not in name else _known(name)
+    return UTC if "/" not in name else known_zone(name)
 
 
 @lru_cache(256)
-def _known(name: str) -> tzinfo:
+def known_zone(name: str) -> tzinfo:
     """Return a zone by its name or offset."""
     if name == "UTC":
         return UTC

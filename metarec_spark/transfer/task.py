@@ -76,7 +76,7 @@ class Task:
         known = known_names(sequences, tables[c.ITEMS], config)
         if domain not in known.domains:
             raise DataError(f"domain {domain!r} has no item; known are {', '.join(known.domains)}: extract its log first")
-        users = held_out(sequences, config.split, job.ds)
+        users = held_out(sequences, config.split, job.ds, config.features.day_zone)
         has_pair = F.exists("targets", lambda target: (target["domain"] == domain) & (target["split"] == c.VALIDATION))
         elsewhere = F.when(~is_user_of(domain), F.size(c.ITEM_IDX)).otherwise(0)
         ((pairs, source_events),) = users.agg(F.count(F.when(has_pair, 1)), F.sum(elsewhere)).collect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 
 import pytest
@@ -151,6 +151,28 @@ def time_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("time_zone")
 def test_the_zone_of_the_machine_has_no_say(spark: SparkSession):
     assert verdicts(judged_rows(rows(spark), SETTINGS, NOW)) == expected()
+
+
+@pytest.mark.parametrize(
+    ("zone", "first", "last"),
+    [
+        ("UTC", "2024-01-10 00:00:00", "2024-01-10 23:59:59"),
+        ("Asia/Tokyo", "2024-01-09 15:00:00", "2024-01-10 14:59:59"),
+        ("America/New_York", "2024-01-10 05:00:00", "2024-01-11 04:59:59"),
+        ("+05:30", "2024-01-09 18:30:00", "2024-01-10 18:29:59"),
+    ],
+)
+def test_a_day_is_of_the_zone_that_the_configuration_names(spark: SparkSession, zone: str, first: str, last: str):
+    begin, end = (datetime.fromisoformat(time) for time in (first, last))
+    second = timedelta(seconds=1)
+    times = [begin - second, begin, end, end + second, end + second + timedelta(hours=14)]
+    rows = log_rows(
+        spark, *[{"time_text": str(time), "arrival": "2024-01-10", "item_id": f"i{n}"} for n, time in enumerate(times)]
+    )
+    settings = SETTINGS.model_copy(update={"day_zone": zone, "late_days": 0})
+    labelled = cleaning.label_rows(rows, settings, NOW).orderBy("item_id").select("reason", F.col("day").cast("string")).collect()
+    days = ["2024-01-10", "2024-01-10", "2024-01-10", "2024-01-11", "2024-01-10"]
+    assert [tuple(row) for row in labelled] == list(zip(["late", None, None, None, "future_time"], days, strict=True))
 
 
 NEW, EVENT_ROW, REJECTED = cleaning.NEW, cleaning.STORED_EVENT, cleaning.STORED_REJECTED
