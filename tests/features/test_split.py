@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 from features.factories import sequence_rows
@@ -113,6 +113,13 @@ def test_a_pair_has_its_target_context_and_what_was_seen(spark: SparkSession):
     assert (validation.target, validation.item_idx, sorted(validation.seen)) == (2, [0, 1, 2], [0, 1, 7])
     assert validation.train_events == 3
     assert (other.target, other.item_idx, other.train_events) == (9, [0], 0)
+
+
+@pytest.mark.parametrize(("zone", "split"), [("UTC", "validation"), ("Asia/Tokyo", "test"), ("America/New_York", "validation")])
+def test_the_days_of_a_temporal_split_are_of_the_zone(spark: SparkSession, zone: str, split: str):
+    evening = str(DS - timedelta(days=1)) + " 20:00:00"
+    frame = held_out(sequence_rows(spark, u=[(1, "a", evening)]), Split(protocol="temporal"), DS, zone)
+    assert [target.split for (targets,) in frame.select("targets").collect() for target in targets] == [split]
 
 
 sequences_of_users = st.lists(
