@@ -28,6 +28,8 @@ REMOVED = "removed"
 """Reason of a stored row that its source no longer has; such a row is in no table."""
 ZONE_WIDTH_HOURS = 14
 """UTC+14 is the zone furthest ahead: so far may a time be ahead of the clock, or of its arrival day, in another zone."""
+MAY_BE_EVENT = f"{c.REASON} IN ('duplicate', 'bot')"
+"""Of a stored rejected row: whether it is rejected for other rows of its day alone."""
 _KEY = (c.ITEM_ID, c.DOMAIN, c.EVENT_TYPE, TIME_TEXT)
 _CONTENT = (c.SOURCE, c.VALUE)
 _COLUMNS = (c.SOURCE, c.FILE, c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, TIME_TEXT, c.VALUE, c.REASON, DAY)
@@ -164,7 +166,7 @@ def stored_events(events: DataFrame) -> DataFrame:
 
 def stored_rejected(rejected: DataFrame) -> DataFrame:
     """Rows of the table ``rejected_events`` as a part of the pool; duplicates and bots may become events."""
-    usable = F.col(c.REASON).isin("duplicate", "bot")
+    usable = F.expr(MAY_BE_EVENT)
     # Rows without a file are of a version that stored times as they arrived.
     time = F.when(F.col(c.FILE).isNull(), F.try_to_timestamp(c.EVENT_TIME)).cast("string")
     text = F.coalesce(time, F.col(c.EVENT_TIME))

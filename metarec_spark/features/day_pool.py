@@ -113,7 +113,7 @@ def judged_rows(job: Job, new: DataFrame, days: Days, deliveries: Sequence[Deliv
         unchanged = _unchanged_files(deliveries)
         events = job.warehouse.read(c.EVENTS).where(within(c.EVENT_DATE, days.dates))
         rejected = job.warehouse.read(c.REJECTED_EVENTS).where(days.contain(DAY))
-        before = cleaning.stored_events(_of_users(events, new, complete, unchanged))
+        before = cleaning.stored_events(_of_users(events, new, rejected, complete, unchanged))
         before = before.unionByName(cleaning.stored_rejected(rejected))
         before = _without_file(before, new, complete) if complete else before
         pool = pool.unionByName(_without_reading(job, before, unchanged) if unchanged else before)
@@ -129,9 +129,13 @@ def _has_unnamed_files(job: Job) -> bool:
     return not warehouse.exists(c.INGESTED) or warehouse.created(c.EVENTS) < warehouse.created(c.INGESTED)
 
 
-def _of_users(events: DataFrame, new: DataFrame, complete: Sequence[Delivery], unchanged: Collection[FileKey]) -> DataFrame:
-    """Stored events of the users who have new rows on the same day, and all events of sources that may lose some."""
-    users = new.where(~blank(F.col(c.USER_ID))).select(c.USER_ID, F.col(DAY).alias(c.EVENT_DATE)).distinct()
+def _of_users(
+    events: DataFrame, new: DataFrame, rejected: DataFrame, complete: Sequence[Delivery], unchanged: Collection[FileKey]
+) -> DataFrame:
+    """Stored events that decide on a row: those of users with new rows, or with stored duplicates or bots, on the same day, and
+    all events of sources that may lose some."""
+    compared = new.select(c.USER_ID, DAY).unionByName(rejected.where(cleaning.MAY_BE_EVENT).select(c.USER_ID, DAY))
+    users = compared.where(~blank(F.col(c.USER_ID))).withColumnRenamed(DAY, c.EVENT_DATE).distinct()
     labels = {delivery.label for delivery in complete} | {source for source, _ in unchanged}
     if not labels:
         return events.join(users, [c.USER_ID, c.EVENT_DATE], "left_semi")
