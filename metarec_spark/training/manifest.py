@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyspark
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import __version__
@@ -41,7 +41,7 @@ def known_names(users: DataFrame, items: DataFrame, config: Config) -> KnownName
     """Domains, event types, number of items and length of sequences of a model that is trained on these rows."""
     return KnownNames(
         domains=_most_common(items.groupBy(c.DOMAIN).agg(F.sum("events").alias("rows")), "platforms", _MAX_NAMES),
-        event_types=_most_common(users.groupBy(F.explode(c.EVENT_TYPE).alias(c.EVENT_TYPE)).count(), "event types", _MAX_NAMES),
+        event_types=_most_common(_counts(users, F.explode(c.EVENT_TYPE)), "event types", _MAX_NAMES),
         items=items.count(),
         max_length=config.features.max_length,
     )
@@ -59,9 +59,7 @@ def draft(job: Job, model_id: str, versions: dict[str, int], known: KnownNames, 
         items=known.items,
         max_length=known.max_length,
         gap_buckets=GAP_BUCKETS,
-        vector_widths=_most_common(
-            vectors.groupBy(F.size("vector").alias("width")).count(), "widths of content vectors", _MAX_WIDTHS
-        ),
+        vector_widths=_most_common(_counts(vectors, F.size("vector")), "widths of content vectors", _MAX_WIDTHS),
         ds=job.ds,
         code_version=__version__,
         table_versions=versions,
@@ -75,6 +73,10 @@ def draft(job: Job, model_id: str, versions: dict[str, int], known: KnownNames, 
         exclude_seen=config.recommend.exclude_seen,
         stack={"pyspark": pyspark.__version__},
     )
+
+
+def _counts(rows: DataFrame, value: Column) -> DataFrame:
+    return rows.select(value.alias("value")).groupBy("value").count()
 
 
 def _most_common(counts: DataFrame, what: str, most: int) -> list:

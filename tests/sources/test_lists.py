@@ -57,7 +57,7 @@ def test_logs_items_and_lists_name_a_platform_by_one_name(spark: SparkSession, t
         open_list(spark, settings.block[0], "block[0]"),
     )
     names = [sorted((row.item_id, row.domain) for row in rows.select("item_id", "domain").collect()) for rows in opened]
-    assert names == [[("a", "shop"), ("b", "shop"), ("c", None)], [("a", "shop"), ("b", "shop")], [("a", "shop")]]
+    assert names == [[("a", "shop"), ("b", "shop"), ("c", "")], [("a", "shop"), ("b", "shop")], [("a", "shop")]]
 
 
 def test_groups_are_texts_numbers_or_lists(spark: SparkSession, tmp_path: Path):
