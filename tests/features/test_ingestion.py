@@ -200,6 +200,7 @@ def test_a_warehouse_of_a_version_that_recorded_no_files_is_read_again_without_c
     events, ingested = log.warehouse().path(c.EVENTS), Path(log.warehouse().path(c.INGESTED).removeprefix("file:"))
     for table in (c.EVENTS, c.REJECTED_EVENTS):
         path = log.warehouse().path(table)
+        spark.sql(f"ALTER TABLE delta.`{path}` UNSET TBLPROPERTIES ('delta.dataSkippingStatsColumns')")
         older = spark.read.format("delta").load(path).drop(c.FILE).write.format("delta").mode("overwrite")
         metadata = '{"job": "extract", "ds": "2024-01-01", "settings": "older"}'
         older.option("overwriteSchema", "true").option("userMetadata", metadata).save(path)
