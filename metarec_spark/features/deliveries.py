@@ -153,9 +153,9 @@ def _plan_files(
     history: bool,
     stored: bool,
 ) -> None:
-    place, system = hadoop_path(spark, delivery.source.path)
+    location, system = hadoop_path(spark, delivery.source.path)
     files = list_files(spark, delivery.source.path)
-    delivery.root = source_root(system.makeQualified(place).toString(), files)
+    delivery.root = source_root(system.makeQualified(location).toString(), files)
     whole, due, present = [], [], set()
     for file in files:
         name = file.path.removeprefix(f"{delivery.root}/")
