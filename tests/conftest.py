@@ -32,6 +32,8 @@ FAST = SMALL | {
     "spark.driver.memory": "2g",
     "spark.shuffle.compress": "false",
 }
+# The tests' own session lives for half an hour: there, unlike in a small job, optimised code pays.
+LONG = {"spark.driver.extraJavaOptions": "-XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"}
 DAY = date(2024, 1, 10)
 
 # No test fails because the machine is slow. ``HYPOTHESIS_PROFILE=drill`` searches longer.
@@ -77,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    settings = config.parse({"warehouse": "file:///unused", "spark": {"master": "local[2]", "conf": FAST}})
+    settings = config.parse({"warehouse": "file:///unused", "spark": {"master": "local[2]", "conf": FAST | LONG}})
     found = session(settings, "tests")
     yield found
     found.stop()
