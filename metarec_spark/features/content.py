@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from functools import cache
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 
+# Chinese characters, kana, Thai, Lao, Burmese and Khmer: scripts that put no blanks between words.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3041-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+)
+
 
 def content(items: DataFrame, information: DataFrame) -> DataFrame:
     """Rows of ``item_content``.
 
-    Tokens are attributes, prefixed with the domain because each platform has its own words for them, and lower-cased title
-    words, shared by all domains. A token's weight is its inverse document frequency log(1 + items / items with the token), both
+    Tokens are attributes, prefixed with the domain because each platform has its own words for them, and :func:`title_words`,
+    shared by all domains. A token's weight is its inverse document frequency log(1 + items / items with the token), both
     counted in the item's domain, so that a domain's weights do not depend on the other domains. An item's weights are scaled to
     unit length: the scalar product of two items is their cosine. A content vector that is not :func:`usable` is left out.
 
@@ -25,8 +35,8 @@ def content(items: DataFrame, information: DataFrame) -> DataFrame:
     """
     known = items.join(information, [c.DOMAIN, c.ITEM_ID])
     attribute = F.transform(F.coalesce(c.ATTRIBUTES, F.array()), lambda a: F.concat(F.lit("a:"), F.col(c.DOMAIN), F.lit(":"), a))
-    words = F.split(F.lower(F.coalesce(c.TITLE, F.lit(""))), r"[^\p{L}\p{N}]+")
-    words = F.transform(F.filter(words, lambda w: w != ""), lambda w: F.concat(F.lit("w:"), w))
+    words = F.udf(title_words, "array<string>", useArrow=True)(F.coalesce(c.TITLE, F.lit("")))
+    words = F.transform(words, lambda w: F.concat(F.lit("w:"), w))
     tokens = F.array_sort(F.array_distinct(F.filter(F.concat(attribute, words), lambda t: t.isNotNull())))
     known = known.withColumn("tokens", tokens)
     one = known.select(c.ITEM_IDX, c.DOMAIN, F.explode("tokens").alias("token"))
@@ -48,6 +58,32 @@ def content(items: DataFrame, information: DataFrame) -> DataFrame:
         F.coalesce("weights", no_weights).alias("weights"),
         F.when(usable(F.col(c.CONTENT)), F.col(c.CONTENT)).alias("vector"),
     )
+
+
+def title_words(title: str) -> list[str]:
+    """Words of a title in lower case, compatibility characters folded (Unicode NFKC: full-width letters are letters).
+
+    Where a script puts no blanks between words, each pair of neighbouring characters is a word: titles that share a word share
+    its pairs.
+    """
+    words = []
+    for word in _words().findall(unicodedata.normalize("NFKC", title).lower()):
+        if _unspaced().match(word) and len(word) > 2:
+            words += [word[i : i + 2] for i in range(len(word) - 1)]
+        else:
+            words.append(word)
+    return words
+
+
+@cache
+def _words() -> re.Pattern[str]:
+    marks = "".join(chr(i) for i in range(0x10000) if unicodedata.category(chr(i)).startswith("M"))  # parts of letters
+    return re.compile(f"[{_UNSPACED}]+|(?:[^\\W_{_UNSPACED}]|[{marks}])+")
+
+
+@cache
+def _unspaced() -> re.Pattern[str]:
+    return re.compile(f"[{_UNSPACED}]")
 
 
 def usable(vector: Column) -> Column:

@@ -17,7 +17,8 @@ _SECONDS = ("seconds", "wall_seconds", "cpu_seconds")
 def contents(warehouse: Path) -> dict[str, list[str]]:
     """Every row of every table as text, sorted; and the checksums of all models' files.
 
-    Left out are when and how long something ran, the version of ``events`` that was read, which counts runs, and ``runs``.
+    Left out are when and how long something ran, where and when the log was written, the version of ``events`` that was read, which
+    counts runs, and ``runs``.
     """
     names = [name for name in ALL if name != RUNS and (warehouse / name / "_delta_log").exists()]
     found = {name: sorted(map(_text, DeltaTable(warehouse / name).to_pyarrow_table().to_pylist())) for name in names}
@@ -45,7 +46,7 @@ def _rows(warehouse: Path, name: str) -> list[dict]:
 
 
 def _text(row: dict) -> str:
-    for name in ("seconds", "read_at"):
+    for name in ("seconds", "read_at", "root", "modified"):
         row.pop(name, None)
     if "table_versions" in row:
         row["table_versions"] = sorted(pair for pair in row["table_versions"] if pair[0] != "events")

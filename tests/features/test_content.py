@@ -8,7 +8,7 @@ import pytest
 from features.factories import item_rows
 from pyspark.sql import Row, SparkSession
 
-from metarec_spark.features.content import content
+from metarec_spark.features.content import content, title_words
 from metarec_spark.warehouse.contracts import conform
 
 INFORMATION = "domain string, item_id string, title string, attributes array<string>, content array<float>"
@@ -35,6 +35,29 @@ def rows(spark: SparkSession) -> dict[int, Row]:
 def test_tokens_are_attributes_of_the_domain_and_words_of_the_title(rows: dict[int, Row]):
     assert rows[0].tokens == ["a:shop:red", "w:red", "w:shoe"]
     assert rows[2].tokens == ["a:news:red", "w:2", "w:élan"]
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("AT&T's snake_case, 5.0", ["at", "t", "s", "snake", "case", "5", "0"]),
+        ("Ｆｕｌｌ width １２", ["full", "width", "12"]),
+        ("e\u0301lan", ["élan"]),
+        ("हिन्दी किताब", ["हिन्दी", "किताब"]),
+        ("한국어 책", ["한국어", "책"]),
+        ("无线蓝牙耳机 Pro", ["无线", "线蓝", "蓝牙", "牙耳", "耳机", "pro"]),
+        ("コーヒー・小", ["コー", "ーヒ", "ヒー", "小"]),
+        ("กาแฟ ABC", ["กา", "าแ", "แฟ", "abc"]),
+        ("", []),
+    ],
+)
+def test_words_of_titles_in_any_language(title: str, words: list[str]):
+    assert title_words(title) == words
+
+
+def test_titles_without_blanks_that_share_words_are_alike():
+    small, large, other = (set(title_words(title)) for title in ("老干妈辣椒酱小瓶", "老干妈辣椒酱大瓶装", "蓝牙耳机"))
+    assert len(small & large) == 5 and not small & other
 
 
 def test_weights_are_inverse_document_frequencies_in_the_domain_of_unit_length(rows: dict[int, Row]):
