@@ -75,7 +75,8 @@ class Features(Section):
 
 
 class Quality(Section):
-    """When a day has lost so many rows that it is stopped: not published until it is mended or accepted (`metarec accept`)."""
+    """When a day has lost so many rows that it is stopped: not published until it is mended or accepted (`metarec accept`). When
+    names of a catalogue or a list do not meet those of the log."""
 
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Largest share of a source's rows of the day that may be rejected, and of each platform's rows in the source. Duplicates and
@@ -85,6 +86,10 @@ class Quality(Section):
     before. 0: no such limit."""
     max_lost_share: Advanced[Annotated[float, Field(ge=0, le=1)]] = 0.1
     """Largest share of a day's stored events that a source with `delivery = "complete"` may remove."""
+    min_known_share: Advanced[Annotated[float, Field(ge=0, le=1)]] = 0.01
+    """Least share of the rows of a platform's catalogue that name an item with events, and of the rows of a list (`[[allow]]`,
+    `[[block]]`, `[[cap]]`) that name a known item; below it, their ids are not those of the log, and the run stops. Fewer than
+    100 rows are never refused. What does not match is counted and told in any case."""
 
 
 class Transitions(Section):

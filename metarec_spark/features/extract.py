@@ -25,7 +25,7 @@ from metarec_spark.features.as_of import erased_users, transition_settings
 from metarec_spark.features.change_feed import EventChanges, losing
 from metarec_spark.features.content import content, usable
 from metarec_spark.features.ingestion import ingest
-from metarec_spark.features.items import counted, recounted, updated
+from metarec_spark.features.items import counted, recounted, require_known, updated
 from metarec_spark.features.sequences import extended, sequences
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
@@ -63,11 +63,11 @@ def extract(job: Job, *, history: bool = False) -> Result:
     if not job.config.sources:
         raise DataError("no [[sources]] in the configuration; name at least one behaviour log to extract from")
     counts = ingest(job, history=history)
-    information, unusable_vectors = _item_information(job)
-    with EventChanges(job.warehouse, job.warehouse.version(c.EVENTS)) as changes:
-        _items(job, changes, information)
-        _sequences(job, changes)
-    _content(job, information)
+    with _item_information(job) as (information, unusable_vectors):
+        with EventChanges(job.warehouse, job.warehouse.version(c.EVENTS)) as changes:
+            _items(job, changes, information)
+            _sequences(job, changes)
+        _content(job, information)
     _transitions(job)
     details = ExtractDetails(
         files=counts.files,
@@ -81,17 +81,24 @@ def extract(job: Job, *, history: bool = False) -> Result:
     return Result(rows_in=counts.read, rows_out=counts.events, details=details)
 
 
-def _item_information(job: Job) -> tuple[DataFrame | None, int]:
+@contextmanager
+def _item_information(job: Job) -> Iterator[tuple[DataFrame | None, int]]:
     """Item information of all item sources, one row per item, and the number of content vectors that are not usable."""
     if not job.config.items:
-        return None, 0
+        yield None, 0
+        return
     rows = erased.without_items(open_information(job.spark, job.config.items), erased_users(job))
-    conflicts, unusable = rows.agg(F.count_if(CONFLICT), F.count_if(~usable(F.col(c.CONTENT)))).collect()[0]
-    if conflicts:
-        log.warning("%d items have rows that differ in title, attributes or content; the fuller and newer one counts", conflicts)
-    if unusable:
-        log.warning("%d content vectors have values that are not finite numbers; these items have no content vector", unusable)
-    return rows.drop(CONFLICT), unusable
+    with _cached(rows, StorageLevel.DISK_ONLY) as rows:
+        conflicts, unusable = rows.agg(F.count_if(CONFLICT), F.count_if(~usable(F.col(c.CONTENT)))).collect()[0]
+        if conflicts:
+            log.warning(
+                "%d items have rows that differ in title, attributes or content; the fuller and newer one counts", conflicts
+            )
+        if unusable:
+            log.warning(
+                "%d content vectors have values that are not finite numbers; these items have no content vector", unusable
+            )
+        yield rows.drop(CONFLICT), unusable
 
 
 def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> None:
@@ -114,6 +121,8 @@ def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> No
     newest = _single(items.agg(F.max(c.ITEM_IDX)))
     first_free = 0 if newest is None else newest + 1
     with _cached(erased.without_items(known, erased_users(job))) as known:
+        if information is not None:
+            require_known(information, items, known, job.config.quality.min_known_share)
         warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: changes.version}))
 
 

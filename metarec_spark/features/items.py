@@ -6,6 +6,9 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.errors import DataError
+from metarec_spark.features.quality import FEWEST_ROWS
+from metarec_spark.job import log
 
 _KEY = [c.DOMAIN, c.ITEM_ID]
 
@@ -52,3 +55,42 @@ def updated(items: DataFrame, known: DataFrame, first_free: int) -> DataFrame:
     new = both.where(F.col(c.ITEM_IDX).isNull())
     new = new.withColumn(c.ITEM_IDX, (F.row_number().over(order) + F.lit(first_free - 1)).cast("int"))
     return old.select(*columns).unionByName(new.select(*columns))
+
+
+def require_known(information: DataFrame, items: DataFrame, known: DataFrame, least: float) -> None:
+    """Tell how many rows of each platform's catalogue name an item with events; stop if hardly any does.
+
+    Parameters
+    ----------
+    information
+        (domain, item_id) of all rows.
+    items
+        The table before.
+    known
+        As for :func:`updated`.
+    least
+        Least share of a platform's rows; fewer than 100 rows are never refused.
+
+    Raises
+    ------
+    DataError
+        If it is not reached: ids of the catalogue are written otherwise than those of the log.
+    """
+    sold = items.where("events > 0").select(*_KEY).unionByName(known.where("events > 0").select(*_KEY)).distinct()
+    rows = information.select(*_KEY, F.lit(True).alias("row")).join(sold.withColumn("sold", F.lit(True)), _KEY, "full")
+    in_one = F.min(F.when(F.col("sold").isNull(), F.col(c.ITEM_ID))), F.min(F.when(F.col("row").isNull(), F.col(c.ITEM_ID)))
+    counts = rows.groupBy(c.DOMAIN).agg(F.count("row"), F.count_if(F.col("row") & F.col("sold")), F.count("sold"), *in_one)
+    for domain, listed, matched, with_events, a_row, an_item in counts.orderBy(c.DOMAIN).collect():
+        if not listed:
+            continue
+        text = "platform %s: %d of %d rows of the catalogue have events; %d of %d items with events have a row"
+        log.info(text, domain, matched, listed, matched, with_events)
+        if not with_events or matched >= max(1, least * listed):
+            continue
+        said = (
+            f"platform {domain}: {matched} of {listed} rows of the catalogue name an item with events: it has {a_row!r}, the log "
+            f"has {an_item!r}; check item_id in both"
+        )
+        if listed >= FEWEST_ROWS and matched < least * listed:
+            raise DataError(f"{said}; at least {least:.0%} must (quality.min_known_share)")
+        log.warning(said)

@@ -17,7 +17,8 @@ from metarec_spark.features.cleaning import DAY
 
 OUTCOME, ROWS, KEPT = "outcome", "rows", "kept"
 USUAL_DAYS = 7
-_FEWEST_ROWS = 100
+FEWEST_ROWS = 100
+"""Fewer rows are never refused by their share."""
 _LOSES_NOTHING = ("duplicate", "bot")
 _SHOWN = 10
 
@@ -66,7 +67,7 @@ def check(
 def _rejected(findings: Findings, quality: DataFrame, days: Collection[date], most: float, platforms: DataFrame) -> None:
     lost = F.col(OUTCOME) != KEPT
     counts = (F.sum(ROWS).alias("read"), F.coalesce(F.sum(F.when(lost, F.col(ROWS))), F.lit(0)).alias("lost"))
-    is_beyond = (F.col("read") >= _FEWEST_ROWS) & (F.col("lost") > most * F.col("read"))
+    is_beyond = (F.col("read") >= FEWEST_ROWS) & (F.col("lost") > most * F.col("read"))
     rows = quality.where(F.col(DAY).isin(sorted(days)) & ~F.col(OUTCOME).isin(*_LOSES_NOTHING))
     if rows.rollup(DAY, c.SOURCE, c.DOMAIN).agg(*counts).where(is_beyond & F.col(c.SOURCE).isNotNull()).isEmpty():
         return

@@ -20,6 +20,7 @@ from metarec_spark import columns as c
 from metarec_spark.config.sections import ItemList
 from metarec_spark.errors import DataError
 from metarec_spark.features.erased import TOMBSTONE
+from metarec_spark.features.quality import FEWEST_ROWS
 from metarec_spark.job import Job, log
 from metarec_spark.scoring.eligible import AT_MOST, CAP
 from metarec_spark.scoring.serving import ServingModel
@@ -59,7 +60,7 @@ def write_rules(job: Job, items_version: int, models: Sequence[ServingModel]) ->
         return
     items = warehouse.read(c.ITEMS, items_version).select(c.ITEM_IDX, *_KEY)
     known = reduce(DataFrame.unionByName, [model.known_items(items) for model in models])
-    groups = _groups(job, known)
+    groups = _groups(job, known, items)
     with scratch_folder(job.spark, warehouse.path("_rules")) as uri:
         groups.write.parquet(f"{uri}/{c.GROUP}")
         version = _update_excluded(job, items, items_version, known) if listed else None
@@ -110,7 +111,7 @@ def _exclusion_reasons(job: Job, items: DataFrame) -> DataFrame:
 
 
 def _listed(job: Job, items: DataFrame, name: str, lists: list[ItemList], *, default: bool) -> DataFrame:
-    """Return rows (domain, item_id, listed) of all allow or block lists, with a warning for a list that matches no item.
+    """Return rows (domain, item_id, listed) of all allow or block lists; rows that match no item are told.
 
     Parameters
     ----------
@@ -130,18 +131,44 @@ def _listed(job: Job, items: DataFrame, name: str, lists: list[ItemList], *, def
         read, matched, unreadable = counts.get(number, (0, 0, 0))
         if not read and name == "allow" and not lists[number].domain:
             raise DataError(f"{file}: no row, so no domain to allow items of; give the file its rows, or the list a domain")
-        if not matched:
-            log.warning("%s: none of its %d rows names an item that is known; check domain and item_id", file, read)
+        _require_known(job, file, read, matched)
         if unreadable:
             log.warning("%s: listed is neither true nor false in %d rows; taken as %s", file, unreadable, default)
     return rows.withColumn(c.LISTED, F.coalesce(c.LISTED, F.lit(default)))
 
 
-def _groups(job: Job, items: DataFrame) -> DataFrame:
-    """Return (item_idx, cap, group, at_most), one row per item and group that it belongs to."""
+def _require_known(job: Job, file: str, read: int, matched: int) -> None:
+    """Tell how many rows of a list name no known item; stop if nearly all do not."""
+    least = job.config.quality.min_known_share
+    if read >= FEWEST_ROWS and matched < least * read:
+        raise DataError(
+            f"{file}: {matched} of its {read} rows name an item that is known, at least {least:.0%} must "
+            "(quality.min_known_share); check domain and item_id"
+        )
+    if not matched:
+        log.warning("%s: none of its %d rows names an item that is known; check domain and item_id", file, read)
+    elif matched < read:
+        log.warning("%s: %d of its %d rows name no item that is known", file, read - matched, read)
+
+
+def _groups(job: Job, known: DataFrame, items: DataFrame) -> DataFrame:
+    """Return (item_idx, cap, group, at_most), one row per item that could be recommended and group that it belongs to.
+
+    Parameters
+    ----------
+    known
+        Items that could be recommended.
+    items
+        All items.
+    """
     parts = []
     for i, cap in enumerate(job.config.cap):
-        rows = items.join(open_groups(job.spark, cap, f"cap[{i}] {cap.path}"), _KEY)
+        file = f"cap[{i}] {cap.path}"
+        groups = open_groups(job.spark, cap, file)
+        named = groups.select(*_KEY).distinct().join(items, _KEY, "left")
+        (counts,) = named.agg(F.count("*"), F.count(c.ITEM_IDX)).collect()
+        _require_known(job, file, *counts)
+        rows = known.join(groups, _KEY)
         parts.append(rows.select(c.ITEM_IDX, F.lit(i).alias(CAP), c.GROUP, F.lit(cap.at_most).alias(AT_MOST)))
     return reduce(DataFrame.unionByName, parts, _empty(job, "item_idx int, cap int, group string, at_most int"))
 

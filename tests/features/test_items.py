@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 
+import pytest
 from features.factories import event_rows, item_rows
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from metarec_spark.features.items import counted, recounted, updated
+from metarec_spark.errors import DataError
+from metarec_spark.features.items import counted, recounted, require_known, updated
 from metarec_spark.warehouse.contracts import conform
 
 
@@ -71,3 +73,29 @@ def test_the_first_items_are_numbered_from_0(spark: SparkSession):
     known = counted(event_rows(spark, ("u", "shop", "b", "2024-01-10 10:00:00"), ("u", "shop", "a", "2024-01-10 10:00:00")))
     found = updated(item_rows(spark, ("shop", "x")).limit(0), known, first_free=0)
     assert rows(found.select("item_idx", "item_id")) == [(0, "a"), (1, "b")]
+
+
+def test_a_catalogue_whose_ids_are_not_those_of_the_log_is_told_or_refused(spark: SparkSession, caplog: pytest.LogCaptureFixture):
+    items = updated(
+        item_rows(spark).limit(0), counted(event_rows(spark, ("u", "shop", "1", "2024-01-09 10:00:00"))), first_free=0
+    )
+    none = items.limit(0)
+
+    def catalogue(prefix: str, rows: int, domain: str = "shop") -> DataFrame:
+        return spark.createDataFrame([(domain, f"{prefix}{n}") for n in range(rows)], "domain string, item_id string")
+
+    with pytest.raises(
+        DataError, match=r"shop: 0 of 100 rows .* it has 'sku-0', the log has '1'; .* at least 1% .*min_known_share"
+    ):
+        require_known(catalogue("sku-", 100), items, none, 0.01)
+    with caplog.at_level("INFO", "metarec_spark"):
+        require_known(catalogue("sku-", 100), items, none, 0.0)
+        require_known(catalogue("sku-", 99), none, items, 0.01)
+        assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"] * 2
+        caplog.clear()
+        require_known(catalogue("", 100), items, none, 0.01)
+        require_known(catalogue("sku-", 100, "a new platform"), items, none, 0.01)
+    assert caplog.messages == [
+        "platform shop: 1 of 100 rows of the catalogue have events; 1 of 1 items with events have a row",
+        "platform a new platform: 0 of 100 rows of the catalogue have events; 0 of 0 items with events have a row",
+    ]

@@ -92,8 +92,9 @@ def test_lists_that_leave_a_domain_nothing_are_refused(spark, folder, tmp_path):
 
 def test_a_flag_that_cannot_be_read_keeps_the_item_out_and_a_list_that_fits_nothing_is_told(spark, folder, tmp_path, caplog):
     block = items_file(tmp_path / "block", "books", "b1", "b2", "b3", listed=["yes", "no", "sold out"])
+    part = items_file(tmp_path / "part", "books", "b1", "nobody", "knows")
     allow = items_file(tmp_path / "allow", "films", "f1", "f2", listed=["true", "?"])
-    _, found = night(spark, folder, block=[block, items_file(tmp_path / "other", "shopp", "b1")], allow=[allow])
+    _, found = night(spark, folder, block=[block, items_file(tmp_path / "other", "shopp", "b1"), part], allow=[allow])
     offered = {
         domain: {item for (_, of), items in found.items() if of == domain for item, _ in items} for domain in ("books", "films")
     }
@@ -103,6 +104,7 @@ def test_a_flag_that_cannot_be_read_keeps_the_item_out_and_a_list_that_fits_noth
     assert [message for message in said if "block[0]" in message and "in 1 rows; taken as True" in message]
     assert [message for message in said if "allow[0]" in message and "in 1 rows; taken as False" in message]
     assert [message for message in said if "block[1]" in message and "none of its 1 rows names an item that is known" in message]
+    assert [message for message in said if "block[2]" in message and "2 of its 3 rows name no item that is known" in message]
 
 
 def test_a_list_holds_no_more_items_of_a_group_than_its_cap(spark, folder, free, tmp_path):
