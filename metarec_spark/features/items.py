@@ -69,7 +69,7 @@ def require_known(information: DataFrame, items: DataFrame, known: DataFrame, le
     known
         As for :func:`updated`.
     least
-        Least share of a platform's rows; fewer than 100 rows are never refused.
+        Least share of a platform's rows, or of its items with events if those are fewer; of fewer than 100, none is refused.
 
     Raises
     ------
@@ -85,12 +85,13 @@ def require_known(information: DataFrame, items: DataFrame, known: DataFrame, le
             continue
         text = "platform %s: %d of %d rows of the catalogue have events; %d of %d items with events have a row"
         log.info(text, domain, matched, listed, matched, with_events)
-        if not with_events or matched >= max(1, least * listed):
+        could = min(listed, with_events)
+        if matched >= max(1, least * could) or not could:
             continue
         said = (
-            f"platform {domain}: {matched} of {listed} rows of the catalogue name an item with events: it has {a_row!r}, the log "
-            f"has {an_item!r}; check item_id in both"
+            f"platform {domain}: {matched} of {listed} rows of the catalogue name one of the {with_events} items with events: it has "
+            f"{a_row!r}, the log has {an_item!r}; check item_id in both"
         )
-        if listed >= FEWEST_ROWS and matched < least * listed:
-            raise DataError(f"{said}; at least {least:.0%} must (quality.min_known_share)")
+        if could >= FEWEST_ROWS and matched < least * could:
+            raise DataError(f"{said}; at least {least:.0%} of {could} must (quality.min_known_share)")
         log.warning(said)
