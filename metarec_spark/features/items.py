@@ -89,8 +89,8 @@ def require_known(information: DataFrame, items: DataFrame, known: DataFrame, le
         if matched >= max(1, least * could) or not could:
             continue
         said = (
-            f"platform {domain}: {matched} of {listed} rows of the catalogue name one of the {with_events} items with events: it has "
-            f"{a_row!r}, the log has {an_item!r}; check item_id in both"
+            f"platform {domain}: {matched} of {listed} rows of the catalogue name one of the {with_events} items with events: it "
+            f"has {a_row!r}, the log has {an_item!r}; check item_id in both"
         )
         if could >= FEWEST_ROWS and matched < least * could:
             raise DataError(f"{said}; at least {least:.0%} of {could} must (quality.min_known_share)")

@@ -76,26 +76,24 @@ def test_the_first_items_are_numbered_from_0(spark: SparkSession):
 
 
 def test_a_catalogue_whose_ids_are_not_those_of_the_log_is_told_or_refused(spark: SparkSession, caplog: pytest.LogCaptureFixture):
-    items = updated(
-        item_rows(spark).limit(0), counted(event_rows(spark, ("u", "shop", "1", "2024-01-09 10:00:00"))), first_free=0
-    )
+    events = event_rows(spark, *[("u", "shop", str(n), "2024-01-09 10:00:00") for n in range(100)])
+    items = updated(item_rows(spark).limit(0), counted(events), first_free=0)
     none = items.limit(0)
 
     def catalogue(prefix: str, rows: int, domain: str = "shop") -> DataFrame:
         return spark.createDataFrame([(domain, f"{prefix}{n}") for n in range(rows)], "domain string, item_id string")
 
-    with pytest.raises(
-        DataError, match=r"shop: 0 of 100 rows .* it has 'sku-0', the log has '1'; .* at least 1% .*min_known_share"
-    ):
-        require_known(catalogue("sku-", 100), items, none, 0.01)
+    with pytest.raises(DataError, match=r"shop: 0 of 500 rows .* has 'sku-0', the log has '0'; .* 1% of 100 .*min_known_share"):
+        require_known(catalogue("sku-", 500), items, none, 0.01)
     with caplog.at_level("INFO", "metarec_spark"):
-        require_known(catalogue("sku-", 100), items, none, 0.0)
+        require_known(catalogue("sku-", 500), items, none, 0.0)
         require_known(catalogue("sku-", 99), none, items, 0.01)
-        assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"] * 2
+        require_known(catalogue("sku-", 500), items.limit(99), none, 0.01)
+        assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"] * 3
         caplog.clear()
-        require_known(catalogue("", 100), items, none, 0.01)
-        require_known(catalogue("sku-", 100, "a new platform"), items, none, 0.01)
+        require_known(catalogue("", 50_000), items, none, 0.01)
+        require_known(catalogue("sku-", 500, "a new platform"), items, none, 0.01)
     assert caplog.messages == [
-        "platform shop: 1 of 100 rows of the catalogue have events; 1 of 1 items with events have a row",
-        "platform a new platform: 0 of 100 rows of the catalogue have events; 0 of 0 items with events have a row",
+        "platform shop: 100 of 50000 rows of the catalogue have events; 100 of 100 items with events have a row",
+        "platform a new platform: 0 of 500 rows of the catalogue have events; 0 of 0 items with events have a row",
     ]
