@@ -88,9 +88,9 @@ class Quality(Section):
     """Largest share of a day's stored events that a source with `delivery = "complete"` may remove."""
     min_known_share: Advanced[Annotated[float, Field(ge=0, le=1)]] = 0.01
     """Least share of the rows of a platform's catalogue that name an item with events (or, if those are fewer, of the items with
-    events that have a row), and of the rows of a list (`[[allow]]`, `[[block]]`, `[[cap]]`) that name a known item. Below it, their
-    ids are not those of the log, and the run stops. Fewer than 100 rows are never refused. What does not match is counted and told
-    in any case."""
+    events that have a row), and of the rows of a list (`[[allow]]`, `[[block]]`, `[[cap]]`) that name a known item. Below it,
+    their ids are not those of the log, and the run stops. Fewer than 100 rows are never refused. What does not match is counted
+    and told in any case."""
 
 
 class Transitions(Section):
