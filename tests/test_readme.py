@@ -144,7 +144,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("page", sorted(PAGES.keys() - {"CHANGELOG.md", "docs/bad-input.md"}))
+@pytest.mark.parametrize("page", sorted(PAGES.keys() - {"CHANGELOG.md", "docs/bad-input.md", "docs/odd-input.md"}))
 def test_a_path_that_a_page_names_exists(page: str) -> None:
     named = [name for name in in_backticks(page) if re.fullmatch(r"[\w.-]+(/[\w.-]+)+\.(py|sh|toml|conf|example|json)", name)]
     named += [name for name in in_backticks(page) if re.fullmatch(r"(deploy|jobs|benchmarks|tests|metarec_spark)/[\w/.]*", name)]
