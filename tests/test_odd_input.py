@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 from features.deliveries import LAST_JUNE, Log, row
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -28,6 +29,7 @@ from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.features.content import content
 from metarec_spark.features.stopped_days import accept
 from metarec_spark.sources.items import open_information
+from metarec_spark.training.state import resume
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "odd-input.md"
@@ -324,6 +326,15 @@ def sources_that_change_places(spark: SparkSession, at: Path) -> str:
     return f"exit 2: {refused.value}"
 
 
+def a_cut_checkpoint(spark: SparkSession, at: Path) -> str:
+    said = []
+    for name, content in (("empty", b""), ("cut", b"\x10\0\0\0\0\0\0\0{")):
+        (at / name).write_bytes(content)
+        state, _ = resume(at / name, torch.nn.Linear(1, 1), None, None)
+        said.append(f"{name}: training starts from epoch {state.epoch}")
+    return "; ".join(said)
+
+
 ENTRIES: dict[str, list[tuple[str, Callable[[SparkSession, Path], str], str]]] = {
     "Files": [
         ("CSV files whose columns are in another order", columns_in_another_order, "u1 i1; u2 i2"),
@@ -367,6 +378,7 @@ ENTRIES: dict[str, list[tuple[str, Callable[[SparkSession, Path], str], str]]] =
     "Operators": [
         ("`--ds` out of range", days_out_of_range, "exit 2"),
         ("a commit in a table's log that was cut", a_cut_log_of_a_table, "exit 3"),
+        ("a checkpoint that was cut", a_cut_checkpoint, "empty: training starts from epoch 0; cut: training starts from epoch 0"),
     ],
 }  # fmt: skip
 CASES = [(given, *entry) for entries in ENTRIES.values() for given, *entry in entries]
@@ -386,6 +398,8 @@ ELSEWHERE = [
     ("another run that does not end", "the wait ends with exit 5", "warehouse/test_lock.py::test_a_wait_ends_with_code_5_and_nothing_is_done"),
     ("a commit of another program in `events`", "read like any other; no run stops", "features/test_ingestion.py::test_a_commit_of_another_program_stops_nothing"),
     ("`events` restored to an older version", "the same files are read again", "features/test_ingestion.py::test_events_that_were_restored_by_hand_are_read_again"),
+    ("a copy of a warehouse", "scores with its own models", "test_registry.py::test_a_copied_warehouse_scores_with_its_own_models"),
+    ("a wrong value in `[spark.conf]` or `--set`", "the error does not repeat it", "config/test_loader.py::test_an_error_about_spark_settings_does_not_repeat_their_values"),
     ("a user id without a name or a home", "exit 2, and what to set", "runtime/test_session.py::test_a_user_without_a_home_is_told_what_to_set"),
     ("escape sequences in an exception", "spelled out in the log", "runtime/test_logs.py::test_an_exceptions_text_is_escaped_too"),
 ]  # fmt: skip
