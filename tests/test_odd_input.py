@@ -328,8 +328,8 @@ def sources_that_change_places(spark: SparkSession, at: Path) -> str:
 
 def a_cut_checkpoint(spark: SparkSession, at: Path) -> str:
     said = []
-    for name, content in (("empty", b""), ("cut", b"\x10\0\0\0\0\0\0\0{")):
-        (at / name).write_bytes(content)
+    for name, data in (("empty", b""), ("cut", b"\x10\0\0\0\0\0\0\0{")):
+        (at / name).write_bytes(data)
         state, _ = resume(at / name, torch.nn.Linear(1, 1), None, None)
         said.append(f"{name}: training starts from epoch {state.epoch}")
     return "; ".join(said)
