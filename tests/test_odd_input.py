@@ -11,23 +11,22 @@ import json
 import os
 import re
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
-from features.deliveries import LAST_JUNE, Log, row
+from features.deliveries import Log, row
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from sources.log_files import IDS, NOON, ROW, csv_text, parquet, read, text
 from test_bad_input import BASIC, metarec
 
 from metarec_spark.config.inputs import ItemSource
-from metarec_spark.errors import ConfigError, DataError
+from metarec_spark.errors import DataError
 from metarec_spark.features.content import content
-from metarec_spark.features.stopped_days import accept
 from metarec_spark.sources.items import open_information
 from metarec_spark.training.state import resume
 
@@ -205,91 +204,6 @@ def titles_without_blanks(spark: SparkSession, at: Path) -> str:
     return " ".join(word.removeprefix("w:") for word in sorted(small & large))
 
 
-# Days that come again, late, or not at all
-
-
-def days(log: Log) -> str:
-    """Events by day."""
-    log.assert_consistent()
-    return ", ".join(f"{count} on the {day}." for day, count in log.days().items())
-
-
-def overwritten(spark: SparkSession, at: Path) -> str:
-    log = Log(spark, at)
-    for day in (1, 2):
-        log.write("today", [row(f"u{n}", "i", day) for n in range(15)])
-        log.ingest(day)
-    return days(log)
-
-
-def cleaned_up(spark: SparkSession, at: Path) -> str:
-    log = Log(spark, at)
-    for day in (1, 2):
-        log.write(f"{day}", [row("u", "i", day)])
-    log.ingest(2, "nightly")
-    log.file("1").unlink()
-    log.ingest(2, "extract", history=True)
-    return days(log)
-
-
-def other_rules_by_hand(spark: SparkSession, at: Path) -> str:
-    log = Log(spark, at)
-    for day in (1, 2):
-        log.write(f"{day}", [row("u", "i", day), row("u", "i", day, 11, kind="buy")])
-    log.ingest(2, "nightly")
-    log.ingest(2, "extract", features={"event_types": ["buy"]})
-    between = days(log)
-    log.ingest(2, "nightly")
-    return f"{between} Then {days(log)}"
-
-
-def a_bad_day_that_nobody_mends(spark: SparkSession, at: Path) -> str:
-    log = Log(spark, at)
-    log.write("10", [row("u", "i", 10)])
-    log.ingest(10)
-    log.write("11", [row(f"u{n}", "" if n % 4 else "i", 11) for n in range(100)])
-    said = []
-    with pytest.raises(DataError) as stopped:
-        log.ingest(11)
-    said.append(f"night of the 11th: exit 3: {str(stopped.value).partition(';')[0]}")
-    log.write("12", [row("u", "i", 12)])
-    left_out = log.ingest(12).left_out
-    said.append(
-        f"night of the 12th: {', '.join(f'{rows} rows of {day} left out' for day, rows in left_out.items())}, {days(log)}"
-    )
-    accept(log.job(12), [date(2024, 1, 11)])
-    log.ingest(12)
-    said.append(f"after `metarec accept`: {days(log)}")
-    return " ".join(said)
-
-
-def folders_by_local_day(spark: SparkSession, at: Path) -> str:
-    log = Log(spark, at)
-    log.sections = {"sources": [{"path": str(log.source()), "day_column": "ds"}]}
-    log.write("ds=2024-01-02/a", [row("u", f"i{hour}", 2 + hour // 24, hour % 24) for hour in range(8, 32)])
-    counts = [log.ingest(day) for day in (2, 3)]
-    assert not any(count.rejected for count in counts)
-    return days(log)
-
-
-def a_file_of_last_june(spark: SparkSession, at: Path) -> str:
-    log = Log(spark, at)
-    log.write("1", [row("u", "i", 1)])
-    log.ingest(1)
-    log.write("june", [row("u", "i", LAST_JUNE)])
-    counts = log.ingest(2)
-    return f"{counts.read} read, {counts.events} kept"
-
-
-def a_made_up_platform(spark: SparkSession, at: Path) -> str:
-    log = Log(spark, at)
-    log.write("1", [row(f"u{n}", "i", 1) for n in range(50)])
-    log.ingest(1)
-    log.write("2", [row(f"u{n}", "i", 2) for n in range(50)] + [row("u", "", 2, domain="made up")] * 100)
-    counts = log.ingest(2)
-    return f"{days(log)} Rejected: {counts.rejected}"
-
-
 # What operators see
 
 
@@ -313,17 +227,6 @@ def a_cut_log_of_a_table(spark: SparkSession, at: Path) -> str:
     config = BASIC.replace("ROOT/log.parquet", str(log.source()))
     code, line = metarec(at, "extract", config)
     return f"exit {code}: {line['error']}"
-
-
-def sources_that_change_places(spark: SparkSession, at: Path) -> str:
-    log = Log(spark, at, "added", "added")
-    for source in (0, 1):
-        log.write("1", [row("u", f"i{source}", 1)], source)
-    log.ingest(1)
-    log.sections = {"sources": [{"path": str(log.source(1))}, {"path": str(log.source(0))}]}
-    with pytest.raises(ConfigError) as refused:
-        log.ingest(2)
-    return f"exit 2: {refused.value}"
 
 
 def a_cut_checkpoint(spark: SparkSession, at: Path) -> str:
@@ -365,16 +268,6 @@ ENTRIES: dict[str, list[tuple[str, Callable[[SparkSession, Path], str], str]]] =
         ("titles with entities in one file, vectors in another", two_item_files, "AT&T, [0.5, 1.0]"),
         ("what 辣椒酱小瓶 and 辣椒酱大瓶 share", titles_without_blanks, "椒酱 辣椒"),
     ],
-    "Days": [
-        ("a file that is overwritten every night", overwritten, "15 on the 1., 15 on the 2."),
-        ("raw days that were cleaned up, and `extract --history`", cleaned_up, "1 on the 1., 1 on the 2."),
-        ("`extract` with other event types between two nights", other_rules_by_hand, "1 on the 1., 1 on the 2. Then 2 on the 1., 2 on the 2."),
-        ("a day of which three of four rows have no item", a_bad_day_that_nobody_mends, "night of the 11th: exit 3: 2024-01-11 lost too much night of the 12th: 100 rows of 2024-01-11 left out, 1 on the 10., 1 on the 12. after `metarec accept`: 1 on the 10., 25 on the 11., 1 on the 12."),
-        ("folders by local day, times in UTC", folders_by_local_day, "16 on the 2., 8 on the 3."),
-        ("a file of last June", a_file_of_last_june, "1 read, 1 kept"),
-        ("rows of a platform that never had an event", a_made_up_platform, "50 on the 1., 50 on the 2. Rejected: {'null_item': 100}"),
-        ("sources that change places", sources_that_change_places, "name='1:parquet'"),
-    ],
     "Operators": [
         ("`--ds` out of range", days_out_of_range, "exit 2"),
         ("a commit in a table's log that was cut", a_cut_log_of_a_table, "exit 3"),
@@ -385,6 +278,16 @@ CASES = [(given, *entry) for entries in ENTRIES.values() for given, *entry in en
 
 # Shown by a test of its own: what is given, what happens, and the test.
 ELSEWHERE = [
+    ("a file that is overwritten every night", "adds its days; rows that are read again are no copies", "features/test_ingestion.py::test_a_file_that_is_overwritten_every_night_adds_its_days"),
+    ("raw days that were cleaned up, and `extract` by hand", "their events stay", "features/test_ingestion.py::test_days_whose_files_were_cleaned_up_stay_and_nothing_new_writes_nothing"),
+    ("`extract` with other event types between two nights", "the next night reads the files again by its own rules", "features/test_ingestion.py::test_other_cleaning_rules_between_two_nights_lose_nothing_for_good"),
+    ("a file of last June, a day delivered twice", "read whatever its days are; copies are `duplicate`", "features/test_ingestion.py::test_a_delivery_of_any_day_is_read_and_copies_of_stored_events_are_copies"),
+    ("files or sources that change places", "a moved file's rows are copies; exit 2 if sources swap their names", "features/test_ingestion.py::test_a_new_source_and_a_moved_file_are_read_and_sources_cannot_change_places"),
+    ("folders by local day, times in UTC", "rows up to 14 hours ahead of their folder wait for their day", "features/test_ingestion.py::test_rows_a_zone_ahead_of_their_folder_wait_for_their_day"),
+    ("a day of which nearly all rows have no item", "exit 3; later nights leave the day out and say so, until it is mended or accepted", "features/test_gates.py::test_a_stopped_day_stays_out_until_it_is_accepted"),
+    ("rows of a platform that never had an event", "rejected with their reason, told, and stop nobody", "features/test_gates.py::test_a_platform_that_anybody_can_make_up_stops_nobody"),
+    ("a catalogue whose ids are not the log's", "told, with an id of each; exit 3 below `quality.min_known_share`", "features/test_items.py::test_a_catalogue_whose_ids_are_not_those_of_the_log_is_told_or_refused"),
+    ("a block list that matches less than it should", "told with its numbers; exit 3 below `quality.min_known_share`", "scoring/test_rules.py::test_a_flag_that_cannot_be_read_keeps_the_item_out_and_a_list_that_fits_nothing_is_told"),
     ("a CSV of people to forget, quoted or padded", "read as the log is; exit 3 and the line of anybody who is not found", "operations/test_people.py::test_a_line_is_read_as_it_stands_without_its_quotes_and_as_a_whole_number"),
     ("a platform that is renamed", "`[platforms] alias` joins the names in logs, items and lists", "sources/test_lists.py::test_logs_items_and_lists_name_a_platform_by_one_name"),
     ("an item that is a forgotten person's id", "told; `--items` removes it too", "operations/test_forget.py::test_an_item_with_an_erased_persons_id_is_told_and_removed_on_request"),
