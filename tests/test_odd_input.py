@@ -71,9 +71,10 @@ def quotes(spark: SparkSession, at: Path) -> str:
 
 def late_keys(spark: SparkSession, at: Path) -> str:
     plain = {name: ROW[name] for name in ("user_id", "item_id", "domain", "event_time")}
-    text(at / "a.json", "\n".join(json.dumps(one) for one in [*[plain] * 1000, plain | {"event_type": "buy", "value": 2}]))
-    rows = read(spark, at, "event_type", "value", format="json")
-    return f"{len(rows)} rows, of which {sum(one != (None, None) for one in rows)} has event_type and value: {rows[0]}"
+    text(at / "a.json", "\n".join(json.dumps(one) for one in [*[plain] * 1000, plain | {"event_type": "buy", "rating": 2}]))
+    rows = read(spark, at, "event_type", "value", format="json", columns={"value": "rating"})
+    with_both = [one for one in rows if one[0] == "buy" and one[1]]
+    return f"{len(rows)} rows, {len(with_both)} with type and value: {' '.join(with_both[0])}"
 
 
 def types_that_drift(spark: SparkSession, at: Path) -> str:
@@ -170,7 +171,7 @@ def forms_of_time(spark: SparkSession, at: Path) -> str:
 
 def local_times(spark: SparkSession, at: Path) -> str:
     parquet(at / "a.parquet", ROW | {"event_time": "10.01.2024 04:00"})
-    return shown(spark, at, "event_time", time_format="dd.MM.yyyy HH:mm", time_zone="America/Los_Angeles")
+    return shown(spark, at, "event_time", time_format="%d.%m.%Y %H:%M", time_zone="America/Los_Angeles")
 
 
 # Names
@@ -183,7 +184,7 @@ def catalogue_ids(spark: SparkSession, at: Path) -> str:
 
 
 def words_for_nothing(spark: SparkSession, at: Path) -> str:
-    words = ("NULL", "\\N", "None", "nan", "", "Nullarbor")
+    words = ("NULL", "\\N", "None", "nan", "Nullarbor")
     parquet(at / "a.parquet", *[ROW | {"user_id": word} for word in words])
     return shown(spark, at, "user_id")
 
@@ -242,7 +243,7 @@ ENTRIES: dict[str, list[tuple[str, Callable[[SparkSession, Path], str], str]]] =
     "Files": [
         ("CSV files whose columns are in another order", columns_in_another_order, "u1 i1; u2 i2"),
         ("quotes within quotes, and a line end in a field", quotes, 'u1 27" monitor, 4K; u2 two⏎lines'),
-        ("JSON keys that first appear in line 1,001", late_keys, "1001 rows, of which 1 has event_type and value: ('buy', '2.0')"),
+        ("JSON keys that first appear in line 1,001", late_keys, "1001 rows, 1 with type and value: buy 2.0"),
         ("user ids that are numbers, text and decimals by turns", types_that_drift, "101 decimal; 101 double; 101 int32; 101 int64; 101 string; 101 uint64"),
         ("day folders, day and hour folders, year/month/day", folders, "u0 i1; u1 i1; u2 i1"),
         ("days in folder names (`day_column`)", days_in_folder_names, "u0 2024-01-10 nothing; u1 2024-01-10 nothing; u2 2024-01-10 nothing; u3 nothing bad_day"),
@@ -252,7 +253,7 @@ ENTRIES: dict[str, list[tuple[str, Callable[[SparkSession, Path], str], str]]] =
         ("tabs and UTF-16", utf_16, "u1 i1"),
         ("a JSON array over many lines", json_array, "u1 i1; u2 i1"),
         ("nested names, `columns = { user_id = \"user.id\" }`", nested, "7 i"),
-        ("names in capitals", names_in_capitals, "exit 3: sources[0] …: …/a.json: no column 'user_id' among User_ID, item_id, domain, event_time; did you mean columns = { user_id = 'User_ID' }?"),
+        ("names in capitals", names_in_capitals, "u1 i"),
         ("attributes as lists of lists", lists_of_lists, "Clothing, Shoes, Red"),
         ("genres in one text, `attribute_separator`", genres, "Action, Comedy"),
     ],
@@ -264,7 +265,7 @@ ENTRIES: dict[str, list[tuple[str, Callable[[SparkSession, Path], str], str]]] =
     ],
     "Names": [
         ("ids 101.0 in the catalogue, 101 in the log", catalogue_ids, "101 102"),
-        ("`NULL`, `\\N`, `None`, `nan` and blanks for nobody", words_for_nothing, "Nullarbor; nothing; nothing; nothing; nothing; nothing"),
+        ("`NULL`, `\\N`, `None`, `nan` for nobody", words_for_nothing, "Nullarbor; nothing; nothing; nothing; nothing"),
         ("titles with entities in one file, vectors in another", two_item_files, "AT&T, [0.5, 1.0]"),
         ("what 辣椒酱小瓶 and 辣椒酱大瓶 share", titles_without_blanks, "椒酱 辣椒"),
     ],

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
+from metarec_spark.errors import DataError, damaged_table
 from metarec_spark.warehouse.storage import hadoop_path, jvm
 
 LOG = "_delta_log"
@@ -151,6 +152,8 @@ def _read(spark: SparkSession, table: str, version: int) -> LoggedCommit | None:
         while "commitInfo" not in action:  # others may write it last, or not at all
             line = reader.readLine()
             action = {"commitInfo": {}} if line is None else json.loads(line)
+    except (ValueError, TypeError) as error:
+        raise DataError(damaged_table(table.rpartition("/")[2], f"{version:020}.json is cut short or is no commit")) from error
     finally:
         reader.close()
     info = action["commitInfo"]

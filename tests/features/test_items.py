@@ -85,6 +85,7 @@ def test_a_catalogue_whose_ids_are_not_those_of_the_log_is_told_or_refused(spark
 
     with pytest.raises(DataError, match=r"shop: 0 of 500 rows .* has 'sku-0', the log has '0'; .* 1% of 100 .*min_known_share"):
         require_known(catalogue("sku-", 500), items, none, 0.01)
+    caplog.clear()
     with caplog.at_level("INFO", "metarec_spark"):
         require_known(catalogue("sku-", 500), items, none, 0.0)
         require_known(catalogue("sku-", 99), none, items, 0.01)

@@ -30,8 +30,17 @@ def cut_with_its_checksum(file: Path) -> None:
     file.with_name(f".{file.name}.crc").unlink()
 
 
+def cut_in_its_first_line(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:40])
+    file.with_name(f".{file.name}.crc").unlink()
+
+
 @pytest.mark.parametrize("version", [0, 1, 2], ids=["first", "middle", "newest"])
-@pytest.mark.parametrize("damage", [Path.unlink, cut, cut_with_its_checksum], ids=["missing", "cut", "cut unnoticed"])
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, cut, cut_with_its_checksum, cut_in_its_first_line],
+    ids=["missing", "cut", "cut unnoticed", "first line cut"],
+)
 def test_a_damaged_log_ends_with_code_3_and_names_the_table(
     spark: SparkSession,
     settings: Callable[..., Config],
