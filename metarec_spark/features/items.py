@@ -88,10 +88,10 @@ def require_known(information: DataFrame, items: DataFrame, known: DataFrame, le
         could = min(listed, with_events)
         if matched >= max(1, least * could) or not could:
             continue
-        said = (
+        message = (
             f"platform {domain}: {matched} of {listed} rows of the catalogue name one of the {with_events} items with events: it "
             f"has {a_row!r}, the log has {an_item!r}; check item_id in both"
         )
         if could >= FEWEST_ROWS and matched < least * could:
-            raise DataError(f"{said}; at least {least:.0%} of {could} must (quality.min_known_share)")
-        log.warning(said)
+            raise DataError(f"{message}; at least {least:.0%} of {could} must (quality.min_known_share)")
+        log.warning(message)
