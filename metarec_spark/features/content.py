@@ -67,23 +67,16 @@ def title_words(title: str) -> list[str]:
     its pairs.
     """
     words = []
-    for word in _words().findall(unicodedata.normalize("NFKC", title).lower()):
-        if _unspaced().match(word) and len(word) > 2:
-            words += [word[i : i + 2] for i in range(len(word) - 1)]
-        else:
-            words.append(word)
+    for match in _words().finditer(unicodedata.normalize("NFKC", title).lower()):
+        word = match[0]
+        words += [word[i : i + 2] for i in range(len(word) - 1)] if match["unspaced"] and len(word) > 2 else [word]
     return words
 
 
 @cache
 def _words() -> re.Pattern[str]:
     marks = "".join(chr(i) for i in range(0x10000) if unicodedata.category(chr(i)).startswith("M"))  # parts of letters
-    return re.compile(f"[{_UNSPACED}]+|(?:[^\\W_{_UNSPACED}]|[{marks}])+")
-
-
-@cache
-def _unspaced() -> re.Pattern[str]:
-    return re.compile(f"[{_UNSPACED}]")
+    return re.compile(f"(?P<unspaced>[{_UNSPACED}]+)|(?:[^\\W_{_UNSPACED}]|[{marks}])+")
 
 
 def usable(vector: Column) -> Column:

@@ -14,6 +14,7 @@ from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
 from metarec_spark.features import cleaning
+from metarec_spark.features.caching import cached
 from metarec_spark.features.cleaning import ABSENT, DAY, IS_STORED_EVENT, NEW, REMOVED, STATE
 from metarec_spark.features.deliveries import Delivery
 from metarec_spark.features.ingested import FileKey, RowCount
@@ -86,17 +87,11 @@ def compare(
     new = rows.where(F.coalesce(F.col(c.REASON) != c.FORGOTTEN, F.lit(True)))
     if left_out:
         new = new.where(~F.col(GATE_DAY).isin(sorted(left_out)))
-    judged = cached(caches, judged_rows(job, new, days, deliveries), StorageLevel.DISK_ONLY)
-    counted = cached(caches, outcomes(judged))
+    judged = caches.enter_context(cached(judged_rows(job, new, days, deliveries), StorageLevel.DISK_ONLY))
+    counted = caches.enter_context(cached(outcomes(judged)))
+    quality = caches.enter_context(cached(quality_after(job, counted, days)))
     complete = [delivery.label for delivery in deliveries if delivery.source.delivery == "complete"]
-    return Batch(days, judged, counted, cached(caches, quality_after(job, counted, days)), complete)
-
-
-def cached(caches: ExitStack, rows: DataFrame, level: StorageLevel = StorageLevel.MEMORY_AND_DISK) -> DataFrame:
-    """Rows that are computed once, until the caches are closed."""
-    rows.persist(level)
-    caches.callback(rows.unpersist)
-    return rows
+    return Batch(days, judged, counted, quality, complete)
 
 
 def judged_rows(job: Job, new: DataFrame, days: Days, deliveries: Sequence[Delivery]) -> DataFrame:

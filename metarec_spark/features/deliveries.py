@@ -90,12 +90,11 @@ def deliveries(
         If a source cannot be listed.
     """
     result = [Delivery(i, source, source.label(i)) for i, source in enumerate(config.sources)]
+    run = _Run(spark, ds, history, stored)
     for delivery in result:
         before, settings = ingested.get(delivery.label, {}), source_settings(config, delivery.source)
-        if delivery.source.format == "delta":
-            _plan_delta(spark, delivery, before, settings, ds, history=history, stored=stored)
-        else:
-            _plan_files(spark, delivery, before, settings, ds, history=history, stored=stored)
+        plan = _plan_delta if delivery.source.format == "delta" else _plan_files
+        plan(run, delivery, before, settings)
     _check_names(result, ingested)
     return result
 
@@ -143,18 +142,19 @@ def source_root(path: str, files: Sequence[SourceFile]) -> str:
     return "/".join(folders[:fixed])
 
 
-def _plan_files(
-    spark: SparkSession,
-    delivery: Delivery,
-    before: Mapping[str, Ingested],
-    settings: str,
-    ds: date,
-    *,
-    history: bool,
-    stored: bool,
-) -> None:
-    location, system = hadoop_path(spark, delivery.source.path)
-    files = list_files(spark, delivery.source.path)
+@dataclass(frozen=True)
+class _Run:
+    """For which run the deliveries are found, as :func:`deliveries` takes it."""
+
+    spark: SparkSession
+    ds: date
+    history: bool
+    stored: bool
+
+
+def _plan_files(run: _Run, delivery: Delivery, before: Mapping[str, Ingested], settings: str) -> None:
+    location, system = hadoop_path(run.spark, delivery.source.path)
+    files = list_files(run.spark, delivery.source.path)
     delivery.root = source_root(system.makeQualified(location).toString(), files)
     whole, due, present = [], [], set()
     for file in files:
@@ -163,10 +163,10 @@ def _plan_files(
         state = FileState(delivery.root, name, file.path, file.size, file.modified, None, settings)
         known = before.get(name)
         same_file = known is not None and known.is_file(state)
-        if history or known is None or not same_file or known.settings != settings:
-            whole.append(Reading(state, again=stored or known is not None, unchanged=same_file))
-        elif known.is_due(ds):
-            due.append(_due_reading(state, known, ds))
+        if run.history or known is None or not same_file or known.settings != settings:
+            whole.append(Reading(state, again=run.stored or known is not None, unchanged=same_file))
+        elif known.is_due(run.ds):
+            due.append(_due_reading(state, known, run.ds))
     delivery.present = frozenset(present)
     delivery.parts = [Part(readings, [one.state.uri for one in readings]) for readings in (whole, due) if readings]
     if before and any(reading.again for reading in whole):
@@ -178,29 +178,20 @@ def _due_reading(state: FileState, known: Ingested, ds: date) -> Reading:
     return Reading(state, again=True, days=known.due_days(ds), undated=undated, undated_day=known.pending_undated, before=known)
 
 
-def _plan_delta(
-    spark: SparkSession,
-    delivery: Delivery,
-    before: Mapping[str, Ingested],
-    settings: str,
-    ds: date,
-    *,
-    history: bool,
-    stored: bool,
-) -> None:
+def _plan_delta(run: _Run, delivery: Delivery, before: Mapping[str, Ingested], settings: str) -> None:
     known = next(iter(before.values()), None)
-    changes = delta_changes(spark, delivery.source.path, known.version if known else None)
+    changes = delta_changes(run.spark, delivery.source.path, known.version if known else None)
     delivery.root, name = changes.path, changes.path.rpartition("/")[2]
     state = FileState(changes.path, name, changes.path, None, None, changes.version, fingerprint(settings, changes.table_id))
     delivery.present = frozenset([name])
     changed = known is not None and known.version != changes.version
     all_rows = known is None or known.settings != state.settings or changes.files is None
-    if history or all_rows or (changed and delivery.source.delivery == "complete"):
+    if run.history or all_rows or (changed and delivery.source.delivery == "complete"):
         same_table = known is not None and not changed and known.settings == state.settings
-        delivery.parts = [Part([Reading(state, again=stored or known is not None, unchanged=same_table)], None)]
+        delivery.parts = [Part([Reading(state, again=run.stored or known is not None, unchanged=same_table)], None)]
         return
     assert known is not None and changes.files is not None
-    due = _due_reading(state, known, ds) if known.is_due(ds) else None
+    due = _due_reading(state, known, run.ds) if known.is_due(run.ds) else None
     if due:
         delivery.parts.append(Part([due], None))
     if changes.files:

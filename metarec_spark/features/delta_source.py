@@ -9,7 +9,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.errors import DataError
-from metarec_spark.warehouse.storage import hadoop_path
+from metarec_spark.warehouse.commits import LOG
+from metarec_spark.warehouse.storage import delta_log, hadoop_path
 
 _ACTIONS = "add struct<path:string,dataChange:boolean>, remove struct<path:string,dataChange:boolean>"
 
@@ -49,15 +50,14 @@ def delta_changes(spark: SparkSession, path: str, since: int | None) -> DeltaCha
     """
     location, system = hadoop_path(spark, path)
     folder = system.makeQualified(location).toString()
-    log = spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog  # type: ignore[union-attr]
-    snapshot = log.forTableWithSnapshot(spark._jsparkSession, folder)._2()
+    _, snapshot = delta_log(spark, folder)
     version = snapshot.version()
     if version < 0:
         raise DataError(f"{path}: cannot be read as delta: no Delta table there; check path and format")
     table_id = snapshot.metadata().id()
     if since is None or since > version:
         return DeltaChanges(folder, version, table_id, None, False)
-    logs = [f"{folder}/_delta_log/{number:020}.json" for number in range(since + 1, version + 1)]
+    logs = [f"{folder}/{LOG}/{number:020}.json" for number in range(since + 1, version + 1)]
     if not all(system.exists(hadoop_path(spark, file)[0]) for file in logs):
         return DeltaChanges(folder, version, table_id, None, False)
     files, rewritten = new_files(_actions(spark, logs)) if logs else ([], False)

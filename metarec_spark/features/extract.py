@@ -22,6 +22,7 @@ from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import DataError
 from metarec_spark.features import erased
 from metarec_spark.features.as_of import erased_users, transition_settings
+from metarec_spark.features.caching import cached
 from metarec_spark.features.change_feed import EventChanges, losing
 from metarec_spark.features.content import content, usable
 from metarec_spark.features.ingestion import ingest
@@ -88,7 +89,7 @@ def _item_information(job: Job) -> Iterator[tuple[DataFrame | None, int]]:
         yield None, 0
         return
     rows = erased.without_items(open_information(job.spark, job.config.items), erased_users(job))
-    with _cached(rows, StorageLevel.DISK_ONLY) as rows:
+    with cached(rows, StorageLevel.DISK_ONLY) as rows:
         conflicts, unusable = rows.agg(F.count_if(CONFLICT), F.count_if(~usable(F.col(c.CONTENT)))).collect()[0]
         if conflicts:
             log.warning(
@@ -120,7 +121,7 @@ def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> No
         known = known.unionByName(unseen.withColumns({"events": F.lit(0).cast("long"), "first_day": none, "last_day": none}))
     newest = _single(items.agg(F.max(c.ITEM_IDX)))
     first_free = 0 if newest is None else newest + 1
-    with _cached(erased.without_items(known, erased_users(job))) as known:
+    with cached(erased.without_items(known, erased_users(job))) as known:
         if information is not None:
             require_known(information, items, known, job.config.quality.min_known_share)
         warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: changes.version}))
@@ -173,13 +174,3 @@ def _single(rows: DataFrame) -> Any:
     """The value of a DataFrame of one row and one column."""
     (row,) = rows.collect()
     return row[0]
-
-
-@contextmanager
-def _cached(rows: DataFrame, level: StorageLevel = StorageLevel.MEMORY_AND_DISK) -> Iterator[DataFrame]:
-    """Rows that are computed once, however often they are used in the block."""
-    rows.persist(level)
-    try:
-        yield rows
-    finally:
-        rows.unpersist()

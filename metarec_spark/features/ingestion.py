@@ -26,8 +26,9 @@ from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import DataError
 from metarec_spark.features import cleaning, day_pool, erased
 from metarec_spark.features.as_of import erased_users
+from metarec_spark.features.caching import cached
 from metarec_spark.features.cleaning import DAY, IS_STORED_EVENT
-from metarec_spark.features.day_pool import Batch, cached, compare
+from metarec_spark.features.day_pool import Batch, compare
 from metarec_spark.features.deliveries import Delivery, deliveries, readings_by_file, source_settings
 from metarec_spark.features.gates import stopped_days_of
 from metarec_spark.features.ingested import Ingested, RowCount, ingested_rows, read_ingested
@@ -99,7 +100,7 @@ def ingest(job: Job, *, history: bool = False) -> CleaningCounts:
         if rows is None:
             stopped_days_of(job, None, [], last)
             return CleaningCounts(0, 0, {}, 0, {})
-        rows = cached(caches, rows, StorageLevel.DISK_ONLY)
+        rows = caches.enter_context(cached(rows, StorageLevel.DISK_ONLY))
         counts = counted_rows(rows)
         rows = rows.where(F.col(GATE_DAY) <= F.lit(job.ds))
         batch = compare(job, caches, rows, counts, plan, frozenset())

@@ -21,7 +21,7 @@ from metarec_spark.sources.files import AT_ONCE, SourceFile, beside, file_of_row
 from metarec_spark.sources.group import Group
 from metarec_spark.sources.names import Tree, Wanted, check, find
 from metarec_spark.sources.problems import MODIFIED, PROBLEM
-from metarec_spark.warehouse.storage import hadoop_path
+from metarec_spark.warehouse.storage import delta_log, hadoop_path, jvm
 
 
 def open_parquet(spark: SparkSession, columns: Sequence[Wanted], files: Sequence[SourceFile]) -> list[Group]:
@@ -71,15 +71,11 @@ def open_delta(spark: SparkSession, source: File, columns: Sequence[Wanted], fil
 
 def _data_files(spark: SparkSession, path: str, files: Sequence[str]) -> DataFrame:
     """Rows of some data files of a Delta table: no other file is opened, as would be by a filter of rows by their file."""
-    jvm = spark.sparkContext._jvm
-    assert jvm is not None  # a session has one
     location, system = hadoop_path(spark, path)
-    opened = jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(
-        spark._jsparkSession, system.makeQualified(location).toString()
-    )
-    log, snapshot = opened._1(), opened._2()
-    chosen = snapshot.getSpecificFilesWithStats(jvm.org.apache.spark.api.python.PythonUtils.toSeq(list(files)))
-    return DataFrame(log.createDataFrame(snapshot, chosen, False, jvm.scala.Option.empty()), spark)
+    log, snapshot = delta_log(spark, system.makeQualified(location).toString())
+    java = jvm(spark)
+    chosen = snapshot.getSpecificFilesWithStats(java.org.apache.spark.api.python.PythonUtils.toSeq(list(files)))
+    return DataFrame(log.createDataFrame(snapshot, chosen, False, java.scala.Option.empty()), spark)
 
 
 def _group(rows: DataFrame, columns: Sequence[Wanted], tree: Tree, path: str, schema: str = "") -> Group:
@@ -120,9 +116,7 @@ def _loaded(session: SparkSession, files: Sequence[SourceFile]) -> DataFrame:
 
 def _schemas(spark: SparkSession, files: Sequence[SourceFile]) -> list[str]:
     """Schema in the footer of each file, as Parquet writes it."""
-    jvm, conf = spark.sparkContext._jvm, spark.sparkContext._jsc.hadoopConfiguration()
-    assert jvm is not None  # a session has one
-    parquet = jvm.org.apache.parquet.hadoop
+    parquet, conf = jvm(spark).org.apache.parquet.hadoop, spark.sparkContext._jsc.hadoopConfiguration()
 
     def schema(file: SourceFile) -> str:
         try:

@@ -224,6 +224,12 @@ def jvm(spark: SparkSession) -> Any:
     return spark.sparkContext._jvm
 
 
+def delta_log(spark: SparkSession, folder: str) -> tuple[JavaObject, JavaObject]:
+    """A Delta table's log and its newest snapshot, of version -1 if there is no table; from the log itself, without a query."""
+    opened = jvm(spark).org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, folder)
+    return opened._1(), opened._2()
+
+
 def hadoop_path(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:
     """A path and its file system, as Hadoop knows them."""
     path = jvm(spark).org.apache.hadoop.fs.Path(uri)

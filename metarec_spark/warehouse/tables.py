@@ -23,7 +23,7 @@ from metarec_spark.errors import ConfigError, DataError, damaged_table, first_li
 from metarec_spark.warehouse.commits import LOG, Commit, LoggedCommit, Overview, TableLog, changes_on_record, in_effect
 from metarec_spark.warehouse.contracts import Contract, conform, contract
 from metarec_spark.warehouse.spans import Spans, condition
-from metarec_spark.warehouse.storage import hadoop_path, jvm
+from metarec_spark.warehouse.storage import delta_log, hadoop_path, jvm
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
@@ -312,10 +312,9 @@ class Warehouse:
         self.versions_written[name] = self.version(name)
 
     def _newest_snapshot(self, name: str) -> JavaObject:
-        """Delta's newest snapshot, of version -1 if there is no table; from the log itself, without a query."""
-        log = jvm(self.spark).org.apache.spark.sql.delta.DeltaLog
+        """Delta's newest snapshot, of version -1 if there is no table."""
         try:
-            return log.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
+            return delta_log(self.spark, self.path(name))[1]
         except Exception as error:  # whatever Delta and the file system raise
             raise DataError(damaged_table(name, first_line(error))) from None
 
