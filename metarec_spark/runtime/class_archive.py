@@ -23,8 +23,9 @@ _QUIET = "-Xlog:cds=off -Xlog:cds+dynamic=off"
 
 def archive_path(java_home: Path, jars: Sequence[Path]) -> Path:
     """Where the archive for this Java, this Spark and these jars lies."""
-    java = (java_home / "bin" / "java").resolve()
-    parts = (java, java.stat().st_mtime_ns, pyspark.__version__, pyspark.__path__[0], *jars)
+    java, spark = (java_home / "bin" / "java").resolve(), Path(pyspark.__path__[0]) / "jars"
+    # Java refuses an archive of a jar whose time has changed, as that of a reinstalled Spark's has.
+    parts = [(str(file), file.stat().st_mtime_ns) for file in (java, *sorted(spark.glob("*.jar")), *jars)]
     return cache_folder() / "classes" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.jsa"
 
 

@@ -225,9 +225,16 @@ class Warehouse:
 
     def _replace(self, name: str, rows: DataFrame, where: str, commit: Commit) -> None:
         self.ensure(name)
+        if self._is_empty(name):  # nothing to replace, and Delta need not look for it
+            self.append(name, _checked(conform(rows, name), where), commit, app="first rows", txn=0)
+            return
         writer = conform(rows, name).write.format("delta").mode("overwrite").option("userMetadata", commit.to_json())
         writer.option("replaceWhere", where).save(self.path(name))
         self._wrote(name)
+
+    def _is_empty(self, name: str) -> bool:
+        """Whether nothing was ever written to a table; False if that is not certain."""
+        return self.version(name) == 0 and next(self.commits(name)).operation == "CREATE TABLE"
 
     def append(self, name: str, rows: DataFrame, commit: Commit, *, app: str, txn: int) -> None:
         """Append rows once: a second append with the same ``app`` and a ``txn`` that is not higher is skipped by Delta."""
@@ -256,9 +263,9 @@ class Warehouse:
             A column with days, and the spans that all rows and the stored rows with their keys lie in: others are not read.
         """
         self.ensure(name)
-        spec, snapshot = contract(name), self._newest_snapshot(name)
+        spec = contract(name)
         fitting = conform(rows.where(f"NOT {delete}").drop(delete) if delete else rows, name)
-        if snapshot.version() == 0 and snapshot.numOfFiles() == 0:  # created just now: no row can match
+        if self._is_empty(name):  # no row can match
             self._replace(name, fitting, "true", commit)
             return
         on = " AND ".join(f"old.{column} <=> new.{column}" for column in spec.key)
@@ -331,6 +338,15 @@ class Warehouse:
 
     def _recording(self, commit: Commit) -> _SessionConf:
         return _SessionConf(self.spark, {_USER_METADATA: commit.to_json()})
+
+
+def _checked(rows: DataFrame, where: str) -> DataFrame:
+    """The rows; one that does not fulfil the condition is an error when it is written, as it is where rows are replaced."""
+    if where == "true":
+        return rows
+    first = rows.columns[0]
+    told = F.raise_error(F.lit(f"DELTA_REPLACE_WHERE_MISMATCH: a row is not of those that are replaced: {where}"))
+    return rows.withColumn(first, F.when(F.expr(where), F.col(first)).otherwise(told))
 
 
 class _SessionConf:

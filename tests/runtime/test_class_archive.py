@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyspark
 import pytest
 from pyspark import SparkContext
 
@@ -19,14 +20,19 @@ def test_the_session_of_the_tests_has_started_from_the_archive_that_setup_wrote(
     assert str(archive) in Path(f"/proc/{SparkContext._gateway.proc.pid}/maps").read_text()
 
 
-def test_another_java_or_other_jars_have_another_archive(tmp_path: Path):
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "java").write_text("one")
-    one = class_archive.archive_path(tmp_path, [Path("a.jar")])
-    assert class_archive.archive_path(tmp_path, [Path("a.jar")]) == one != class_archive.archive_path(tmp_path, [Path("b.jar")])
-    os.utime(tmp_path / "bin" / "java", (1, 1))
-    assert class_archive.archive_path(tmp_path, [Path("a.jar")]) != one
-    assert class_archive.reading(one) == ""
+def test_another_java_and_other_or_newer_jars_have_another_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    java, one, other, of_spark = (tmp_path / name for name in ("bin/java", "a.jar", "b.jar", "pyspark/jars/spark-core.jar"))
+    for file in (java, one, other, of_spark):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.setattr(pyspark, "__path__", [str(tmp_path / "pyspark")])
+    first = class_archive.archive_path(tmp_path, [one])
+    assert class_archive.archive_path(tmp_path, [one]) == first != class_archive.archive_path(tmp_path, [other])
+    assert class_archive.reading(first) == ""
+    for file in (java, one, of_spark):
+        before = class_archive.archive_path(tmp_path, [one])
+        os.utime(file, (1, 1))
+        assert class_archive.archive_path(tmp_path, [one]) != before
 
 
 def written(archive: str) -> None:
