@@ -100,10 +100,12 @@ def _rank_block(
     events = np.split(contexts.item.numpy().astype(np.int32), contexts.starts.numpy()[1:])
     history = [events_of_user[-_HISTORY:] for events_of_user in events]
     model_rank = None
+    some = None if len(items) == len(scorer.catalogue.of_domain[domain]) else torch.from_numpy(eligible.local)
     for name, all_scores in _scores(scorer, fitted, contexts, domain):
-        scores = hide(all_scores[:, torch.from_numpy(eligible.local)].contiguous(), pairs.seen)
+        scores = hide(all_scores if some is None else all_scores.index_select(1, some), pairs.seen)
         of_target = scores[torch.arange(len(pairs.local)), torch.from_numpy(pairs.local)]
-        loss = (torch.logsumexp(scores, 1) - of_target).numpy().astype(np.float64)
+        has_loss = name in (c.MODEL, c.ENCODER)
+        loss = torch.logsumexp(scores, 1) - of_target if has_loss else torch.zeros(len(of_target))
         top, top_scores = select(scores, min(task.longest, len(items)))
         rank = ranks(scores, pairs.local)
         if eligible.groups is not None:
@@ -114,7 +116,6 @@ def _rank_block(
             rank = np.where(by_model & (of_target.numpy() < least), np.maximum(candidates, task.longest + 1), rank)
         rank = np.where(pairs.known, rank, np.maximum(candidates, 1)).astype(np.int32)
         model_rank = rank if model_rank is None else model_rank
-        comparable = pairs.known if name in (c.MODEL, c.ENCODER) else np.zeros_like(pairs.known)
         yield pa.RecordBatch.from_arrays(
             [
                 batch["split"],
@@ -123,7 +124,7 @@ def _rank_block(
                 pa.array(rank),
                 pa.array(model_rank),
                 pa.array(candidates.astype(np.int32)),
-                pa.array(loss, mask=~comparable),
+                pa.array(loss.numpy().astype(np.float64), mask=~(pairs.known & has_loss)),
                 *[pa.array(segments[segment]) for segment in SEGMENTS],
                 batch["user_id"],
                 batch["target"].cast(pa.int32()),
@@ -182,7 +183,10 @@ def _segments(
 
 
 def _scores(scorer: Scorer, fitted: Baselines | None, contexts: PackedSequences, domain: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield each scorer's name and scores of all items of a platform, [B, I]; the model first, and alone without baselines."""
+    """Yield each scorer's name and scores of all items of a platform, [B, I], which the caller may overwrite.
+
+    The model comes first, and alone without baselines.
+    """
     popularity_BI = torch.from_numpy(scorer.popularity(domain)).expand(len(contexts.length), -1)
     encoder_BI = scorer.encoder_scores(scorer.hidden(contexts), domain)
     empty_B1 = (contexts.length == 0)[:, None]

@@ -79,19 +79,21 @@ class Baselines:
         """
         ages_BI = own_events(contexts, domain, items, OWN_DECAY)
         binary_BI = (ages_BI > 0).astype(np.float32)
-        popular_BI = np.broadcast_to(self.popularity, ages_BI.shape)
+        popular_BI = np.broadcast_to(self.popularity, ages_BI.shape).astype(np.float32)
         # Own items first, by decayed count; then the others by popularity, which is scaled to less than 1.
         own = ages_BI.toarray()
         by_baseline = {
-            c.POPULARITY: popular_BI.copy(),
+            c.POPULARITY: popular_BI,
             c.OWN_ITEMS: np.where(own > 0, 1 + own, popular_BI / (1 + self.popularity.max(initial=0))).astype(np.float32),
             c.ITEM_NEIGHBOURS: (binary_BI @ self.neighbours).toarray(),
             c.ALS: als_half_step(binary_BI, self.als) @ self.als.T,
         }
         if self.ease is not None:
             by_baseline[c.EASE] = binary_BI @ self.ease
-        empty_B1 = np.diff(binary_BI.indptr)[:, None] == 0
-        return {name: np.where(empty_B1, popular_BI, scores).astype(np.float32) for name, scores in by_baseline.items()}
+        empty_B = np.diff(binary_BI.indptr) == 0
+        for scores_BI in by_baseline.values():
+            scores_BI[empty_B] = self.popularity
+        return by_baseline
 
 
 def cosine_neighbours(users_UI: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
