@@ -41,7 +41,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
             "deviceid",
             "sessionid",
         ),
-        *("session", "cid", "uuid"),
+        *("session", "customerno", "customercode", "customernumber", "steamid", "cid", "uuid"),
     ),
     c.ITEM_ID: (
         *("itemid", "item", "productid", "product", "sku", "asin", "parentasin", "articleid", "article", "movieid", "movie"),
@@ -59,6 +59,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
             "businessid",
         ),
         *("poiid", "gameid", "appid", "recipeid", "courseid", "adid", "offerid", "goodsid", "objectid", "pageid", "url", "iid"),
+        *("stockcode", "productcode", "itemcode", "productno", "itemno", "animeid", "trackuri", "upc", "ean"),
     ),
     c.EVENT_TIME: (
         *(
@@ -89,8 +90,11 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     c.EVENT_TYPE: ("eventtype", "event", "action", "actiontype", "eventname", "behaviortype", "behavior", "behaviour", "type"),
     c.VALUE: ("value", "rating", "score", "stars", "overall", "amount", "price", "quantity", "dwell", "dwelltime", "playcount"),
     c.DOMAIN: ("domain", "platform", "site", "app", "marketplace", "store", "shop", "service", "channel"),
-    c.TITLE: ("title", "name", "productname", "itemname", "productdisplayname", "headline", "moviename", "label"),
-    c.ATTRIBUTES: ("attributes", "categories", "genres", "tags", "category", "genre", "brand", "keywords"),
+    c.TITLE: (
+        *("title", "name", "productname", "itemname", "productdisplayname", "headline", "moviename", "label", "movietitle"),
+        *("producttitle", "itemtitle", "booktitle", "songtitle", "tracktitle", "songname", "trackname", "artistname"),
+    ),
+    c.ATTRIBUTES: ("attributes", "categories", "genres", "tags", "category", "genre", "brand", "keywords", "class"),
     c.CONTENT: ("content", "embedding", "vector", "features"),
 }
 """Our name → what files call it, small letters and digits alone, the likeliest first."""
@@ -147,7 +151,7 @@ def _by_name(names: Sequence[str], role: str) -> list[str]:
     """Return the columns whose whole path, or the end of it, is a spelling of the role, the likeliest first."""
     ranked = []
     for name in names:
-        parts = name.split(".")
+        parts = re.sub(r":\w+$", "", name).split(".")  # user_id:token names a type too
         for depth in range(len(parts)):
             spelled = plain("".join(parts[depth:]))
             if spelled in SPELLINGS[role]:

@@ -120,8 +120,9 @@ def _spread(count: int) -> Iterator[int]:
 
 
 def _stem(path: str) -> str:
-    """Return the letters of a file's name: part-0001.csv and part-0002.csv are of one kind."""
-    return "".join(sign for sign in os.path.basename(path).split(".", 1)[0] if sign.isalpha())
+    """Return the letters of a file's name and its ending: part-0001.csv and part-0002.csv are of one kind."""
+    name, _, ending = os.path.basename(path).partition(".")
+    return f"{''.join(sign for sign in name if sign.isalpha())}.{ending.rpartition('.')[2]}"
 
 
 def _common_folder(files: Sequence[SourceFile]) -> str:

@@ -20,8 +20,12 @@ TIMES = ["2024-01-10T12:00:00Z", "2024-01-11T08:30:00Z"]
         ({"user.id": ["u"], "ctx.product.sku": ["a"], "at": TIMES}, {"user_id": "user.id", "item_id": "ctx.product.sku", "event_time": "at"}),
         ({"uid": ["1"], "iid": ["2"], "t1": TIMES}, {"user_id": "uid", "item_id": "iid", "event_time": "t1"}),
         ({"user": ["1"], "item": ["2"], "time": ["morning", "noon"]}, {"user_id": "user", "item_id": "item"}),
+        ({"user_id:token": ["1"], "item_id:token": ["2"], "rating:float": ["3"], "timestamp:float": ["881250949"]},
+         {"user_id": "user_id:token", "item_id": "item_id:token", "value": "rating:float", "event_time": "timestamp:float"}),
+        ({"InvoiceNo": ["536365"], "StockCode": ["85123A"], "InvoiceDate": ["12/13/2010 8:26"], "CustomerID": ["17850"]},
+         {"user_id": "CustomerID", "item_id": "StockCode", "event_time": "InvoiceDate"}),
     ],
-    ids=["our names", "MovieLens", "nested", "a time by its values", "no time"],
+    ids=["our names", "MovieLens", "nested", "a time by its values", "no time", "RecBole", "Online Retail"],
 )  # fmt: skip
 def test_columns_are_found_by_name_and_value(columns, expected):
     assert guess_columns(list(columns), columns, LOG) == expected
