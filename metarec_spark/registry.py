@@ -100,7 +100,7 @@ def champions(job: Job, model: ModelRow) -> dict[str, ModelRow]:
     return {domain: row for row in reversed(rows) for domain in row.domains}
 
 
-def decide(job: Job, model: ModelRow, status: str, reason: str) -> None:
+def set_status(job: Job, model: ModelRow, status: str, reason: str) -> None:
     """Write a model's status (approved or rejected), its domains and the reason into its row."""
     _write(job, replace(model, status=status, reason=reason))
 

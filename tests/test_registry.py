@@ -43,7 +43,7 @@ def test_absolute_paths_of_older_versions_are_read_and_lose_to_the_warehouses_ow
 def test_a_decision_keeps_the_path_relative(spark, tmp_path, tmp_path_factory):
     job = job_at(spark, copied(stages(spark, tmp_path_factory).evaluated, tmp_path), "evaluate")
     model = registry.newest_approved(job)
-    registry.decide(job, replace(model), "rejected", "weak")
+    registry.set_status(job, replace(model), "rejected", "weak")
     (row,) = job.warehouse.read("models").collect()
     assert (row["path"], row["status"]) == (f"_models/{model.model_id}", "rejected")
     assert registry.serving_ids(job) == []

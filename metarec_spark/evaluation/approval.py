@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from metarec_spark import columns as c
 
-CUTOFF = 10
-"""Cutoff of the NDCG that decides."""
 MARGIN = 1.645
 """Standard errors of the paired difference beyond which a model counts as worse: a one-sided test at 5 %."""
 
@@ -31,8 +29,19 @@ Headlines = dict[tuple[str, str], Headline]
 """By (platform, scorer)."""
 
 
-def judge(headlines: Headlines) -> tuple[str, str]:
-    """Return a model's status and the reason.
+class Decision(NamedTuple):
+    """Whether a model may serve."""
+
+    status: str
+    """approved or rejected."""
+    reason: str
+    """One sentence with the figures that decide."""
+    weak: bool
+    """Whether a person should look at an approved model: on some platform it is not the best that there is."""
+
+
+def judge(headlines: Headlines) -> Decision:
+    """Approve or reject a model.
 
     A model is rejected if, over all pairs, its NDCG@10 is below popularity's by more than ``MARGIN`` standard errors of the
     paired difference, or is no number. Platforms on which it is that far below the best baseline are named. They do not reject
@@ -50,9 +59,13 @@ def judge(headlines: Headlines) -> tuple[str, str]:
     over_popularity, noise = pooled([headlines[domain, c.POPULARITY] for domain in best])
     below = [f"{scorer} in {domain}" for domain, scorer in best.items() if _worse(headlines[domain, scorer])]
     flag = f"; below {', '.join(below)}" if below else ""
-    compared = f"the best baseline's {mean(best):.4f} (difference {lead:+.4f} ± {error:.4f}), popularity's {popularity:.4f}"
-    reason = f"NDCG@10 {model:.4f} over all test pairs, {compared}{flag}"
-    return ("approved" if over_popularity >= -MARGIN * noise else "rejected"), reason
+    approved = over_popularity >= -MARGIN * noise
+    rule = "not worse than" if approved else f"worse by more than {MARGIN:g} standard errors than"
+    reason = (
+        f"NDCG@10 {model:.4f} over all test pairs, {rule} popularity's {popularity:.4f} (difference {over_popularity:+.4f} ± "
+        f"{noise:.4f}); the best baseline's {mean(best):.4f} (difference {lead:+.4f} ± {error:.4f}){flag}"
+    )
+    return Decision("approved" if approved else "rejected", reason, bool(below))
 
 
 def best_baseline(headlines: Headlines, domain: str) -> str:

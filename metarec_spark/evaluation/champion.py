@@ -11,12 +11,13 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation.approval import CUTOFF, MARGIN
+from metarec_spark.evaluation.approval import MARGIN
 from metarec_spark.evaluation.inputs import encoded_pairs
 from metarec_spark.evaluation.metrics import AT_K
 from metarec_spark.evaluation.ranks import SCHEMA, RankingTask, rank
 from metarec_spark.job import Job, log
 from metarec_spark.model import artifact
+from metarec_spark.model.ranking import CUTOFF
 
 
 @dataclass(frozen=True)

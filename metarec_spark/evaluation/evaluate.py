@@ -16,7 +16,7 @@ from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.config.sections import Split
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation.approval import CUTOFF, Headline, Headlines, judge
+from metarec_spark.evaluation.approval import Decision, Headline, Headlines, judge
 from metarec_spark.evaluation.champion import Comparison, comparisons
 from metarec_spark.evaluation.fit_baselines import fitted_baselines
 from metarec_spark.evaluation.inputs import encoded_pairs
@@ -31,6 +31,7 @@ from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
 from metarec_spark.model.artifact import ModelArtifact
 from metarec_spark.model.manifest import Manifest
+from metarec_spark.model.ranking import CUTOFF
 from metarec_spark.scoring.rules import write_rules
 from metarec_spark.scoring.serving import ServingModel
 
@@ -73,7 +74,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
     if split.protocol == "none":
         log.warning("model %s: nothing is held out (split.protocol = none), so it is approved unmeasured", model.model_id)
         result = Result(model_id=model.model_id, details=EvaluateDetails("approved"))
-        return _decide(job, model, "approved", "not measured: split.protocol is none", result)
+        return _entered(job, model, Decision("approved", "not measured: split.protocol is none", weak=False), result)
     cutoffs = sorted({*job.config.evaluate.cutoffs, CUTOFF})
     measured = artifact.load(artifact.measured(model.path))
     sizes = {name: len(items) for name, items in zip(manifest.domains, measured.catalogue.of_domain, strict=True)}
@@ -89,19 +90,20 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
         if not headlines:
             why = f"lists may not hold these targets: {left_out}" if left_out else f"the log is too short for {split.protocol}"
             raise DataError(f"model {model.model_id}: no held-out event to measure in {len(sizes)} domain(s); {why}")
-        status, reason = judge(headlines)
-        reason += f"; of {_MEASURED[manifest.refitted]}"
-        beside = comparisons(job, model, held_out_pairs, ranked, task) if status == "approved" else {}
-        if status == "approved":
-            status, domains, compared = _serves(manifest, beside)
-            reason, model = reason + compared, replace(model, domains=domains or model.domains)
-        page = write(model.path, _report(job, ranked, metrics, manifest, status, reason))
+        decision = judge(headlines)
+        decision = decision._replace(reason=f"{decision.reason}; of {_MEASURED[manifest.refitted]}")
+        beside = {}
+        if decision.status == "approved":
+            beside = comparisons(job, model, held_out_pairs, ranked, task)
+            decision, domains = _beside_champions(decision, manifest, beside)
+            model = replace(model, domains=domains or model.domains)
+        page = write(model.path, _report(job, ranked, metrics, manifest, decision))
     log.info("report: %s", page)
     show(headlines, model.model_id)
     pair_count = sum(headline.pairs for (_, scorer), headline in headlines.items() if scorer == c.MODEL)
     serving = {domain: asdict(comparison) for domain, comparison in beside.items()}
-    details = EvaluateDetails(status, _by_platform(headlines), left_out or None, serving or None)
-    return _decide(job, model, status, reason, Result(pair_count, 1, model.model_id, details))
+    details = EvaluateDetails(decision.status, _by_platform(headlines), left_out or None, serving or None)
+    return _entered(job, model, decision, Result(pair_count, 1, model.model_id, details))
 
 
 def _task(
@@ -126,15 +128,16 @@ def _task(
     return pairs(labelled), task
 
 
-def _serves(manifest: Manifest, beside: dict[str, Comparison]) -> tuple[str, list[str], str]:
-    """Return a model's status, the platforms that it is to serve, and what the comparisons add to the reason."""
+def _beside_champions(decision: Decision, manifest: Manifest, beside: dict[str, Comparison]) -> tuple[Decision, list[str]]:
+    """Return the decision on an approved model after the comparisons, and the platforms that it is to serve."""
     domains = [domain for domain in manifest.serves if domain not in beside or not beside[domain].lost]
     parts = [
         f"{domain} {comparison.lead:+.4f} ± {comparison.error:.4f} beside {comparison.champion}"
         + (", which goes on serving it" if comparison.lost else "")
         for domain, comparison in sorted(beside.items())
     ]
-    return "approved" if domains else "rejected", domains, f"; {', '.join(parts)}" if parts else ""
+    status, lost = "approved" if domains else "rejected", len(domains) < len(manifest.serves)
+    return Decision(status, "; ".join([decision.reason, *([", ".join(parts)] if parts else [])]), decision.weak or lost), domains
 
 
 def _left_out(ranked: DataFrame) -> dict[str, dict[str, int]]:
@@ -148,7 +151,7 @@ def _left_out(ranked: DataFrame) -> dict[str, dict[str, int]]:
     return left_out
 
 
-def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest, status: str, reason: str) -> Report:
+def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest, decision: Decision) -> Report:
     """Return what the report of a model shows."""
     versions, training = manifest.table_versions, manifest.metrics.summary()
     items, content = (job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT))
@@ -164,8 +167,8 @@ def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest,
     return Report(
         model_id=manifest.model_id,
         ds=manifest.ds.isoformat(),
-        status=status,
-        reason=reason,
+        status=decision.status,
+        reason=decision.reason,
         facts={name: str(value) for name, value in facts.items()},
         history=manifest.metrics.history,
         domains=manifest.domains,
@@ -211,8 +214,10 @@ def _by_platform(headlines: Headlines) -> dict[str, dict[str, dict[str, float]]]
     return nested
 
 
-def _decide(job: Job, model: registry.ModelRow, status: str, reason: str, result: Result) -> Result:
-    level = logging.WARNING if status == "rejected" or "below" in reason or "goes on" in reason else logging.INFO
-    log.log(level, "model %s %s: %s", model.model_id, status, reason)
-    registry.decide(job, model, status, reason)
-    return replace(result, reason=reason, exit_code=_EXIT_REJECTED if status == "rejected" else 0)
+def _entered(job: Job, model: registry.ModelRow, decision: Decision, result: Result) -> Result:
+    """Tell the decision, and write it into the model's row."""
+    rejected = decision.status == "rejected"
+    level = logging.WARNING if rejected or decision.weak else logging.INFO
+    log.log(level, "model %s %s: %s", model.model_id, decision.status, decision.reason)
+    registry.set_status(job, model, decision.status, decision.reason)
+    return replace(result, reason=decision.reason, exit_code=_EXIT_REJECTED if rejected else 0)

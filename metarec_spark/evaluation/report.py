@@ -14,10 +14,9 @@ from pydantic import ValidationError
 from metarec_spark import columns as c
 from metarec_spark.evaluation.metrics import METRICS, SEGMENTS
 from metarec_spark.evaluation.summary import Histogram, Report
+from metarec_spark.model.ranking import CUTOFF
 from metarec_spark.warehouse.storage import Location, atomic_write, exists, local_path, read_bytes, remove
 
-CUTOFF = 10
-"""Length of the lists that the page judges."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 392.0, 8.0, 150.0  # the plot area within 400 × 180
 
 

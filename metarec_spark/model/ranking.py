@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 CUTOFF = 10
-"""List length of the NDCG by which models are tuned and judged."""
+"""List length of the NDCG by which models are tuned and judged; `metarec adapt` chooses by a longer one."""
 BLOCK_BYTES = 64 * 2**20
 """Most bytes of a block of float32 scores, unless one user's scores alone take more."""
 Seen = tuple[np.ndarray, np.ndarray]

@@ -15,7 +15,7 @@ from metarec_spark.sources.group import Group
 from metarec_spark.sources.problems import MODIFIED, PROBLEM
 from metarec_spark.sources.values import LONGEST, blank, platform, with_ids
 
-NO_KEY = "no item_id or domain"
+NO_KEY = "no usable item_id or domain"
 
 
 def keyed(group: Group, source: File, where: str, more: Mapping[str, Column]) -> DataFrame:

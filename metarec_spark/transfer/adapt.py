@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
@@ -33,9 +34,11 @@ class AdaptDetails(Details):
     used: str
     """Mode of the model that serves."""
     winner: str | None = None
-    """Mode of the best transfer, which serves unless it was refused."""
-    gain: float | None = None
-    noise: float | None = None
+    """Mode with the highest NDCG@100, a baseline or a transfer. A transfer serves unless it was refused."""
+    lead: float | None = None
+    """NDCG@100 of the winner less that of the strongest baseline."""
+    error: float | None = None
+    """Standard error of the lead."""
     test_ndcg: float | None = field(default=None, metadata={"key": "test_ndcg@10"})
     """Of the validation twin of the model that serves."""
     validation_ndcg: dict[str, float] | None = field(default=None, metadata={"key": "validation_ndcg@100"})
@@ -82,14 +85,14 @@ def adapt(job: Job, domain: str) -> Result:
         modes = _advised(task, meta_features, modes)
     candidates.snapshots |= task.snapshots(mode.events for mode in modes)
     decision = compare(candidates, modes)
-    log.info("domain %s: %s", domain, decision.reason)
+    log.log(logging.WARNING if decision.rejected else logging.INFO, "domain %s: %s", domain, decision.reason)
     served, test_ndcg = _enter(task, candidates, decision)
     rows = _rows(task, records(candidates, decision), decision, meta_features)
     job.warehouse.merge_records(c.TRANSFER_RUNS, rows, job.commit(inputs=task.versions, model_id=task.base.model_id))
     with suppress(OSError):  # leftovers do no harm
         remove(task.work)
     measured = round(test_ndcg, 5), _summary(candidates)
-    details = AdaptDetails(decision.used, decision.winner, decision.gain, decision.noise, *measured)
+    details = AdaptDetails(decision.used, decision.winner, decision.lead, decision.error, *measured)
     return Result(task.pairs, 1, served, details, reason=decision.reason)
 
 

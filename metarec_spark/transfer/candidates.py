@@ -65,7 +65,7 @@ class Evaluation:
     """[pairs] NDCG@10 of each test pair, for the record: nothing is chosen by it. If there is a validation twin, that of it."""
     tuned: Tuned
     pair_ranker: PairRanker | None
-    """Scores pairs in location of g; None: g is tuned."""
+    """Scores pairs in place of g; None: g is tuned."""
     seconds: float
     epochs: int = 0
     """Epoch whose parameters the validation twin kept; 0 without an encoder."""

@@ -52,16 +52,16 @@ def final_comparison(candidates: Candidates, transfers: Sequence[Mode], baseline
     """
     best = max(transfers, key=lambda mode: candidates.evaluate(Candidate(mode)).mean, default=None)
     compared = {mode.name: [Candidate(mode)] for mode in (*baselines, *([best] if best else []))}
-    decision = _decide(candidates, compared)
+    decision = _decision(candidates, compared)
     if decision.close:
         for name in (decision.winner, decision.baseline):
             if MODES[name].seeded:
                 compared[name] = [Candidate(MODES[name], seed=seed) for seed in range(candidates.adapt.seeds)]
-        decision = _decide(candidates, compared)
+        decision = _decision(candidates, compared)
     return decision
 
 
-def _decide(candidates: Candidates, compared: dict[str, list[Candidate]]) -> Decision:
+def _decision(candidates: Candidates, compared: dict[str, list[Candidate]]) -> Decision:
     """The decision by all seeds of the compared candidates."""
     ndcg = {name: np.stack([candidates.evaluate(seed).ndcg for seed in seeds]) for name, seeds in compared.items()}
     return decide(ndcg, {mode.name for mode in BASELINES}, candidates.adapt.margin)

@@ -21,11 +21,11 @@ class Decision:
     winner: str
     """The candidate with the highest mean NDCG@100."""
     baseline: str
-    """The strongest baseline: the one with the smallest lower bound of the winner's gain over it."""
-    gain: float
+    """The strongest baseline: the one with the smallest lower bound of the winner's lead over it."""
+    lead: float
     """NDCG@100 of the winner less that of the strongest baseline; 0 if they are the same candidate."""
-    noise: float
-    """Standard error of the gain, over pairs and over seeds."""
+    error: float
+    """Standard error of the lead, over pairs and over seeds."""
     margin: float
     """Standard errors by which a transfer must be better."""
 
@@ -37,14 +37,14 @@ class Decision:
     @property
     def close(self) -> bool:
         """Whether a transfer is ahead by so nearly the margin that more seeds may turn the decision."""
-        return self.gain > 0 and abs(self.gain - self.margin * self.noise) < SEED_RANGE * self.noise
+        return self.lead > 0 and abs(self.lead - self.margin * self.error) < SEED_RANGE * self.error
 
     @property
     def reason(self) -> str:
         """The decision as one sentence."""
         if self.winner == self.baseline:
             return f"no transfer measured above {self.baseline}"
-        comparison = f"{self.winner} gains {self.gain:+.4f} ± {self.noise:.4f} NDCG@100 over {self.baseline}"
+        comparison = f"{self.winner} gains {self.lead:+.4f} ± {self.error:.4f} NDCG@100 over {self.baseline}"
         if self.rejected:
             return f"{comparison}, less than {self.margin:g} standard errors: {self.used} is used"
         return comparison
@@ -65,7 +65,7 @@ def decide(ndcg: Mapping[str, np.ndarray], baselines: AbstractSet[str], margin: 
 
     Notes
     -----
-    A paired, one-sided test. The variance of the gain is that of the mean paired difference over pairs, plus that of the seeds'
+    A paired, one-sided test. The variance of the lead is that of the mean paired difference over pairs, plus that of the seeds'
     means over seeds.
     """
     mean = {name: float(values.mean()) for name, values in ndcg.items()}
@@ -73,11 +73,11 @@ def decide(ndcg: Mapping[str, np.ndarray], baselines: AbstractSet[str], margin: 
     winner = max(ndcg, key=lambda name: (mean[name], name == best_baseline))  # a tie goes to the baseline
     if winner in baselines:
         return Decision(winner, winner, winner, 0.0, 0.0, margin)
-    gains = {name: (mean[winner] - mean[name], standard_error(ndcg[winner], ndcg[name])) for name in ndcg if name in baselines}
-    strongest = min(gains, key=lambda name: gains[name][0] - margin * gains[name][1])
-    gain, noise = gains[strongest]
-    used = winner if gain > margin * noise else best_baseline
-    return Decision(used, winner, strongest, gain, noise, margin)
+    leads = {name: (mean[winner] - mean[name], standard_error(ndcg[winner], ndcg[name])) for name in ndcg if name in baselines}
+    strongest = min(leads, key=lambda name: leads[name][0] - margin * leads[name][1])
+    lead, error = leads[strongest]
+    used = winner if lead > margin * error else best_baseline
+    return Decision(used, winner, strongest, lead, error, margin)
 
 
 def standard_error(first: np.ndarray, second: np.ndarray) -> float:

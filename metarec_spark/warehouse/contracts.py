@@ -88,6 +88,15 @@ def conform(frame: DataFrame, name: str) -> DataFrame:
     return frame.select(*[F.col(column) for column in expected])
 
 
+def only_where(rows: DataFrame, condition: str) -> DataFrame:
+    """The rows, of which one that does not fulfil a condition is an error when it is written."""
+    if condition == "true":
+        return rows
+    first = rows.columns[0]
+    error = F.raise_error(F.lit(f"DELTA_REPLACE_WHERE_MISMATCH: a row is not one of those that are replaced: {condition}"))
+    return rows.withColumn(first, F.when(F.expr(condition), F.col(first)).otherwise(error))
+
+
 def digest(rows: DataFrame) -> str:
     """The same for the same rows, in whatever order."""
     hashes = rows.select(F.xxhash64("*").cast("decimal(38,0)").alias("hash"))

@@ -248,3 +248,15 @@ def scratch_folder(spark: SparkSession, parent: str) -> Iterator[str]:
         yield folder
     finally:
         files.delete(hadoop_path(spark, folder)[0], True)
+
+
+@contextmanager
+def session_conf(spark: SparkSession, values: dict[str, str]) -> Iterator[None]:
+    """Session settings for a block: DML commands take no options, so that their commit metadata goes this way."""
+    for key, value in values.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key in values:
+            spark.conf.unset(key)

@@ -7,6 +7,7 @@ records job, day, model and input versions in its metadata, from which the next 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,9 @@ from pyspark.sql import functions as F
 from metarec_spark.columns import ALL, WRITTEN_BY
 from metarec_spark.errors import ConfigError, DataError, damaged_table, first_line
 from metarec_spark.warehouse.commits import LOG, Commit, LoggedCommit, Overview, TableLog, changes_on_record, in_effect
-from metarec_spark.warehouse.contracts import Contract, conform, contract
+from metarec_spark.warehouse.contracts import Contract, conform, contract, only_where
 from metarec_spark.warehouse.spans import Spans, condition
-from metarec_spark.warehouse.storage import delta_log, hadoop_path, jvm
+from metarec_spark.warehouse.storage import delta_log, hadoop_path, jvm, session_conf
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
@@ -226,7 +227,7 @@ class Warehouse:
     def _replace(self, name: str, rows: DataFrame, where: str, commit: Commit) -> None:
         self.ensure(name)
         if self._is_empty(name):  # nothing to replace, and Delta need not look for it
-            self.append(name, _checked(conform(rows, name), where), commit, app="first rows", txn=0)
+            self.append(name, only_where(conform(rows, name), where), commit, app="first rows", txn=0)
             return
         writer = conform(rows, name).write.format("delta").mode("overwrite").option("userMetadata", commit.to_json())
         writer.option("replaceWhere", where).save(self.path(name))
@@ -306,7 +307,7 @@ class Warehouse:
     def vacuum(self, name: str, hours: float) -> None:
         """Delete files that no version younger than ``hours`` needs."""
         # In the log on every file system, so that a later run knows which changes can still be read.
-        with _SessionConf(self.spark, {"spark.databricks.delta.vacuum.logging.enabled": "true"}):
+        with session_conf(self.spark, {"spark.databricks.delta.vacuum.logging.enabled": "true"}):
             self._table(name).vacuum(hours)
         self._newest.pop(name, None)
 
@@ -336,29 +337,5 @@ class Warehouse:
     def _missing(self, name: str) -> DataError:
         return DataError(f"table {name} is not in {self.root} yet; run `metarec {WRITTEN_BY[name]}` first")
 
-    def _recording(self, commit: Commit) -> _SessionConf:
-        return _SessionConf(self.spark, {_USER_METADATA: commit.to_json()})
-
-
-def _checked(rows: DataFrame, where: str) -> DataFrame:
-    """The rows; one that does not fulfil the condition is an error when it is written, as it is where rows are replaced."""
-    if where == "true":
-        return rows
-    first = rows.columns[0]
-    told = F.raise_error(F.lit(f"DELTA_REPLACE_WHERE_MISMATCH: a row is not of those that are replaced: {where}"))
-    return rows.withColumn(first, F.when(F.expr(where), F.col(first)).otherwise(told))
-
-
-class _SessionConf:
-    """Session settings for a block: DML commands take no options, so that their commit metadata goes this way."""
-
-    def __init__(self, spark: SparkSession, values: dict[str, str]) -> None:
-        self.spark, self.values = spark, values
-
-    def __enter__(self) -> None:
-        for key, value in self.values.items():
-            self.spark.conf.set(key, value)
-
-    def __exit__(self, *_: object) -> None:
-        for key in self.values:
-            self.spark.conf.unset(key)
+    def _recording(self, commit: Commit) -> AbstractContextManager[None]:
+        return session_conf(self.spark, {_USER_METADATA: commit.to_json()})

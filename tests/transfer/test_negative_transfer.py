@@ -18,8 +18,8 @@ def pairs(mean: float, seeds: int = 2, spread: float = 0.1, count: int = 100, se
 def test_a_transfer_that_is_better_on_every_pair_is_used():
     decision = decide({"heuristic": pairs(0.10), "from_scratch": pairs(0.12), "joint": pairs(0.13)}, BASELINES, margin=1.0)
     assert (decision.used, decision.winner, decision.baseline, decision.rejected) == ("joint", "joint", "from_scratch", False)
-    assert decision.gain == pytest.approx(0.01)
-    assert decision.noise == pytest.approx(0.0, abs=1e-9)
+    assert decision.lead == pytest.approx(0.01)
+    assert decision.error == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_transfer_within_noise_is_rejected_and_the_best_baseline_used():
@@ -40,7 +40,7 @@ def test_a_transfer_within_noise_of_any_baseline_is_rejected():
 def test_a_baseline_that_measures_best_rejects_nothing():
     ndcg = {"heuristic": pairs(0.1), "from_scratch": pairs(0.2), "frozen_encoder": pairs(0.2)}
     decision = decide(ndcg, BASELINES, margin=1.0)
-    assert (decision.used, decision.rejected, decision.close, decision.gain) == ("from_scratch", False, False, 0.0)
+    assert (decision.used, decision.rejected, decision.close, decision.lead) == ("from_scratch", False, False, 0.0)
 
 
 def test_the_standard_error_is_that_of_pairs_and_of_seeds():
@@ -58,5 +58,5 @@ def test_one_pair_is_no_evidence():
 @pytest.mark.parametrize(("errors", "close"), [(0.5, False), (0.7, True), (1.6, True), (2.6, True), (2.7, False)])
 def test_a_decision_is_close_if_the_gain_is_near_the_margin(errors, close):
     assert SEED_RANGE == 1.0
-    decision = Decision("heuristic", "joint", "heuristic", gain=errors * 0.01, noise=0.01, margin=1.645)
+    decision = Decision("heuristic", "joint", "heuristic", lead=errors * 0.01, error=0.01, margin=1.645)
     assert decision.close is close
