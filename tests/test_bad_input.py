@@ -302,7 +302,7 @@ def test_a_model(spark: SparkSession, night: tuple[Path, dict], given: str, harm
 
 def test_the_document_shows_what_was_seen():
     parts = [
-        "# Bad input\n\nWhat a user sees, and what is stored. `…` is the folder of the test that saw it, a checksum or an id.\n"
+        "# Bad input\n\nWhat a user sees, and what is stored, as `tests/test_bad_input.py` saw it. `…` is a folder, a checksum or an id.\n"
     ]
     for part, rows in SEEN.items():
         table = [f"| {given} | {code} | {said} | {stored} |" for given, code, said, stored in rows]

@@ -80,9 +80,14 @@ class Config(Section):
         for file in (*self.sources, *self.items, *self.allow, *self.block, *self.cap):
             file.know_platforms_by(alias)
         seen = self.recommend.exclude_seen
-        for key, named in (("exclude_seen", seen if isinstance(seen, dict) else {}), ("min_score", self.recommend.min_score)):
+        by_key: dict[str, dict[str, Any]] = {
+            "recommend.exclude_seen": seen if isinstance(seen, dict) else {},
+            "recommend.min_score": self.recommend.min_score,
+            "features.dislike_below": self.features.dislike_below,
+        }
+        for key, named in by_key.items():
             for old in sorted(alias.keys() & named.keys()):
-                raise ValueError(f"recommend.{key}: {old!r} is an alias of {alias[old]!r}: use that name here")
+                raise ValueError(f"{key}: {old!r} is an alias of {alias[old]!r}: use that name here")
         return self
 
     @field_validator("warehouse")

@@ -57,7 +57,7 @@ class Platforms(Section):
 class Features(Section):
     """Cleaning of events, and users' sequences."""
 
-    max_length: Count = 50
+    max_length: Count = 100
     """Newest events of a user that a sequence holds, over all platforms."""
     min_user_events: Advanced[Count] = 1
     """Users with fewer events are neither trained on nor get lists."""
@@ -72,6 +72,10 @@ class Features(Section):
     changed, all files that are there are read again."""
     event_types: list[str] = Field(default_factory=list)
     """Event types to accept; rows of other types are rejected. Empty: all types are accepted."""
+    dislike_below: dict[str, float] = Field(default_factory=dict)
+    """Platform = least `value` of an event that is no dislike, such as `{ films = 3 }` where `value` is a rating from 1 to 5.
+    Models do not learn from dislikes, and nothing is measured by them; their items count as seen. Platforms that are not named
+    have no dislikes."""
 
 
 class Quality(Section):

@@ -32,7 +32,7 @@ def users_as_of(job: Job, ds: date, versions: dict[str, int], features: Features
     if has_newer(job.warehouse, versions[c.USER_SEQUENCES], ds):
         newer = newer_than(rows, ds)
         events, items = job.warehouse.read(c.EVENTS, versions[c.EVENTS]), job.warehouse.read(c.ITEMS, versions[c.ITEMS])
-        rows = as_of(rows, newer, events, items, ds, features.max_length)
+        rows = as_of(rows, newer, events, items, ds, features)
     rows = rows.where(F.col("events") >= features.min_user_events)
     erased_ids = erased_users(job)  # a pinned version may be older than the erasure
     return rows if erased_ids is None else erased.without(rows, erased_ids)

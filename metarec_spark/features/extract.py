@@ -27,7 +27,7 @@ from metarec_spark.features.change_feed import EventChanges, losing
 from metarec_spark.features.content import content, usable
 from metarec_spark.features.ingestion import ingest
 from metarec_spark.features.items import counted, recounted, require_known, updated
-from metarec_spark.features.sequences import extended, sequences
+from metarec_spark.features.sequences import disliked, extended, sequences
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
 from metarec_spark.job import Details, Job, Result, log
@@ -128,21 +128,33 @@ def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> No
 
 
 def _sequences(job: Job, changes: EventChanges) -> None:
-    warehouse, max_length = job.warehouse, job.config.features.max_length
-    settings = fingerprint(max_length)
+    warehouse, features = job.warehouse, job.config.features
+    shape = features.max_length, features.dislike_below
+    settings = fingerprint(*[part for part in shape if part])
     events, items = warehouse.read(c.EVENTS, changes.version), warehouse.read(c.ITEMS)
     commit = job.commit(inputs={c.EVENTS: changes.version}, settings=settings)
     changed = changes.for_table(c.USER_SEQUENCES, settings)
+    _tell_dislikes(events if changed is None else changed, features.dislike_below)
     if changed is None:
-        warehouse.replace_all(c.USER_SEQUENCES, sequences(events, items, max_length), commit)
+        warehouse.replace_all(c.USER_SEQUENCES, sequences(events, items, *shape), commit)
         return
     lost = losing(changed, c.USER_ID)
     added = changed.join(lost, c.USER_ID, "left_anti")
-    rows = extended(warehouse.read(c.USER_SEQUENCES), added, items, max_length)
+    rows = extended(warehouse.read(c.USER_SEQUENCES), added, items, *shape)
     if not lost.isEmpty():
-        from_events = sequences(events.join(lost, c.USER_ID, "left_semi"), items, max_length)
+        from_events = sequences(events.join(lost, c.USER_ID, "left_semi"), items, *shape)
         rows = rows.unionByName(lost.join(from_events, c.USER_ID, "left"))
     warehouse.merge(c.USER_SEQUENCES, rows.withColumn("gone", F.col("events").isNull()), commit, delete="gone")
+
+
+def _tell_dislikes(events: DataFrame, dislike_below: dict[str, float]) -> None:
+    """Log how many events are dislikes, by platform."""
+    if not dislike_below:
+        return
+    counts = events.where(disliked(dislike_below)).groupBy(c.DOMAIN).count()
+    by_platform: dict[str, int] = dict(counts.collect())
+    for domain, least in sorted(dislike_below.items()):
+        log.info("platform %s: %d new events are dislikes (value below %g)", domain, by_platform.get(domain, 0), least)
 
 
 def _content(job: Job, information: DataFrame | None) -> None:

@@ -98,9 +98,23 @@ def _advice(entries: list[Entry]) -> Iterator[str]:
     types = {name: count for one in logs for name, count in one.event_types.items()}
     if len(types) > 1:
         yield f"# Event types: {', '.join(types)}; to accept some of them only: [features] event_types = [...]"
+    for entry in entries:
+        low = _low_ratings(entry.file_set)
+        if isinstance(entry.source, Source) and low:
+            platform = entry.source.domain or "PLATFORM"
+            yield f"# {low:.0%} of the ratings that were looked at are 1 or 2 of 5. To learn nothing from them: [features]"
+            yield f"# dislike_below = {{ {_key(platform)} = 3 }}"
     same = sum(one.one_time * one.events for one in logs) / events if events else 0.0
     if same > _SHARE_SHOWN:
         yield f"# {same:.0%} of the events have the same time as another of their user: their order is not known."
+
+
+def _low_ratings(file_set: FileSet) -> float:
+    """Return the share of values below 3, if the values look like ratings from 1 to 5; else 0."""
+    texts = file_set.sample.values.get(file_set.columns.get(c.VALUE, ""), [])
+    values = [float(text) for text in texts]
+    ratings = len(set(values)) > 2 and all(0.5 <= value <= 5 and (2 * value).is_integer() for value in values)
+    return sum(value < 3 for value in values) / len(values) if ratings else 0.0
 
 
 def _toml(value: object) -> str:

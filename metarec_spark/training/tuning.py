@@ -37,7 +37,7 @@ GRID: dict[str, list[float]] = {
     "popularity_damping": [0.0, 0.15, 0.3, 0.45, 0.6],
     "backward": [0.0, 0.2, 0.4, 0.7, 1.0],
     "source_damping": [0.0, 0.1, 0.2, 0.3],
-    "history": [1, 3, 6, 12, 25, 50],
+    "history": [1, 3, 6, 12, 25, 50, 100, 200],
     "across_domains": [0.0, 0.1, 0.3, 1.0],
 }
 ENCODER_ALONE = Fusion(transitions=0.0)

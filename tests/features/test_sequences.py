@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from datetime import date
 
 import pytest
 from features.factories import event_rows, item_rows
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from metarec_spark.features.sequences import extended, sequences
+from metarec_spark.features.sequences import extended, newer_than, sequences
 from metarec_spark.warehouse.contracts import conform
 
 ITEMS = [("shop", "a"), ("shop", "b"), ("news", "a"), ("film", "c")]
@@ -53,6 +54,19 @@ def test_events_of_one_instant_are_ordered_by_item_then_type(found: dict):
     assert found["ties"].event_type == ["click", "click", "click"], "of the two events with item 0, the first is the one too many"
 
 
+def test_a_dislike_is_seen_and_counted_but_not_in_the_sequence(spark: SparkSession):
+    rows = event_rows(
+        spark,
+        *[("u", "film", "c", "2024-01-09 12:00:00"), ("u", "shop", "a", NOON), ("u", "shop", "b", "2024-01-11 12:00:00")],
+        ("only", "shop", "b", NOON),
+    )
+    rated = rows.withColumn("value", F.expr("CASE item_id WHEN 'a' THEN 3 WHEN 'b' THEN 2 END").cast("double"))
+    found = {row.user_id: row for row in sequences(rated, item_rows(spark, *ITEMS), 50, {"shop": 3.0, "film": 1.0}).collect()}
+    assert (found["u"].item_idx, found["u"].seen_items, found["u"].events) == ([3, 0], [0, 1, 3], 3)
+    assert (found["only"].item_idx, found["only"].seen_items, found["only"].active_domains) == ([], [1], ["shop"])
+    assert newer_than(spark.createDataFrame(list(found.values())), date(2024, 1, 9)).collect() == [("u",)]
+
+
 def test_one_event_is_a_sequence(found: dict):
     assert (found["single"].item_idx, found["single"].event_time) == ([1], [NOON])
 
@@ -67,10 +81,16 @@ def test_sequences_are_extended_by_new_events_as_they_are_made_from_all(spark: S
     }
     new = {event for event in sorted(events) if event[0] in ("u9",) or (event[0] != "u0" and draw.random() < 0.3)}
     items = item_rows(spark, *ITEMS)
-    for max_length in (3, 50):
-        before = sequences(event_rows(spark, *sorted(events - new)), items, max_length)
-        found = conform(extended(before, event_rows(spark, *sorted(new)), items, max_length), "user_sequences")
-        wanted = conform(sequences(event_rows(spark, *sorted(events)), items, max_length), "user_sequences")
+
+    def rated(some: set) -> DataFrame:
+        return event_rows(spark, *sorted(some)).withColumn(
+            "value", F.pmod(F.hash("user_id", "event_time"), F.lit(5)).cast("double")
+        )
+
+    for shape in [(3,), (50,), (50, {"shop": 3.0})]:
+        before = sequences(rated(events - new), items, *shape)
+        found = conform(extended(before, rated(new), items, *shape), "user_sequences")
+        wanted = conform(sequences(rated(events), items, *shape), "user_sequences")
         touched = {event[0] for event in new}
         assert "u0" not in touched and len(touched) > 5
         assert sorted(found.collect()) == sorted(row for row in wanted.collect() if row.user_id in touched)

@@ -41,6 +41,7 @@ def pandas(folder: Path) -> None:
     nanoseconds = pa.array([int(t.timestamp()) * 10**9 for _, _, t in ROWS], pa.timestamp("ns"))
     columns = {
         "userId": [u for u, _, _ in ROWS],
+        "rating": [float(1 + i % 5) for i in range(EVENTS)],
         "videoId": pa.array([i for _, i, _ in ROWS]).dictionary_encode(),
         "timestamp": nanoseconds,
     }
@@ -111,6 +112,7 @@ def test_each_guess_has_its_reason_beside_it(made):
     assert 'day_column = "dt"  # folders of the days' in text
     assert 'attribute_separator = "|"  # ' in text
     assert "of the events are of an item that their user had before" in text
+    assert "# 40% of the ratings that were looked at are 1 or 2 of 5." in text and "# dislike_below = { films = 3 }" in text
 
 
 def test_a_file_that_is_there_is_not_overwritten(made, spark):
