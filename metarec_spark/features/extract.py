@@ -134,7 +134,7 @@ def _sequences(job: Job, changes: EventChanges) -> None:
     events, items = warehouse.read(c.EVENTS, changes.version), warehouse.read(c.ITEMS)
     commit = job.commit(inputs={c.EVENTS: changes.version}, settings=settings)
     changed = changes.for_table(c.USER_SEQUENCES, settings)
-    _tell_dislikes(events if changed is None else changed, features.dislike_below)
+    _log_dislikes(events if changed is None else changed, features.dislike_below)
     if changed is None:
         warehouse.replace_all(c.USER_SEQUENCES, sequences(events, items, *shape), commit)
         return
@@ -147,7 +147,7 @@ def _sequences(job: Job, changes: EventChanges) -> None:
     warehouse.merge(c.USER_SEQUENCES, rows.withColumn("gone", F.col("events").isNull()), commit, delete="gone")
 
 
-def _tell_dislikes(events: DataFrame, dislike_below: dict[str, float]) -> None:
+def _log_dislikes(events: DataFrame, dislike_below: dict[str, float]) -> None:
     """Log how many events are dislikes, by platform."""
     if not dislike_below:
         return
