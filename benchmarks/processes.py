@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-_PERIOD = 1.0
+_PERIOD = 3.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Ended:
     seconds: float
     """Wall time."""
     peak: float
-    """Peak memory of its process tree in GB: proportional set size, sampled every second."""
+    """Peak memory of its process tree in GB: proportional set size, sampled every three seconds."""
 
 
 def run(command: list[object], log: Path, **environment: str) -> Ended:
