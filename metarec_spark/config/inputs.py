@@ -20,12 +20,15 @@ class File(Section):
     path: str
     """Where the files are: any URI that Spark reads. Folders and globs are allowed."""
     format: Format = "parquet"
-    """parquet, json (objects, one per line or pretty-printed, or arrays of objects), csv (with a header line) or delta."""
+    """parquet, json (objects, one per line or pretty-printed, or arrays of objects), csv (with a header line, or with `names`) or
+    delta."""
     domain: str | None = None
     """Platform of every row, if the file has no column `domain`."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Product's column name = the file's column name, for each column that has another name in the file. `user.id` is the field
     `id` of the nested field `user`."""
+    names: Advanced[list[str]] = Field(default_factory=list)
+    """Names of the columns of CSV files without a header line, in their order. Empty: the first line of each file names them."""
     separator: Advanced[Literal["auto", ",", ";", "\t", "|"]] = "auto"
     """Character between two fields of CSV. auto: in each file, the one that gives its header the needed columns."""
     encoding: Advanced[str] = "auto"
@@ -50,6 +53,14 @@ class File(Section):
     def _one_domain(self) -> Self:
         if self.domain is not None and c.DOMAIN in self.columns:
             raise ValueError(f"domain = {self.domain!r} and columns.domain = {self.columns[c.DOMAIN]!r}: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_csv(self) -> Self:
+        if self.names and self.format != "csv":
+            raise ValueError(f"names are for files of csv without a header line, and format is {self.format!r}: remove names")
+        if len({*self.names}) < len(self.names):
+            raise ValueError(f"names = {self.names}: a name stands twice; give each column a name of its own")
         return self
 
     @field_validator("encoding")

@@ -72,7 +72,10 @@ def _csv(file: SourceFile, head: Head) -> Sample:
     dialect = csv_dialect(head.data, head.whole, File(path=file.path, format="csv"), ())
     if len(dialect.header) < 2 or any(name and name.replace(".", "").isdigit() for name in dialect.header):
         shown = ", ".join(dialect.header)[:100]
-        raise DataError(f"its first line is no header: {shown!r}. Files of text need a line that names their columns")
+        raise DataError(
+            f"its first line is no header: {shown!r}. Name its {len(dialect.header)} columns in a configuration written by hand: "
+            'names = ["user_id", "item_id", …]; docs/your-log.md shows one'
+        )
     lines = io.StringIO(_cut(head, dialect.encoding), newline="")
     for _ in range(dialect.skip_lines):
         next(lines)

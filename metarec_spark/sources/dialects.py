@@ -48,7 +48,9 @@ class Dialect:
     skip_lines: int = 0
     """Lines before the header."""
     header: tuple[str, ...] = ()
-    """Names in the header line of CSV."""
+    """Names of the columns of CSV."""
+    has_header: bool = True
+    """Whether the first line of CSV has these names."""
 
 
 def encoding_of(head: bytes, whole: bool, chosen: str) -> tuple[str, bool]:
@@ -94,7 +96,8 @@ def encoding_of(head: bytes, whole: bool, chosen: str) -> tuple[str, bool]:
 
 
 def csv_dialect(head: bytes, whole: bool, source: File, columns: Sequence[Wanted]) -> Dialect:
-    """Return the dialect of a CSV file: of the separators, the one that gives its header most of the columns.
+    """Return the dialect of a CSV file: of the separators, the one that gives its header most of the columns, or, where the names
+    are given, the one that gives its first line most fields.
 
     Raises
     ------
@@ -115,10 +118,13 @@ def csv_dialect(head: bytes, whole: bool, source: File, columns: Sequence[Wanted
             lines.seek(0)
             first = next(row for row in csv.reader(lines, delimiter=separator, skipinitialspace=True) if any(row))
             header = tuple(name.strip("\ufeff \t") for name in first)
+        fields, header = len(header), tuple(source.names) or header
         matches = sum(find(column, header_tree(header)) is not None for column in columns)
-        dialect = Dialect("csv", encoding, guessed, separator, blanks, int(excel is not None), header)
-        dialects.append((matches, len(header), dialect))
-    best = max(dialects, key=lambda dialect: dialect[:2])[2]
+        dialect = Dialect("csv", encoding, guessed, separator, blanks, int(excel is not None), header, not source.names)
+        dialects.append((matches, fields, dialect))
+    _, fields, best = max(dialects, key=lambda dialect: dialect[:2])
+    if source.names and fields not in (0, len(source.names)):
+        raise DataError(f"its first line has {fields} fields, and names has {len(source.names)}; name each of its columns")
     for column in columns:
         path = find(column, header_tree(best.header))
         if path and best.header.count(path[0]) > 1:

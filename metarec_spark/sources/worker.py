@@ -168,7 +168,7 @@ def _csv_columns(file: TextFile, text: io.TextIOWrapper, columns: tuple[Wanted, 
     for _ in range(dialect.skip_lines):
         text.readline()
     records = csv_records(text, dialect.separator, dialect.skip_blanks)
-    header = next(records, None)
+    header = next(records, None) if dialect.has_header else [*dialect.header]
     if header is None:
         return
     names = [name.strip("\ufeff \t") for name in header]

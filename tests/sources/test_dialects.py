@@ -44,6 +44,14 @@ def test_a_damaged_letter_makes_no_other_encoding():
     assert encoding_of("Zoë".encode()[:-1], False, "auto") == ("utf-8", False)
 
 
+def test_a_file_without_a_header_has_the_names_that_are_given():
+    source = Source(path="log", format="csv", domain="shop", names=["user_id", "item_id", "value", "event_time"])
+    dialect = csv_dialect(b"196\t242\t3\t881250949\n", True, source, wanted(source, (c.USER_ID, c.ITEM_ID)))
+    assert (dialect.separator, dialect.header, dialect.has_header) == ("\t", tuple(source.names), False)
+    with pytest.raises(DataError, match="its first line has 2 fields, and names has 4"):
+        csv_dialect(b"196,242\n", True, source, wanted(source, (c.USER_ID, c.ITEM_ID)))
+
+
 @pytest.mark.parametrize(("head", "said"), [(b"PK\x03\x04", "zip"), (b"PAR1", "Parquet"), (b"\x1f\x8b\x08", "compressed.*.gz")])
 def test_what_is_no_text_is_told(head: bytes, said: str):
     with pytest.raises(DataError, match=said):

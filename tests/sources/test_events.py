@@ -67,6 +67,16 @@ def test_csv_files_of_a_folder_are_read_by_their_own_headers(spark: SparkSession
     ]
 
 
+def test_csv_without_a_header_line_has_the_names_that_are_given(spark: SparkSession, tmp_path: Path):
+    text(tmp_path / "u.data", "196\t242\t3\t881250949\n186\t302\t3\t891717742\n196\t242\t3\n")
+    given = {"format": "csv", "names": ["user_id", "item_id", "value", "event_time"], "domain": "films"}
+    assert read(spark, tmp_path, "user_id", "item_id", "value", "problem", **given) == [
+        ("186", "302", "3.0", None),
+        ("196", "242", "3.0", None),
+        (None, None, None, "bad_row"),
+    ]
+
+
 def test_broken_rows_are_problems_and_cost_no_other_row(spark: SparkSession, tmp_path: Path):
     good = "u1,i1,2024-01-10"
     broken = ["u2", "u3,i3,2024-01-10,more", '"u4"x,i4,2024-01-10', 'u5,"i5,2024-01-10', "user_id,item_id,event_time"]
