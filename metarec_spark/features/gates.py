@@ -40,11 +40,13 @@ def stopped_days_of(job: Job, batch: Batch | None, counts: Sequence[RowCount], l
     expected = {first + timedelta(days=n) for n in range((job.ds - first).days + 1)}
     waiting = {day for day in stopped.with_status(STOPPED) if day <= job.ds}
     days = touched | undated | waiting
-    rows = _quality_of(job, batch, counts, days, expected)
+    rows = _quality_of(job, batch, days, expected)
     platforms = rows.where(F.col(OUTCOME) == KEPT)
     if job.warehouse.exists(c.QUALITY):
         platforms = platforms.unionByName(job.warehouse.read(c.QUALITY).where(F.col(OUTCOME) == KEPT))
     findings = quality.check(rows, days, expected | waiting, job.config.quality, platforms)
+    if undated and batch:
+        quality.check_undated(findings, _with_undated(job, batch, counts, rows), undated, job.config.quality, platforms)
     lost = lost_events(job, batch) if batch else {}
     losses = quality.add_losses(findings, lost, job.config.quality.max_lost_share)
     for (source, day), (removed, stored) in sorted(lost.items()):
@@ -67,24 +69,30 @@ def stopped_days_of(job: Job, batch: Batch | None, counts: Sequence[RowCount], l
     return frozenset(bad)
 
 
-def _quality_of(
-    job: Job, batch: Batch | None, counts: Sequence[RowCount], days: set[date] | frozenset[date], expected: set[date]
-) -> DataFrame:
-    """Rows of ``quality`` after the run, of the days to judge and those before; new undated rows count for their gate day."""
+def _quality_of(job: Job, batch: Batch | None, days: set[date] | frozenset[date], expected: set[date]) -> DataFrame:
+    """Rows of ``quality`` after the run, of the days to judge and those before."""
     rows = job.spark.createDataFrame([], contract(c.QUALITY).schema)
     touched: frozenset[date] = frozenset()
     if batch:
         touched = batch.days.dates
         rows = rows.unionByName(batch.quality.where(F.col(DAY).isNotNull()))
-        gate_days = {(n.source, n.file): n.gate_day for n in counts if n.day is None}
-        if gate_days:
-            schema = f"{c.SOURCE} string, {c.FILE} string, gate_day date"
-            of_file = job.spark.createDataFrame([(*key, day) for key, day in gate_days.items()], schema)
-            undated = batch.outcomes.where(F.col(DAY).isNull() & F.col("new_row")).join(F.broadcast(of_file), [c.SOURCE, c.FILE])
-            undated = undated.select(c.SOURCE, c.DOMAIN, F.col("gate_day").alias(DAY), OUTCOME, ROWS)
-            rows = rows.unionByName(undated)
     if job.warehouse.exists(c.QUALITY):
         first = min(expected) - timedelta(days=quality.USUAL_DAYS)
         stored = job.warehouse.read(c.QUALITY).where((F.col(DAY) >= F.lit(first)) | within(DAY, days))
         rows = rows.unionByName(stored.where(~within(DAY, touched)))
-    return rows.groupBy(c.SOURCE, c.DOMAIN, DAY, OUTCOME).agg(F.sum(ROWS).alias(ROWS))
+    return rows
+
+
+def _with_undated(job: Job, batch: Batch, counts: Sequence[RowCount], rows: DataFrame) -> DataFrame:
+    """Rows of ``quality`` of gate days, with the new undated rows, and with other days' new rows of their files as if kept.
+
+    Undated rows are few or many beside what their file holds: a file of a whole history has some, and is no loss to its last day.
+    """
+    gate_days = {(n.source, n.file): n.gate_day for n in counts if n.day is None}
+    schema = f"{c.SOURCE} string, {c.FILE} string, gate_day date"
+    of_file = F.broadcast(job.spark.createDataFrame([(*key, day) for key, day in gate_days.items()], schema))
+    new = batch.outcomes.where("new_row").join(of_file, [c.SOURCE, c.FILE])
+    elsewhere = new.where(~F.col(DAY).eqNullSafe(F.col("gate_day")))
+    outcome = F.when(F.col(DAY).isNull(), F.col(OUTCOME)).otherwise(KEPT)
+    elsewhere = elsewhere.select(c.SOURCE, c.DOMAIN, F.col("gate_day").alias(DAY), outcome.alias(OUTCOME), ROWS)
+    return rows.where(within(DAY, {*gate_days.values()})).unionByName(elsewhere)

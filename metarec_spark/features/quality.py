@@ -64,6 +64,23 @@ def check(
     return findings
 
 
+def check_undated(
+    findings: Findings, quality: DataFrame, days: Collection[date], settings: Quality, platforms: DataFrame
+) -> None:
+    """Add the days that undated rows stop, of those that nothing else stops.
+
+    Parameters
+    ----------
+    quality
+        Rows of the table ``quality`` of these days, together with rows that name no day and the other rows of their files.
+    days
+        Days that these rows count for.
+    settings, platforms
+        As for :func:`check`.
+    """
+    _rejected(findings, quality, {*days} - findings.problems.keys(), settings.max_rejected_share, platforms)
+
+
 def _rejected(findings: Findings, quality: DataFrame, days: Collection[date], most: float, platforms: DataFrame) -> None:
     lost = F.col(OUTCOME) != KEPT
     counts = (F.sum(ROWS).alias("read"), F.coalesce(F.sum(F.when(lost, F.col(ROWS))), F.lit(0)).alias("lost"))

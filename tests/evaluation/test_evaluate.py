@@ -10,7 +10,8 @@ from training.warehouses import DAY, copied, job_at, rows_of, stages
 from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.errors import DataError
-from metarec_spark.evaluation.evaluate import EvaluateDetails, _decide, evaluate
+from metarec_spark.evaluation.approval import Decision
+from metarec_spark.evaluation.evaluate import EvaluateDetails, _entered, evaluate
 from metarec_spark.job import Result
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
@@ -31,8 +32,8 @@ def extracted(spark, tmp_path, tmp_path_factory):
 def test_a_rejected_model_is_entered_as_such_and_gives_the_commands_exit_code(spark, folder):
     job = job_at(spark, folder, "evaluate")
     model = job.warehouse.read("models").first()
-    row = registry.chosen(job, None)
-    assert _decide(job, row, "rejected", "too weak", Result(details=EvaluateDetails("rejected"))).exit_code == 4
+    row, decision = registry.chosen(job, None), Decision("rejected", "too weak", weak=False)
+    assert _entered(job, row, decision, Result(details=EvaluateDetails("rejected"))).exit_code == 4
     (after,) = job.warehouse.read("models").collect()
     assert after.asDict() == model.asDict() | {"status": "rejected", "reason": "too weak"}
 
