@@ -137,7 +137,8 @@ def _beside_champions(decision: Decision, manifest: Manifest, beside: dict[str, 
         for domain, comparison in sorted(beside.items())
     ]
     status, lost = "approved" if domains else "rejected", len(domains) < len(manifest.serves)
-    return Decision(status, "; ".join([decision.reason, *([", ".join(parts)] if parts else [])]), decision.weak or lost), domains
+    reason = "; ".join(filter(None, [decision.reason, ", ".join(parts)]))
+    return Decision(status, reason, decision.weak or lost), domains
 
 
 def _left_out(ranked: DataFrame) -> dict[str, dict[str, int]]:

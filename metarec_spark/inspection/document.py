@@ -99,8 +99,7 @@ def _advice(entries: list[Entry]) -> Iterator[str]:
     if len(types) > 1:
         yield f"# Event types: {', '.join(types)}; to accept some of them only: [features] event_types = [...]"
     for entry in entries:
-        low = _low_ratings(entry.file_set)
-        if isinstance(entry.source, Source) and low:
+        if isinstance(entry.source, Source) and (low := _low_ratings(entry.file_set)):
             platform = entry.source.domain or "PLATFORM"
             yield f"# {low:.0%} of the ratings that were looked at are 1 or 2 of 5. To learn nothing from them: [features]"
             yield f"# dislike_below = {{ {_key(platform)} = 3 }}"

@@ -35,6 +35,8 @@ _PROPERTIES = {
     "delta.enableChangeDataFeed": "true",
     "delta.logRetentionDuration": "interval 365 days",  # a model in use names versions that old
 }
+_FIRST = "first rows", 0
+"""App and number of the transaction that first writes to a table: of two at once, Delta refuses one."""
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -226,10 +228,11 @@ class Warehouse:
 
     def _replace(self, name: str, rows: DataFrame, where: str, commit: Commit) -> None:
         self.ensure(name)
+        rows = conform(rows, name)
         if self._is_empty(name):  # nothing to replace, and Delta need not look for it
-            self.append(name, only_where(conform(rows, name), where), commit, app="first rows", txn=0)
+            self._append(name, only_where(rows, where), commit, *_FIRST)
             return
-        writer = conform(rows, name).write.format("delta").mode("overwrite").option("userMetadata", commit.to_json())
+        writer = rows.write.format("delta").mode("overwrite").option("userMetadata", commit.to_json())
         writer.option("replaceWhere", where).save(self.path(name))
         self._wrote(name)
 
@@ -240,7 +243,10 @@ class Warehouse:
     def append(self, name: str, rows: DataFrame, commit: Commit, *, app: str, txn: int) -> None:
         """Append rows once: a second append with the same ``app`` and a ``txn`` that is not higher is skipped by Delta."""
         self.ensure(name)
-        writer = conform(rows, name).write.format("delta").mode("append").option("userMetadata", commit.to_json())
+        self._append(name, conform(rows, name), commit, app, txn)
+
+    def _append(self, name: str, rows: DataFrame, commit: Commit, app: str, txn: int) -> None:
+        writer = rows.write.format("delta").mode("append").option("userMetadata", commit.to_json())
         writer.option("txnAppId", app).option("txnVersion", txn).save(self.path(name))
         self._wrote(name)
 
@@ -267,7 +273,7 @@ class Warehouse:
         spec = contract(name)
         fitting = conform(rows.where(f"NOT {delete}").drop(delete) if delete else rows, name)
         if self._is_empty(name):  # no row can match
-            self._replace(name, fitting, "true", commit)
+            self._append(name, fitting, commit, *_FIRST)
             return
         on = " AND ".join(f"old.{column} <=> new.{column}" for column in spec.key)
         on += f" AND ({condition(f'old.{within[0]}', within[1])})" if within else ""
