@@ -191,4 +191,4 @@ def test_a_user_with_a_hundred_thousand_events_is_one_row(spark: SparkSession, t
     warehouse = Warehouse(spark, settings.warehouse)
     assert extract(Job("extract", settings, date(2024, 1, 10), spark, warehouse)).rows_out == 100_000
     (row,) = warehouse.read(c.USER_SEQUENCES).collect()
-    assert (len(row.item_idx), len(row.seen_items), row.events) == (50, 100, 100_000)
+    assert (len(row.item_idx), len(row.seen_items), row.events) == (100, 100, 100_000)
