@@ -186,22 +186,13 @@ def test_a_result_is_one_line_on_standard_output(settings: Callable[..., Config]
     assert said == {
         **{
             "job": "extract",
-            "job": "extract",
-            "ds": "2024-01-10",
             "ds": "2024-01-10",
             "rows_in": 3,
-            "rows_in": 3,
-            "rows_out": 2,
             "rows_out": 2,
             "tables_read": {"items": 0},
-            "tables_read": {"items": 0},
-            "tables_written": {"items": 0},
-            "tables_written": {"items": 0},
-        },
+            "tables_written": {"items": 1},
         },
         **{"model_id": "m", "exit_code": 0, "rows": {"bot": 1}},
-        **{"model_id": "m", "exit_code": 0, "rows": {"bot": 1}},
-    }
     }
 
 
