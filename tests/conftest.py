@@ -22,18 +22,16 @@ from metarec_spark import config
 from metarec_spark.config import Config
 from metarec_spark.job import Job
 from metarec_spark.runtime.session import session
-from metarec_spark.runtime.sizing import SMALL
+from metarec_spark.runtime.sizing import TINY
 from metarec_spark.warehouse.storage import file_uri
 from metarec_spark.warehouse.tables import Warehouse
 
 # Small tables: what a session costs is start-up and planning, not data.
-FAST = SMALL | {
+FAST = TINY | {
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.driver.memory": "2g",
     "spark.shuffle.compress": "false",
 }
-# The tests' own session lives for half an hour: there, unlike in a small job, optimised code pays.
-LONG = {"spark.driver.extraJavaOptions": "-XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"}
 DAY = date(2024, 1, 10)
 
 # No test fails because the machine is slow. ``HYPOTHESIS_PROFILE=drill`` searches longer.
@@ -79,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    settings = config.parse({"warehouse": "file:///unused", "spark": {"master": "local[2]", "conf": FAST | LONG}})
+    settings = config.parse({"warehouse": "file:///unused", "spark": {"master": "local[2]", "conf": FAST}})
     found = session(settings, "tests")
     yield found
     found.stop()

@@ -28,7 +28,7 @@ from metarec_spark.runtime.cache import cache_folder
 from metarec_spark.runtime.isolation import ISOLATED, isolated_environment
 from metarec_spark.runtime.jars import ensure_jars
 from metarec_spark.runtime.java import ensure_java, without_vectors
-from metarec_spark.runtime.sizing import LARGE, SMALL, has_small_inputs
+from metarec_spark.runtime.sizing import sized_settings
 
 _LONGEST_END = 5.0
 """Seconds from the last answer of a JVM that ends to its end."""
@@ -147,14 +147,13 @@ def _umask() -> int:
 def _local_settings(config: Config) -> dict[str, str]:
     java_home = ensure_java(cache_folder())
     jars = [str(jar) for jar in ensure_jars(java_home)]
-    sized = SMALL if has_small_inputs(config) else LARGE
     # On the driver's class path too: Java archives no classes of jars that are added later.
     own = {
         "spark.master": config.spark.master,
         "spark.jars": ",".join(jars),
         "spark.driver.extraClassPath": os.pathsep.join(jars),
     }
-    return {**LOCAL, **sized, **REQUIRED, **ISOLATED, **own, **config.spark.conf}
+    return {**LOCAL, **sized_settings(config), **REQUIRED, **ISOLATED, **own, **config.spark.conf}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Settings of a local session by the size of its inputs, which is known before the JVM starts.
 
-On a small log most of a job's time is start-up: compiling code, planning, scheduling tasks. The limit and the settings are
-estimates: ``benchmarks/extract_costs.py`` prints the costs of a small log, and has not been run with and without them.
+On a small log most of a job's time is start-up: compiling code, planning, scheduling tasks. ``benchmarks/extract_costs.py``
+prints what a small log costs with each of these settings.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from urllib.parse import urlparse
 from metarec_spark import columns as c
 from metarec_spark.config import Config
 
-_MOST_BYTES = 32 << 20
-"""Files of sources, items and events of a small session, at most: a million rows of Parquet, about."""
-
+LARGE = {
+    "spark.sql.shuffle.partitions": "8",
+    "spark.databricks.delta.snapshotPartitions": "2",
+}
 SMALL = {
     # One quick compiler pass and one collector thread: neither optimised code nor parallel collection pays in a minute. With that
     # pass alone, Java reserves 48 MB for code; Spark fills them within minutes, and then all new code is interpreted.
@@ -25,26 +26,32 @@ SMALL = {
     "spark.sql.shuffle.partitions": "2",
     "spark.databricks.delta.snapshotPartitions": "1",
 }
-LARGE = {
-    "spark.sql.shuffle.partitions": "8",
-    "spark.databricks.delta.snapshotPartitions": "2",
-}
+# Expressions are evaluated as they stand: compiling them to Java classes takes longer than the rows do.
+TINY = SMALL | {"spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+_SIZES = {2 << 20: TINY, 32 << 20: SMALL}
+"""Bytes of the files of sources, items and events, at most, and the settings: up to 200,000, and a million rows of Parquet, about."""
 
 
-def has_small_inputs(config: Config) -> bool:
-    """Whether all that a job may read lies on this machine, and is small."""
+def sized_settings(config: Config) -> dict[str, str]:
+    """Settings for a session by the bytes of all that its job may read."""
+    total = _local_bytes(config)
+    return next((settings for most, settings in _SIZES.items() if total <= most), LARGE)
+
+
+def _local_bytes(config: Config) -> float:
+    """Bytes that a job may read, counted up to the first size that is large; infinite if they are not all on this machine."""
     paths = [source.path for source in (*config.sources, *config.items)]
     paths.append(f"{config.warehouse}/{c.EVENTS}")
     total = 0
     for path in paths:
         parsed = urlparse(path)
         if parsed.scheme not in ("", "file") or "{" in path:
-            return False
+            return float("inf")
         for size in _sizes(parsed.path if parsed.scheme else path):
             total += size
-            if total > _MOST_BYTES:
-                return False
-    return True
+            if total > max(_SIZES):
+                return total
+    return total
 
 
 def _sizes(pattern: str) -> Iterator[int]:

@@ -15,7 +15,7 @@ from metarec_spark.errors import ConfigError
 from metarec_spark.runtime import session
 from metarec_spark.runtime.cache import cache_folder
 from metarec_spark.runtime.isolation import ISOLATED, isolated_environment
-from metarec_spark.runtime.sizing import LARGE, SMALL, has_small_inputs
+from metarec_spark.runtime.sizing import LARGE, SMALL, TINY, sized_settings
 
 SECRET = "hunter2 = \\ #é"
 LOOK = """
@@ -118,16 +118,19 @@ def test_python_processes_get_no_empty_part_of_the_path(monkeypatch: pytest.Monk
 
 
 def test_the_size_of_the_inputs_decides_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metarec_spark.runtime.sizing._MOST_BYTES", 100)
+    monkeypatch.setattr("metarec_spark.runtime.sizing._SIZES", {70: TINY, 100: SMALL})
     (tmp_path / "log" / "ds=1").mkdir(parents=True)
     (tmp_path / "log" / "ds=1" / "a.parquet").write_bytes(b"x" * 60)
 
-    def small(path: str) -> bool:
-        return has_small_inputs(config.parse({"warehouse": f"file://{tmp_path}/warehouse", "sources": [{"path": path}]}))
+    def sized(path: str) -> dict[str, str]:
+        return sized_settings(config.parse({"warehouse": f"file://{tmp_path}/warehouse", "sources": [{"path": path}]}))
 
-    assert small(f"{tmp_path}/log") and small(f"file://{tmp_path}/log") and small(f"{tmp_path}/log/*/*.parquet")
-    assert not small("s3a://bucket/log") and not small(f"{tmp_path}/{{a,b}}")
+    for path in (f"{tmp_path}/log", f"file://{tmp_path}/log", f"{tmp_path}/log/*/*.parquet"):
+        assert sized(path) == TINY
+    assert sized("s3a://bucket/log") == sized(f"{tmp_path}/{{a,b}}") == LARGE
     (tmp_path / "warehouse" / "events").mkdir(parents=True)
-    (tmp_path / "warehouse" / "events" / "b.parquet").write_bytes(b"x" * 60)
-    assert not small(f"{tmp_path}/log"), "a night reads its tables, too"
-    assert SMALL.keys() >= LARGE.keys() and ISOLATED["spark.driver.defaultExtraClassPath"] == ""
+    (tmp_path / "warehouse" / "events" / "b.parquet").write_bytes(b"x" * 30)
+    assert sized(f"{tmp_path}/log") == SMALL, "a night reads its tables, too"
+    (tmp_path / "warehouse" / "events" / "c.parquet").write_bytes(b"x" * 30)
+    assert sized(f"{tmp_path}/log") == LARGE
+    assert TINY.keys() > SMALL.keys() >= LARGE.keys() and ISOLATED["spark.driver.defaultExtraClassPath"] == ""
