@@ -49,17 +49,21 @@ class EventChanges:
             if changes is not None:
                 changes.unpersist()
 
-    def for_table(self, name: str, settings: str | None = None) -> DataFrame | None:
-        """Rows of :func:`net` since the table was last made from ``events``, by whatever job.
-
-        None if the table must be computed from all events: it is new, it was made with other settings, or the change feed does
-        not reach back to its version of ``events``.
-        """
+    def since(self, name: str, settings: str | None = None) -> int | None:
+        """Version of ``events`` that a table was last made from, by whatever job; None if it must be made from all events anew,
+        since there is no such version or it was made with other settings."""
         commits = (logged.metadata for logged in in_effect(self._warehouse.commits(name)))
         commit = next((commit for commit in commits if commit and c.EVENTS in commit.inputs), None)
-        if commit is None or commit.settings != settings:
+        return commit.inputs[c.EVENTS] if commit and commit.settings == settings else None
+
+    def for_table(self, name: str, settings: str | None = None) -> DataFrame | None:
+        """Rows of :func:`net` since the version that a table was last made from (:meth:`since`).
+
+        None if the table must be made from all events: there is no such version, or the change feed does not reach back to it.
+        """
+        since = self.since(name, settings)
+        if since is None:
             return None
-        since = commit.inputs[c.EVENTS]
         if since not in self._since:
             changes = self._warehouse.changes(c.EVENTS, since, self.version)
             self._since[since] = changes if changes is None else net(changes).persist()

@@ -109,9 +109,12 @@ def readings_by_file(plan: Iterable[Delivery]) -> dict[FileKey, list[Reading]]:
 
 
 def source_settings(config: Config, source: Source) -> str:
-    """Fingerprint of everything that decides what becomes of a file's rows."""
+    """Fingerprint of everything that decides what becomes of a file's rows.
+
+    Keys that have their default do not count: a release that adds one does not read all files again.
+    """
     features = config.features
-    how = source.model_copy(update={"name": None, "path": "", "delivery": "added"})
+    how = source.model_dump(mode="json", exclude_defaults=True, exclude={"name", "path", "delivery"})
     alias = config.platforms.alias
     return fingerprint(
         READING_VERSION,

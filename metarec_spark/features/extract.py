@@ -124,6 +124,8 @@ def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> No
     with cached(erased.without_items(known, erased_users(job))) as known:
         if information is not None:
             require_known(information, items, known, job.config.quality.min_known_share)
+        if changes.since(c.ITEMS) == changes.version and known.isEmpty():
+            return
         warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: changes.version}))
 
 
@@ -131,6 +133,8 @@ def _sequences(job: Job, changes: EventChanges) -> None:
     warehouse, features = job.warehouse, job.config.features
     shape = features.max_length, features.dislike_below
     settings = fingerprint(*[part for part in shape if part])
+    if changes.since(c.USER_SEQUENCES, settings) == changes.version:
+        return
     events, items = warehouse.read(c.EVENTS, changes.version), warehouse.read(c.ITEMS)
     commit = job.commit(inputs={c.EVENTS: changes.version}, settings=settings)
     changed = changes.for_table(c.USER_SEQUENCES, settings)
@@ -163,8 +167,9 @@ def _content(job: Job, information: DataFrame | None) -> None:
         return
     rows, stored = content(job.warehouse.read(c.ITEMS), information), job.warehouse.read(c.ITEM_CONTENT)
     same = reduce(Column.__and__, [rows[name].eqNullSafe(stored[name]) for name in rows.columns])
-    changed = rows.join(stored, same, "left_anti")
-    job.warehouse.merge(c.ITEM_CONTENT, changed, job.commit(inputs={c.ITEMS: job.warehouse.version(c.ITEMS)}))
+    with cached(rows.join(stored, same, "left_anti")) as changed:
+        if not changed.isEmpty():
+            job.warehouse.merge(c.ITEM_CONTENT, changed, job.commit(inputs={c.ITEMS: job.warehouse.version(c.ITEMS)}))
 
 
 def _transitions(job: Job) -> None:

@@ -29,7 +29,7 @@ SMALL = {
 # Expressions are evaluated as they stand: compiling them to Java classes takes longer than the rows do.
 TINY = SMALL | {"spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 _SIZES = {2 << 20: TINY, 32 << 20: SMALL}
-"""Bytes of the files of sources, items and events, at most, and the settings: up to 200,000, and a million rows of Parquet, about."""
+"""Bytes of the files of sources, items and events, at most, and the settings: 200,000 and a million rows of Parquet, about."""
 
 
 def sized_settings(config: Config) -> dict[str, str]:

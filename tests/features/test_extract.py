@@ -101,9 +101,11 @@ def test_an_item_without_events_has_an_index_and_content(nightly: tuple[Shop, li
 
 def test_a_night_that_is_run_again_changes_nothing(nightly: tuple[Shop, list[dict]], at_once: tuple[Result, dict[str, list]]):
     shop, _ = nightly
-    before = shop.versions()
-    shop.extract(LAST)
+    before, job = shop.versions(), shop.job(LAST)
+    extract(job)
     assert shop.versions() == before, "no file is new"
+    made_of_events = {c.ITEMS, c.USER_SEQUENCES, c.ITEM_CONTENT, c.ITEM_TRANSITIONS}
+    assert not made_of_events & job.warehouse.versions_written.keys(), "nor is one written to see that nothing changes"
     assert shop.tables() == at_once[1]
 
 

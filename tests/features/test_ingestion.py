@@ -12,7 +12,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark import config
 from metarec_spark.errors import ConfigError, DataError
+from metarec_spark.features.deliveries import source_settings
 from metarec_spark.features.ingestion import ingest
 from metarec_spark.warehouse.tables import Warehouse
 
@@ -25,6 +27,16 @@ def rows(day: int | date, users: int = 5, item: str = "i") -> list[Row]:
 @pytest.fixture
 def log(spark: SparkSession, tmp_path: Path) -> Log:
     return Log(spark, tmp_path)
+
+
+def test_how_a_source_is_read_follows_from_the_keys_that_differ_from_their_defaults():
+    def settings(**keys: object) -> str:
+        made = config.parse({"warehouse": "/w", "sources": [{"path": "/log"} | keys]})
+        return source_settings(made, made.sources[0])
+
+    plain = settings()
+    assert plain == settings(format="parquet", separator="auto", names=[]) == settings(path="/moved", name="shop")
+    assert len({plain, settings(format="csv"), settings(time_zone="Europe/Berlin"), settings(format="csv", names=["user_id"])}) == 4
 
 
 def test_a_file_that_is_overwritten_every_night_adds_its_days(log: Log):
