@@ -27,7 +27,7 @@ from metarec_spark.job import Job, Result
 from metarec_spark.nightly import nightly
 from metarec_spark.runtime import class_archive, logs
 from metarec_spark.runtime.session import end_session, session
-from metarec_spark.runtime.sizing import TINY
+from metarec_spark.runtime.sizing import SMALL
 from metarec_spark.synthetic.generate import generate
 from metarec_spark.synthetic.platforms import PLATFORMS, Scale
 from metarec_spark.transfer.adapt import adapt
@@ -109,7 +109,7 @@ def archive_classes(archive: str) -> None:
                 "warehouse": paths["tables"],
                 "sources": [{"path": paths["events"]}],
                 "items": [{"path": paths["items"]}],
-                "spark": {"conf": TINY | {_JAVA_OPTIONS: f"{TINY[_JAVA_OPTIONS]} {class_archive.writing(Path(archive))}"}},
+                "spark": {"conf": SMALL | {_JAVA_OPTIONS: f"{SMALL[_JAVA_OPTIONS]} {class_archive.writing(Path(archive))}"}},
             }
         )
         scale = replace(SCALE, users=50, events=500, items=48, days=3, opens={})

@@ -119,13 +119,13 @@ def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> No
         unseen = information.select(*key).join(items, key, "left_anti").join(known, key, "left_anti")
         none = F.lit(None).cast("date")
         known = known.unionByName(unseen.withColumns({"events": F.lit(0).cast("long"), "first_day": none, "last_day": none}))
-    newest = _single(items.agg(F.max(c.ITEM_IDX)))
-    first_free = 0 if newest is None else newest + 1
     with cached(erased.without_items(known, erased_users(job))) as known:
         if information is not None:
             require_known(information, items, known, job.config.quality.min_known_share)
         if changes.since(c.ITEMS) == changes.version and known.isEmpty():
             return
+        newest = _single(items.agg(F.max(c.ITEM_IDX)))
+        first_free = 0 if newest is None else newest + 1
         warehouse.merge(c.ITEMS, updated(items, known, first_free), job.commit(inputs={c.EVENTS: changes.version}))
 
 

@@ -36,9 +36,8 @@ def test_how_a_source_is_read_follows_from_the_keys_that_differ_from_their_defau
 
     plain = settings()
     assert plain == settings(format="parquet", separator="auto", names=[]) == settings(path="/moved", name="shop")
-    assert (
-        len({plain, settings(format="csv"), settings(time_zone="Europe/Berlin"), settings(format="csv", names=["user_id"])}) == 4
-    )
+    others = settings(format="csv"), settings(time_zone="Europe/Berlin"), settings(format="csv", names=["user_id"])
+    assert len({plain, *others}) == 4
 
 
 def test_a_file_that_is_overwritten_every_night_adds_its_days(log: Log):
