@@ -35,7 +35,7 @@ from metarec_spark.transfer.modes import MODES
 from metarec_spark.warehouse.storage import file_uri
 from metarec_spark.warehouse.tables import Warehouse
 
-NEW, OPENS = "search", 7
+NEW, OPENS = "social", 11
 """The platform that is new on the first of the two nights, and the number of the day on which it opens."""
 SCALE = Scale(users=2_000, events=60_000, items=400, days=15, first_day=date(2024, 1, 1), seed=7, opens={NEW: OPENS})
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"

@@ -229,7 +229,7 @@ class Train(Section):
     timeout_seconds: Advanced[Count] = 120
     """Longest wait for all ranks to start, in seconds."""
     threads: Advanced[Literal["auto"] | Count] = "auto"
-    """Threads per rank. auto: the host's cores divided by its ranks, or the cores of a Spark task."""
+    """Threads per rank. auto: the cores that the process may use divided by the ranks, or the cores of a Spark task."""
 
 
 class Evaluate(Section):

@@ -82,10 +82,11 @@ def _why(spec: Location, ended: str) -> str:
 
 
 def threads(job: Job) -> int:
-    """Threads of one rank: this host's cores are shared by local ranks; a rank on an executor has a task's cores."""
+    """Threads of one rank: local ranks share the cores that this process may use; a rank on an executor has a task's cores."""
     train = job.config.train
     if train.threads != "auto":
         return train.threads
     if train.launcher == "spark" and train.processes > 1:
         return int(job.spark.conf.get("spark.task.cpus", "1") or 1)
-    return max(1, (os.cpu_count() or 1) // train.processes)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has no affinity
+    return max(1, cores // train.processes)
