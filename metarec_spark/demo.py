@@ -63,6 +63,8 @@ event_types = {event_types}
 max_events_per_hour = 500
 [train]
 max_epochs = 10
+[adapt]
+seeds = 1  # for the demo's time; 3 by default, where the decision is close
 [recommend]
 top_n = 20
 """

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from metarec_spark import __version__, registry
 from metarec_spark import columns as c
 from metarec_spark.config import Config
@@ -16,7 +14,6 @@ from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.config.sections import Split
 from metarec_spark.errors import DataError
 from metarec_spark.features.as_of import transitions_as_of, users_as_of
-from metarec_spark.features.encoding import LENGTH
 from metarec_spark.features.split import NOTHING_HELD_OUT, held_out
 from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
@@ -25,7 +22,7 @@ from metarec_spark.training import snapshot
 from metarec_spark.training.launch import launch, threads
 from metarec_spark.training.manifest import PINNED, KnownNames, draft, known_names
 from metarec_spark.training.spec import TrainSpec
-from metarec_spark.warehouse.storage import exists, read_json, remove, uri, write_json
+from metarec_spark.warehouse.storage import exists, read_json, remove, write_json
 
 
 @dataclass(frozen=True)
@@ -146,9 +143,7 @@ def _snapshot(
     tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, split, versions, f"{work}/{c.ITEM_TRANSITIONS}")
     known = KnownNames.of_model(twin) if twin else known_names(users, tables[c.ITEMS], config)
     splits = () if twin else (c.VALIDATION,)
-    rows = snapshot.write(folder, labelled, labelled, tables, known, known.domains, config.train, splits)
-    lengths = job.spark.read.parquet(f"{uri(folder)}/{snapshot.SEQUENCES}").agg(F.sum(LENGTH))
-    ((events,),) = lengths.collect()
+    rows, events = snapshot.write(folder, labelled, labelled, tables, known, known.domains, config.train, splits)
     manifest = twin or draft(job, model_id, versions, known, rows)
     manifest = manifest.model_copy(update={"sequences": rows, "training_events": events})
     write_json(done, manifest.to_json())

@@ -144,10 +144,9 @@ class Task:
             transitions = transitions_as_of(self.job, everybody, NOTHING_HELD_OUT, self.versions, scratch)
             tables = tables | {c.ITEM_TRANSITIONS: transitions}
         splits = () if all_events else (c.VALIDATION, c.TEST)
-        rows = snapshot.write(folder, trained, own_users, tables, known, [self.domain], train, splits, counted)
-        ((size,),) = train_part(trained).agg(F.sum(F.size(c.ITEM_IDX))).collect()
+        rows, size = snapshot.write(folder, trained, own_users, tables, known, [self.domain], train, splits, counted)
         log.info("snapshot %s: %d sequences, %d events", folder.rpartition("/")[2], rows, size)
-        return self.draft.model_copy(update={"domains": domains, "sequences": rows, "training_events": int(size)})
+        return self.draft.model_copy(update={"domains": domains, "sequences": rows, "training_events": size})
 
     def _sampled(self, weighted: bool) -> DataFrame:
         """Users without an event in the domain, with ``adapt.source_events`` events at most."""
