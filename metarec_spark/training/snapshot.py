@@ -7,7 +7,7 @@ rank reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pyspark.sql import Column, DataFrame, Window
@@ -29,7 +29,7 @@ from metarec_spark.features.catalogue import (
 )
 from metarec_spark.features.split import pairs, train_part
 from metarec_spark.training.manifest import KnownNames
-from metarec_spark.warehouse.storage import Location, uri
+from metarec_spark.warehouse.storage import Location, copy, uri
 
 SEQUENCES = "sequences"
 PAIR, HALF = "pair", "half"
@@ -46,6 +46,7 @@ def write(
     settings: Train,
     splits: Sequence[str] = (c.VALIDATION,),
     counted: DataFrame | None = None,
+    same: Mapping[str, Location] | None = None,
 ) -> tuple[int, int]:
     """Write all parts, and return the number of sequences and that of their events.
 
@@ -65,6 +66,8 @@ def write(
     counted
         Users whose training events are counted as the items' events; None: those of ``training``. An item without an event is
         represented by its content alone.
+    same
+        Parts that are the same in another snapshot, with its folder: they are copied.
 
     Raises
     ------
@@ -91,11 +94,17 @@ def write(
         TRANSITIONS: catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
     }
     parts |= {split: spread(rows, 4 * settings.processes) for split, rows in ranked.items()}
+    same, spark = same or {}, training.sparkSession
     with ThreadPoolExecutor(len(parts)) as pool:  # side by side: most of a small part's seconds are spent on planning
-        writes = [pool.submit(part.write.mode("overwrite").parquet, f"{uri(folder)}/{name}") for name, part in parts.items()]
+        writes = [
+            pool.submit(copy, spark, f"{uri(same[name])}/{name}", f"{uri(folder)}/{name}")
+            if name in same
+            else pool.submit(part.write.mode("overwrite").parquet, f"{uri(folder)}/{name}")
+            for name, part in parts.items()
+        ]
         for write_ended in writes:
             write_ended.result()
-    sequences = training.sparkSession.read.parquet(f"{uri(folder)}/{SEQUENCES}")
+    sequences = spark.read.parquet(f"{uri(folder)}/{SEQUENCES}")
     ((written, events),) = sequences.agg(F.count("*"), F.sum(encoding.LENGTH)).collect()
     if written != expected:
         raise DataError(f"snapshot {folder}: {written} sequences written, {expected} expected: run again")

@@ -13,6 +13,7 @@ from metarec_spark import columns as c
 from metarec_spark.config.fingerprint import fingerprint
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.features.as_of import transitions_as_of, users_as_of
+from metarec_spark.features.catalogue import TOKENS, TRANSITIONS, VECTORS
 from metarec_spark.features.split import NOTHING_HELD_OUT, held_out, train_part
 from metarec_spark.job import Job, log
 from metarec_spark.model.ensemble.pair_ranker import ContentSimilarity
@@ -23,7 +24,7 @@ from metarec_spark.training.manifest import PINNED, KnownNames, draft, known_nam
 from metarec_spark.transfer.task_features import task_meta_features
 from metarec_spark.transfer.task_snapshot import TaskSnapshot
 from metarec_spark.transfer.user_sampling import importance_weights, is_user_of, sample_users
-from metarec_spark.warehouse.storage import exists, read_json, write_json
+from metarec_spark.warehouse.storage import Location, exists, read_json, write_json
 
 _MIN_PAIRS = 20
 
@@ -51,7 +52,7 @@ class Task:
     source_events: int
     """Events of users who have none in the domain."""
     _similarity: dict[str, ContentSimilarity] = field(default_factory=dict)
-    _opened: dict[str, TaskSnapshot] = field(default_factory=dict)
+    _opened: dict[tuple[str, bool], TaskSnapshot] = field(default_factory=dict)
 
     @classmethod
     def from_tables(cls, job: Job, domain: str) -> Task:
@@ -113,16 +114,17 @@ class Task:
         return self._snapshot(events, all_events=True)
 
     def _snapshot(self, events: str, *, all_events: bool = False) -> TaskSnapshot:
-        name = f"{events}-all" if all_events else events
-        if name in self._opened:
-            return self._opened[name]
-        folder, done = f"{self.work}/{name}", f"{self.work}/{name}.json"
+        key = events, all_events
+        if key in self._opened:
+            return self._opened[key]
+        all_domains = self._snapshot("users") if events == "own" and not all_events else None
+        folder = f"{self.work}/{events}-all" if all_events else f"{self.work}/{events}"
+        done = f"{folder}.json"
         if not exists(done):
             write_json(done, self._write(events, folder, all_events).to_json())
         manifest = Manifest.from_json(read_json(done))
-        all_domains = self._snapshot("users") if events == "own" and not all_events else None
-        self._opened[name] = TaskSnapshot(folder, manifest, self.domain, self._similarity, all_domains)
-        return self._opened[name]
+        self._opened[key] = TaskSnapshot(folder, manifest, self.domain, self._similarity, all_domains)
+        return self._opened[key]
 
     def _write(self, events: str, folder: str, all_events: bool) -> Manifest:
         """Write a snapshot and return the draft of its candidates' manifests."""
@@ -144,7 +146,11 @@ class Task:
             transitions = transitions_as_of(self.job, everybody, NOTHING_HELD_OUT, self.versions, scratch)
             tables = tables | {c.ITEM_TRANSITIONS: transitions}
         splits = () if all_events else (c.VALIDATION, c.TEST)
-        rows, size = snapshot.write(folder, trained, own_users, tables, known, [self.domain], train, splits, counted)
+        same: dict[str, Location] = {}
+        for (_, counts_all), other in self._opened.items():
+            same |= dict.fromkeys((TOKENS, VECTORS), other.folder)
+            same |= {TRANSITIONS: other.folder} if counts_all == all_events else {}
+        rows, size = snapshot.write(folder, trained, own_users, tables, known, [self.domain], train, splits, counted, same)
         log.info("snapshot %s: %d sequences, %d events", folder.rpartition("/")[2], rows, size)
         return self.draft.model_copy(update={"domains": domains, "sequences": rows, "training_events": size})
 

@@ -236,6 +236,14 @@ def hadoop_path(spark: SparkSession, uri: str) -> tuple[JavaObject, JavaObject]:
     return path, path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
 
 
+def copy(spark: SparkSession, source: str, target: str) -> None:
+    """Copy a folder by its URI; what the target holds is replaced."""
+    (old, from_files), (new, to_files) = hadoop_path(spark, source), hadoop_path(spark, target)
+    to_files.delete(new, True)
+    configuration = spark.sparkContext._jsc.hadoopConfiguration()
+    jvm(spark).org.apache.hadoop.fs.FileUtil.copy(from_files, old, to_files, new, False, configuration)
+
+
 @contextmanager
 def scratch_folder(spark: SparkSession, parent: str) -> Iterator[str]:
     """Yield the URI of a new folder, which is removed at the end of the block, as are folders that killed runs left beside it."""

@@ -12,12 +12,15 @@ from metarec_spark.config.sections import Adapt, Split
 from metarec_spark.demo import transfer_shown
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.evaluation.evaluate import evaluate
+from metarec_spark.features.catalogue import TRANSITIONS, catalogue_transitions
 from metarec_spark.features.extract import extract
 from metarec_spark.model import artifact
 from metarec_spark.scoring.recommend import recommend
 from metarec_spark.training.train import train
 from metarec_spark.transfer.adapt import adapt, distinct, trials
 from metarec_spark.transfer.modes import MODES
+from metarec_spark.transfer.task import Task
+from metarec_spark.warehouse.storage import uri
 
 TRANSFERS = sorted(name for name, mode in MODES.items() if not mode.baseline)
 SMALL = {"training_events": 3000, "source_events": 60, "seeds": 2, "modes": TRANSFERS}
@@ -119,6 +122,14 @@ def test_the_same_day_again_ends_in_the_same_tables(spark, folder, adapted):
     extract(job_at(spark, folder, "extract", NEXT))  # writes a version of events, with the same rows
     assert adapt(job, "songs").model_id == adapted.model_id
     assert [rows_of(job, name) for name in ("models", "transfer_runs")] == before
+
+
+def test_snapshots_have_the_tasks_transitions_but_the_one_with_all_events(spark, folder):
+    task = Task.from_tables(job_at(spark, folder, "adapt", NEXT, adapt=SMALL | {"source_events": 61}), "songs")
+    snapshots = [*task.snapshots(["own", "uniform"]).values(), task.all_events("uniform")]
+    expected = sorted(catalogue_transitions(task.tables["item_transitions"]).collect())
+    same = [sorted(spark.read.parquet(f"{uri(one.folder)}/{TRANSITIONS}").collect()) == expected for one in snapshots]
+    assert expected and same == [True, True, False], "the last one counts held-out events"
 
 
 def test_a_domain_without_items_is_an_error(spark, folder):
