@@ -59,12 +59,18 @@ def generated() -> dict[Path, str]:
     return {DOCS / "configuration.md": document(), tables: written, DOCS / "layers.svg": layers()}
 
 
+_WRITERS = {
+    "runs": "every command that writes",
+    "models": "`metarec train` and `metarec adapt`, its status also by `metarec evaluate`, `promote` and `rollback`",
+}
+
+
 def tables_reference() -> str:
     """Return one section per table: what it holds, who writes it, its key and its columns."""
     parts = []
     for name, command in WRITTEN_BY.items():
         contract = json.loads((ROOT / "schemas" / f"{name}.json").read_text(encoding="utf-8"))
-        about = [f"written by `metarec {command}`" if name != "runs" else "written by every command that writes"]
+        about = [f"written by {_WRITERS.get(name, f'`metarec {command}`')}"]
         about += [f"key: {_list(contract['key'])}"] if contract["key"] else []
         about += [f"partitioned by {_list(contract['partition_by'])}"] if contract["partition_by"] else []
         parts.append(f"\n### {name}\n\n{contract['description']} {'; '.join(about).capitalize()}.\n")

@@ -43,10 +43,10 @@ class Decision(NamedTuple):
 def judge(headlines: Headlines) -> Decision:
     """Approve or reject a model.
 
-    A model is rejected if, over all pairs, its NDCG@10 is below popularity's by more than ``MARGIN`` standard errors of the
-    paired difference, or is no number. Platforms on which it is that far below the best baseline are named. They do not reject
-    the model: on few validation pairs the ensemble's weights are noise, and a first model that is rejected leaves people without
-    lists.
+    A model is rejected only if its NDCG@10 over all pairs is worse than popularity's, by more than ``MARGIN`` standard errors of
+    the paired difference, or is no number. If it is that much worse than the best baseline of a platform, it is approved, but
+    ``weak``, and the reason names the platform: on few validation pairs the ensemble's weights are noise, and a first model that
+    is rejected leaves people without lists.
     """
     best = {domain: best_baseline(headlines, domain) for domain in sorted({domain for domain, _ in headlines})}
     pairs = sum(headlines[domain, c.MODEL].pairs for domain in best)
@@ -61,6 +61,7 @@ def judge(headlines: Headlines) -> Decision:
     flag = f"; below {', '.join(below)}" if below else ""
     approved = over_popularity >= -MARGIN * noise
     rule = "not worse than" if approved else f"worse by more than {MARGIN:g} standard errors than"
+    rule = "no number that compares with" if math.isnan(over_popularity) else rule
     reason = (
         f"NDCG@10 {model:.4f} over all test pairs, {rule} popularity's {popularity:.4f} (difference {over_popularity:+.4f} ± "
         f"{noise:.4f}); the best baseline's {mean(best):.4f} (difference {lead:+.4f} ± {error:.4f}){flag}"

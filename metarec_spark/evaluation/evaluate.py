@@ -95,7 +95,7 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
         beside = {}
         if decision.status == "approved":
             beside = comparisons(job, model, held_out_pairs, ranked, task)
-            decision, domains = _beside_champions(decision, manifest, beside)
+            decision, domains = _beside_champions(decision, manifest.serves, beside)
             model = replace(model, domains=domains or model.domains)
         page = write(model.path, _report(job, ranked, metrics, manifest, decision))
     log.info("report: %s", page)
@@ -128,16 +128,17 @@ def _task(
     return pairs(labelled), task
 
 
-def _beside_champions(decision: Decision, manifest: Manifest, beside: dict[str, Comparison]) -> tuple[Decision, list[str]]:
-    """Return the decision on an approved model after the comparisons, and the platforms that it is to serve."""
-    domains = [domain for domain in manifest.serves if domain not in beside or not beside[domain].lost]
+def _beside_champions(decision: Decision, serves: list[str], beside: dict[str, Comparison]) -> tuple[Decision, list[str]]:
+    """Return the decision on an approved model after the comparisons, and which of its platforms it is to serve."""
+    domains = [domain for domain in serves if domain not in beside or not beside[domain].lost]
     parts = [
         f"{domain} {comparison.lead:+.4f} ± {comparison.error:.4f} beside {comparison.champion}"
         + (", which goes on serving it" if comparison.lost else "")
         for domain, comparison in sorted(beside.items())
     ]
-    status, lost = "approved" if domains else "rejected", len(domains) < len(manifest.serves)
-    reason = "; ".join(filter(None, [decision.reason, ", ".join(parts)]))
+    status, lost = "approved" if domains else "rejected", len(domains) < len(serves)
+    worse = "" if domains else "worse than the serving model on every platform"
+    reason = "; ".join(filter(None, [worse, decision.reason, ", ".join(parts)]))
     return Decision(status, reason, decision.weak or lost), domains
 
 

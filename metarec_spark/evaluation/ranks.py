@@ -140,7 +140,7 @@ def _rank_block(
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Held-out pairs of one platform, as places among its eligible items; B pairs."""
+    """Held-out pairs of one platform, as positions among its eligible items; B pairs."""
 
     local: np.ndarray
     """[B] of the targets; -1 if not among them."""
@@ -151,7 +151,7 @@ class _Pairs:
     repeat: np.ndarray
     """[B] whether the user has an earlier event with the target."""
     seen: Seen
-    """Items that are no candidates, by row and place."""
+    """Items that are no candidates, by row and position."""
 
     @classmethod
     def from_batch(cls, batch: pa.RecordBatch, items: np.ndarray, all_items: np.ndarray, *, hides_seen: bool) -> _Pairs:

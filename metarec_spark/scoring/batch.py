@@ -116,7 +116,7 @@ class UserBatch:
     hidden_BD: Tensor
     """Last hidden states of all B users."""
     users: np.ndarray
-    """[U] their places in the batch."""
+    """[U] their positions in the batch."""
     active: np.ndarray
     """[U] whether they have events in the domain."""
 
@@ -159,7 +159,7 @@ def _lists(model: LoadedModel, task: ScoringTask, timings: Timings, domain: int,
 
 
 def _list_column(item_ids: pa.Array, items: np.ndarray, index: np.ndarray, value: np.ndarray) -> pa.ListArray:
-    """Return each user's (item_id, score) list from [U, N] places among ``items``, -1 where a list has ended."""
+    """Return each user's (item_id, score) list from [U, N] positions among ``items``, -1 where a list has ended."""
     filled = index >= 0
     offsets = np.concatenate([[0], np.cumsum(filled.sum(1))]).astype(np.int32)
     ids = item_ids.take(pa.array(items[index[filled]]))

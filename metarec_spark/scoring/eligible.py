@@ -113,7 +113,7 @@ def _top_n_of_groups(
 
 
 def capped_ranks(groups: Groups, scores_UI: np.ndarray, target_U: np.ndarray, rank_U: np.ndarray, longest: int) -> np.ndarray:
-    """Return each target's place, from 1, in the list that :meth:`EligibleItems.top_n` would make, [U].
+    """Return each target's rank, from 1, in the list that :meth:`EligibleItems.top_n` would make, [U].
 
     A target that the caps keep out of the ``longest`` best, or that ranks below them, gets its rank without caps, but more than
     ``longest``.
@@ -123,7 +123,7 @@ def capped_ranks(groups: Groups, scores_UI: np.ndarray, target_U: np.ndarray, ra
     scores_UI
         [U, I] scores of the eligible items; -inf: not a candidate.
     target_U
-        [U] places of the targets; ties count against them.
+        [U] ranks of the targets; ties count against them.
     rank_U
         [U] their ranks without caps.
     """
@@ -131,12 +131,12 @@ def capped_ranks(groups: Groups, scores_UI: np.ndarray, target_U: np.ndarray, ra
     # A stable sort: of other items with equal scores, the smaller item_idx comes first, as in lists.
     order = np.lexsort((is_target, -scores_UI), axis=1)
     capped = np.maximum(rank_U, longest + 1).astype(np.int64)
-    _place_under_caps(order, scores_UI, groups.of_item.indptr, groups.of_item.indices, groups.at_most, target_U, longest, capped)
+    _rank_under_caps(order, scores_UI, groups.of_item.indptr, groups.of_item.indices, groups.at_most, target_U, longest, capped)
     return capped
 
 
 @compiled
-def _place_under_caps(
+def _rank_under_caps(
     order: np.ndarray,
     scores: np.ndarray,
     starts: np.ndarray,
@@ -146,7 +146,7 @@ def _place_under_caps(
     longest: int,
     rank: np.ndarray,
 ) -> None:
-    """Fill each list from the best item on; write the places of the targets that are taken into ``rank``."""
+    """Fill each list from the best item on; write the ranks of the targets that are taken into ``rank``."""
     for row in range(len(order)):
         taken, count = np.zeros(len(at_most), np.int64), 0
         for item in order[row]:

@@ -111,7 +111,7 @@ def scan(
     """
     rows, chunks = products.shape[:2]
     size, n = chunks * CHUNK, score.shape[1]
-    best, slots = np.empty(chunks * LANES, np.float32), n + size + 1  # one more: a place is written before it is accepted
+    best, slots = np.empty(chunks * LANES, np.float32), n + size + 1  # one more: a slot is written before it is accepted
     candidate, slot_item, rough, plus = np.empty(slots), np.empty(slots, np.int64), np.empty(size), np.empty(slots)
     for row in range(rows):
         values, known, at_least = products[row].reshape(size), count[row], least[row]

@@ -48,8 +48,8 @@ class AdaptDetails(Details):
 def adapt(job: Job, domain: str) -> Result:
     """Find the best model for one domain and enter it in ``models``.
 
-    Candidates are compared on the domain's validation pairs; see :mod:`metarec_spark.transfer.halving`. If the best transfer does
-    not beat every baseline, it is entered as rejected, and the best baseline as approved.
+    Candidates are compared on the domain's validation pairs; see :mod:`metarec_spark.transfer.halving`. The one that serves
+    is entered as approved. If a transfer measured best and does not beat every baseline beyond noise, it is entered as rejected.
 
     Raises
     ------

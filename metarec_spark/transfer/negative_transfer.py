@@ -31,7 +31,7 @@ class Decision:
 
     @property
     def rejected(self) -> bool:
-        """Whether a transfer has the highest mean and is not used."""
+        """Whether a transfer has the highest mean and is not used; False too if a baseline has the highest mean."""
         return self.winner != self.used
 
     @property

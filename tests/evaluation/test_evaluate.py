@@ -11,7 +11,8 @@ from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.errors import DataError
 from metarec_spark.evaluation.approval import Decision
-from metarec_spark.evaluation.evaluate import EvaluateDetails, _entered, evaluate
+from metarec_spark.evaluation.champion import Comparison
+from metarec_spark.evaluation.evaluate import EvaluateDetails, _beside_champions, _entered, evaluate
 from metarec_spark.job import Result
 from metarec_spark.model import artifact
 from metarec_spark.model.ensemble.fusion import Fusion
@@ -141,6 +142,18 @@ def test_a_platform_on_which_a_candidate_is_worse_beyond_noise_stays_with_the_mo
     entered(job, served, f"{DAY}-z")
     evaluate(job, f"{DAY}-z")
     assert {row.model_id for row in registry.serving_rows(job).values()} == {f"{DAY}-z"}, "not worse, so the newest serves"
+
+
+def test_a_model_that_is_worse_on_every_platform_is_rejected_and_the_reason_says_so_first():
+    approved, lost = Decision("approved", "not worse than popularity's", weak=False), Comparison("m", -0.2, 0.1, 9)
+    decision, serves = _beside_champions(approved, ["books"], {"books": lost})
+    assert (decision.status, decision.weak, serves) == ("rejected", True, [])
+    assert decision.reason.startswith(
+        "worse than the serving model on every platform; not worse than popularity's; books -0.2000"
+    )
+    decision, serves = _beside_champions(approved, ["books", "films"], {"books": lost})
+    assert (decision.status, decision.weak, serves) == ("approved", True, ["films"])
+    assert decision.reason.startswith("not worse than popularity's; books -0.2000")
 
 
 def test_there_must_be_a_model(spark, folder):
