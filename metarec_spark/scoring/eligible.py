@@ -123,7 +123,7 @@ def capped_ranks(groups: Groups, scores_UI: np.ndarray, target_U: np.ndarray, ra
     scores_UI
         [U, I] scores of the eligible items; -inf: not a candidate.
     target_U
-        [U] ranks of the targets; ties count against them.
+        [U] positions of the targets among the eligible items; ties count against them.
     rank_U
         [U] their ranks without caps.
     """
