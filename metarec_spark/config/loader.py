@@ -84,6 +84,8 @@ class Config(Section):
             "recommend.exclude_seen": seen if isinstance(seen, dict) else {},
             "recommend.min_score": self.recommend.min_score,
             "features.dislike_below": self.features.dislike_below,
+            "features.dislike_types": self.features.dislike_types,
+            "features.context_types": self.features.context_types,
         }
         for key, named in by_key.items():
             for old in sorted(alias.keys() & named.keys()):

@@ -46,7 +46,7 @@ def comparisons(
     Parameters
     ----------
     held_out
-        Rows of :func:`metarec_spark.features.split.pairs`.
+        Test rows of :func:`metarec_spark.features.split.pairs`.
     ranked
         Rows of :func:`metarec_spark.evaluation.ranks.rank` of the candidate.
     task
@@ -78,7 +78,7 @@ def comparisons(
 def _leads(candidate: DataFrame, champion: DataFrame) -> list[tuple[str, float, float, int]]:
     """Return (platform, lead, standard error, pairs): one value per platform, by nature few."""
     one, other = (
-        rows.where((F.col("scorer") == c.MODEL) & (F.col("split") == c.TEST) & F.col("all") & F.col("score").isNotNull()).select(
+        rows.where((F.col("scorer") == c.MODEL) & F.col("all") & F.col("score").isNotNull()).select(
             c.USER_ID, c.DOMAIN, AT_K["ndcg"](F.col("rank"), CUTOFF).alias(name)
         )
         for rows, name in ((candidate, "one"), (champion, "other"))

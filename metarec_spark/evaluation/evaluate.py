@@ -109,10 +109,10 @@ def evaluate(job: Job, model_id: str | None = None) -> Result:
 def _task(
     job: Job, model: registry.ModelRow, measured: ModelArtifact, split: Split, longest: int, until_done: ExitStack
 ) -> tuple[DataFrame, RankingTask]:
-    """Return the rows of :func:`metarec_spark.features.split.pairs`, and the conditions under which they are ranked."""
+    """Return the test rows of :func:`metarec_spark.features.split.pairs`, and the conditions under which they are ranked."""
     manifest, lists = measured.manifest, job.config.recommend
     users = users_as_of(job, model.ds, manifest.table_versions, manifest.features)
-    labelled = held_out(users, split, model.ds, manifest.features.day_zone)
+    labelled = held_out(users, split, model.ds, manifest.features)
     serving = ServingModel(model.model_id, model.path, manifest, manifest.serves)
     rules = until_done.enter_context(write_rules(job, job.warehouse.version(c.ITEMS), [serving]))
     task = RankingTask(
@@ -125,7 +125,7 @@ def _task(
         rules=str(rules.folder) if rules else None,
         min_score=lists.min_score,
     )
-    return pairs(labelled), task
+    return pairs(labelled, manifest.features.context_types).where(F.col("split") == c.TEST), task
 
 
 def _beside_champions(decision: Decision, serves: list[str], beside: dict[str, Comparison]) -> tuple[Decision, list[str]]:
@@ -144,7 +144,7 @@ def _beside_champions(decision: Decision, serves: list[str], beside: dict[str, C
 
 def _left_out(ranked: DataFrame) -> dict[str, dict[str, int]]:
     """Return, by platform, the test events that are not measured since a list may not hold their items, with a warning."""
-    rows = ranked.where((F.col("scorer") == c.MODEL) & (F.col("split") == c.TEST))
+    rows = ranked.where(F.col("scorer") == c.MODEL)
     repeat, excluded = F.count_if(F.col("repeat") & ~F.col("all")), F.count_if(~F.col("repeat") & ~F.col("first_time"))
     counts = {domain: (seen, rule) for domain, seen, rule in rows.groupBy(c.DOMAIN).agg(repeat, excluded).toLocalIterator()}
     left_out = {domain: {"seen": seen, "excluded": rule} for domain, (seen, rule) in sorted(counts.items()) if seen or rule}
@@ -165,7 +165,7 @@ def _report(job: Job, ranked: DataFrame, metrics: DataFrame, manifest: Manifest,
         "table versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
         **{name.replace("_", " "): value for name, value in training.items() if name != "validation"},
     }
-    test = metrics.where(F.col("split") == c.TEST).drop("model_id", "split")
+    test = metrics.drop("model_id", "split")
     return Report(
         model_id=manifest.model_id,
         ds=manifest.ds.isoformat(),
@@ -195,7 +195,7 @@ def _numbers(tuned: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 def _headlines(metrics: DataFrame) -> Headlines:
     """Return the test quality over all pairs: one value per platform and scorer, by nature few."""
-    rows = metrics.where((F.col("split") == c.TEST) & (F.col("segment") == "all") & (F.col("k") == CUTOFF))
+    rows = metrics.where((F.col("segment") == "all") & (F.col("k") == CUTOFF))
     values: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows.toLocalIterator():
         values.setdefault((row["domain"], row["scorer"]), {"pairs": row["users"]})[row["metric"]] = row["value"]

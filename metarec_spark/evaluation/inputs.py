@@ -22,7 +22,8 @@ def encoded_pairs(rows: DataFrame, manifest: Manifest) -> DataFrame:
         event_types=manifest.event_types,
         items=manifest.items,
         max_length=manifest.max_length,
+        context_types=manifest.features.context_types,
     )
     frame = frame.withColumn("target_position", position(manifest.domains, F.col("target_domain")))
-    tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(2 * manifest.sequences / PAIRS_PER_TASK))
+    tasks = max(frame.sparkSession.sparkContext.defaultParallelism, math.ceil(manifest.sequences / PAIRS_PER_TASK))
     return frame.where(F.col("target_domain").isin(manifest.serves)).repartition(tasks, c.USER_ID)

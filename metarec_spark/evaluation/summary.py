@@ -84,7 +84,7 @@ def histograms(ranked: DataFrame) -> dict[str, Histogram]:
     ranked
         Rows of :func:`metarec_spark.evaluation.ranks.rank`.
     """
-    rows = _test_rows_of_model(ranked).where(F.col("score").isNotNull())
+    rows = _rows_of_model(ranked).where(F.col("score").isNotNull())
     low, high = F.min(F.least("score", "best")).alias("low"), F.max(F.greatest("score", "best")).alias("high")
     range_of = {row[c.DOMAIN]: (row["low"], row["high"]) for row in rows.groupBy(c.DOMAIN).agg(low, high).toLocalIterator()}
     if not range_of:
@@ -120,7 +120,7 @@ def examples(ranked: DataFrame, items: DataFrame, content: DataFrame, longest: i
         Items of a list that are shown.
     """
     order = F.row_number().over(Window.partitionBy(c.DOMAIN).orderBy(F.xxhash64(c.USER_ID), c.USER_ID))
-    few = _test_rows_of_model(ranked).withColumn("place", order).where(F.col("place") <= EXAMPLES).orderBy(c.DOMAIN, "place")
+    few = _rows_of_model(ranked).withColumn("place", order).where(F.col("place") <= EXAMPLES).orderBy(c.DOMAIN, "place")
     rows = [row.asDict() for row in few.toLocalIterator()]
     wanted = sorted({item for row in rows for item in (row["target"], *row["history"], *row["top"])})
     titled = items.join(content.select(c.ITEM_IDX, c.TITLE), c.ITEM_IDX, "left").where(F.col(c.ITEM_IDX).isin(wanted))
@@ -146,5 +146,5 @@ def examples(ranked: DataFrame, items: DataFrame, content: DataFrame, longest: i
     ]
 
 
-def _test_rows_of_model(ranked: DataFrame) -> DataFrame:
-    return ranked.where((F.col("scorer") == c.MODEL) & (F.col("split") == c.TEST))
+def _rows_of_model(ranked: DataFrame) -> DataFrame:
+    return ranked.where(F.col("scorer") == c.MODEL)

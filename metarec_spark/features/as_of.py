@@ -64,7 +64,7 @@ def transitions_as_of(job: Job, labelled: DataFrame, split: Split, versions: dic
         return job.warehouse.read(c.ITEM_TRANSITIONS, versions[c.ITEM_TRANSITIONS])
     log.info("counting transitions: item_transitions was counted with another split, day or version")
     tokens = job.warehouse.read(c.ITEM_CONTENT, versions[c.ITEM_CONTENT])
-    rows = transitions(train_part(labelled), tokens, job.config.transitions, folder)
+    rows = transitions(train_part(labelled), tokens, job.config.transitions, folder, job.config.features.context_types)
     return conform(rows, c.ITEM_TRANSITIONS).persist(StorageLevel.DISK_ONLY)  # several snapshots may be written from it
 
 
@@ -78,4 +78,5 @@ def transition_settings(job: Job, split: Split) -> str:
     config = job.config
     # Only a temporal split moves with the day.
     split_day = (job.ds.isoformat(), config.features.day_zone) if split.protocol == "temporal" else None
-    return fingerprint(config.transitions, split, config.features.min_user_events, split_day)
+    context = [config.features.context_types] if config.features.context_types else []
+    return fingerprint(config.transitions, split, config.features.min_user_events, split_day, *context)

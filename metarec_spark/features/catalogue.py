@@ -12,18 +12,24 @@ from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.features import encoding
+from metarec_spark.features.behaviour import NO_CONTEXT, ContextTypes
 from metarec_spark.features.neighbours import BACKWARD, FORWARD, SIMILARITY
-from metarec_spark.features.split import train_part
+from metarec_spark.features.split import train_part, unless_context
 
 ITEMS, TOKENS, VECTORS, TRANSITIONS = "items", "tokens", "vectors", "transitions"
 SIGNALS = (FORWARD, BACKWARD, SIMILARITY)
 
 
-def catalogue_items(items: DataFrame, labelled: DataFrame, domains: Sequence[str]) -> DataFrame:
-    """(item_idx, item_id, domain, train_events) of every item; ``domain`` is its position in ``domains``."""
+def catalogue_items(
+    items: DataFrame, labelled: DataFrame, domains: Sequence[str], context_types: ContextTypes = NO_CONTEXT
+) -> DataFrame:
+    """(item_idx, item_id, domain, train_events) of every item; ``domain`` is its position in ``domains``.
+
+    Events that are context alone do not count.
+    """
     trained = (
         train_part(labelled)
-        .select(F.explode(c.ITEM_IDX).alias(c.ITEM_IDX))
+        .select(F.explode(unless_context(c.ITEM_IDX, context_types)).alias(c.ITEM_IDX))
         .groupBy(c.ITEM_IDX)
         .agg(F.count("*").alias("train_events"))
     )

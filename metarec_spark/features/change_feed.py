@@ -10,7 +10,7 @@ from metarec_spark.warehouse.commits import in_effect
 from metarec_spark.warehouse.tables import Warehouse
 
 NET = "net"
-_KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.EVENT_DATE)
+_KEY = (c.USER_ID, c.DOMAIN, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE, c.EVENT_DATE)
 
 
 def net(changes: DataFrame) -> DataFrame:

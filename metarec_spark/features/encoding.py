@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
+from metarec_spark.features.behaviour import ContextTypes, is_context
 
 LENGTH = "length"
 GAP = "gap"
@@ -15,12 +16,20 @@ ARRAYS = (c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, GAP)
 GAP_BUCKETS = 32
 
 
-def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[str], items: int, max_length: int) -> DataFrame:
+def encoded(
+    frame: DataFrame,
+    *,
+    domains: Sequence[str],
+    event_types: Sequence[str],
+    items: int,
+    max_length: int,
+    context_types: ContextTypes,
+) -> DataFrame:
     """Replace the four sequence arrays by array<int> of at most ``max_length``, and add ``gap`` and ``length``.
 
     The newest ``max_length`` events with a known item are encoded. ``domain`` is a position in ``domains``; ``event_type`` is a
-    position in ``event_types`` from 1, and 0 for any other type. ``gap`` is 0 for the first event, else 1 + floor(log2(1 +
-    seconds since the event before)), at most 31. Other columns are unchanged.
+    position in ``event_types`` from 1, and 0 for any other type, inverted (``~``) for an event that is context alone. ``gap`` is
+    0 for the first event, else 1 + floor(log2(1 + seconds since the event before)), at most 31. Other columns are unchanged.
 
     Parameters
     ----------
@@ -32,6 +41,8 @@ def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[s
         Number of items that the model knows: their indexes are below it.
     max_length
         Longest sequence that the model reads, in events.
+    context_types
+        As ``features.context_types``.
     """
     event = F.arrays_zip(c.ITEM_IDX, c.DOMAIN, c.EVENT_TYPE, c.EVENT_TIME)
     known = F.filter(event, lambda e: (e[c.ITEM_IDX] < items) & (e[c.DOMAIN].isin(list(domains))))
@@ -43,10 +54,15 @@ def encoded(frame: DataFrame, *, domains: Sequence[str], event_types: Sequence[s
     arrays = {
         c.ITEM_IDX: F.col(f"event.{c.ITEM_IDX}").cast("array<int>"),
         c.DOMAIN: F.transform(f"event.{c.DOMAIN}", lambda name: position(domains, name)),
-        c.EVENT_TYPE: F.transform(f"event.{c.EVENT_TYPE}", lambda name: position(event_types, name) + 1),
+        c.EVENT_TYPE: F.transform("event", lambda e: _event_type(e, event_types, context_types)),
         GAP: gap,
     }
     return frame.withColumns(arrays).drop("event", "seconds", c.EVENT_TIME)
+
+
+def _event_type(event: Column, event_types: Sequence[str], context_types: ContextTypes) -> Column:
+    number = position(event_types, event[c.EVENT_TYPE]) + 1
+    return F.when(is_context(context_types, event.getField), F.bitwise_not(number)).otherwise(number) if context_types else number
 
 
 def padded(frame: DataFrame, max_length: int) -> DataFrame:

@@ -19,15 +19,17 @@ from pyspark.storagelevel import StorageLevel
 
 from metarec_spark import columns as c
 from metarec_spark.config.fingerprint import fingerprint
+from metarec_spark.config.sections import Features
 from metarec_spark.errors import DataError
 from metarec_spark.features import erased
 from metarec_spark.features.as_of import erased_users, transition_settings
+from metarec_spark.features.behaviour import has_dislikes, is_dislike, meanings
 from metarec_spark.features.caching import cached
 from metarec_spark.features.change_feed import EventChanges, losing
 from metarec_spark.features.content import content, usable
 from metarec_spark.features.ingestion import ingest
 from metarec_spark.features.items import counted, recounted, require_known, updated
-from metarec_spark.features.sequences import disliked, extended, sequences
+from metarec_spark.features.sequences import extended, sequences
 from metarec_spark.features.split import held_out, train_part
 from metarec_spark.features.transitions import transitions
 from metarec_spark.job import Details, Job, Result, log
@@ -131,34 +133,32 @@ def _items(job: Job, changes: EventChanges, information: DataFrame | None) -> No
 
 def _sequences(job: Job, changes: EventChanges) -> None:
     warehouse, features = job.warehouse, job.config.features
-    shape = features.max_length, features.dislike_below
-    settings = fingerprint(*[part for part in shape if part])
+    settings = fingerprint(features.max_length, *meanings(features))
     if changes.since(c.USER_SEQUENCES, settings) == changes.version:
         return
     events, items = warehouse.read(c.EVENTS, changes.version), warehouse.read(c.ITEMS)
     commit = job.commit(inputs={c.EVENTS: changes.version}, settings=settings)
     changed = changes.for_table(c.USER_SEQUENCES, settings)
-    _log_dislikes(events if changed is None else changed, features.dislike_below)
+    _log_dislikes(events if changed is None else changed, features)
     if changed is None:
-        warehouse.replace_all(c.USER_SEQUENCES, sequences(events, items, *shape), commit)
+        warehouse.replace_all(c.USER_SEQUENCES, sequences(events, items, features), commit)
         return
     lost = losing(changed, c.USER_ID)
     added = changed.join(lost, c.USER_ID, "left_anti")
-    rows = extended(warehouse.read(c.USER_SEQUENCES), added, items, *shape)
+    rows = extended(warehouse.read(c.USER_SEQUENCES), added, items, features)
     if not lost.isEmpty():
-        from_events = sequences(events.join(lost, c.USER_ID, "left_semi"), items, *shape)
+        from_events = sequences(events.join(lost, c.USER_ID, "left_semi"), items, features)
         rows = rows.unionByName(lost.join(from_events, c.USER_ID, "left"))
     warehouse.merge(c.USER_SEQUENCES, rows.withColumn("gone", F.col("events").isNull()), commit, delete="gone")
 
 
-def _log_dislikes(events: DataFrame, dislike_below: dict[str, float]) -> None:
+def _log_dislikes(events: DataFrame, features: Features) -> None:
     """Log how many events are dislikes, by platform."""
-    if not dislike_below:
+    if not has_dislikes(features):
         return
-    counts = events.where(disliked(dislike_below)).groupBy(c.DOMAIN).count()
-    by_platform: dict[str, int] = dict(counts.collect())
-    for domain, least in sorted(dislike_below.items()):
-        log.info("platform %s: %d new events are dislikes (value below %g)", domain, by_platform.get(domain, 0), least)
+    by_platform: dict[str, int] = dict(events.where(is_dislike(features)).groupBy(c.DOMAIN).count().collect())
+    for domain in sorted({*features.dislike_below, *features.dislike_types}):
+        log.info("platform %s: %d new events are dislikes", domain, by_platform.get(domain, 0))
 
 
 def _content(job: Job, information: DataFrame | None) -> None:
@@ -182,8 +182,8 @@ def _transitions(job: Job) -> None:
     users = warehouse.read(c.USER_SEQUENCES, inputs[c.USER_SEQUENCES]).where(F.col("events") >= config.features.min_user_events)
     tokens = warehouse.read(c.ITEM_CONTENT, inputs[c.ITEM_CONTENT])
     with scratch_folder(job.spark, warehouse.path("_transitions")) as folder:
-        labelled = held_out(users, config.split, job.ds, config.features.day_zone)
-        rows = transitions(train_part(labelled), tokens, config.transitions, folder)
+        labelled = held_out(users, config.split, job.ds, config.features)
+        rows = transitions(train_part(labelled), tokens, config.transitions, folder, config.features.context_types)
         warehouse.replace_all(c.ITEM_TRANSITIONS, rows, job.commit(inputs=inputs, settings=settings))
 
 

@@ -228,13 +228,17 @@ def _add_windows(
     others: np.ndarray,
     count: int,
 ) -> int:
-    """Add the distance weights of the items in the windows to their forward and backward signals; returns the new count."""
+    """Add the distance weights of the items in the windows to their forward and backward signals; returns the new count.
+
+    A negative number in a window is an event whose item does not count.
+    """
     at = 0
     while at < len(windows):
         before, after = windows[at], windows[at + 1]
         at += 2
         for number in range(before + after):
-            other = row_of_index[windows[at + number]]
+            index = windows[at + number]
+            other = row_of_index[index] if index >= 0 else item
             if other == item:
                 continue
             if not touched[other]:

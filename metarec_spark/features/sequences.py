@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date
-from functools import reduce
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Features
+from metarec_spark.features.behaviour import has_dislikes, is_context, is_dislike
 
 SEEN = "seen_items"
 ACTIVE_DOMAINS = "active_domains"
@@ -18,9 +17,7 @@ _ORDER = (c.EVENT_TIME, c.ITEM_IDX, c.EVENT_TYPE, c.DOMAIN)
 _DISLIKED = "disliked"
 
 
-def sequences(
-    events: DataFrame, items: DataFrame, max_length: int, dislike_below: Mapping[str, float] | None = None
-) -> DataFrame:
+def sequences(events: DataFrame, items: DataFrame, features: Features) -> DataFrame:
     """Rows of ``user_sequences`` for the users of ``events``.
 
     Parameters
@@ -29,11 +26,9 @@ def sequences(
         All events of these users.
     items
         Table ``items``; an event's item must be in it.
-    max_length
-        Longest sequence, in events; the newest ones.
-    dislike_below
-        Domain → least ``value`` of an event that is no dislike. A dislike's item is seen and its event is counted, but it is not
-        in the sequence.
+    features
+        Length of the longest sequence, and what events mean: a dislike's item is seen and its event is counted, but it is not in
+        the sequence; an event that is context alone is in the sequence, but does not make its item a seen one.
 
     Notes
     -----
@@ -41,26 +36,21 @@ def sequences(
     """
     indexed = events.join(items.select(c.DOMAIN, c.ITEM_ID, c.ITEM_IDX), [c.DOMAIN, c.ITEM_ID])
     event = F.struct(*_ORDER)
-    if dislike_below:
-        event = event.withField(_DISLIKED, disliked(dislike_below))
+    if has_dislikes(features):
+        event = event.withField(_DISLIKED, is_dislike(features))
     history = indexed.groupBy(c.USER_ID).agg(F.sort_array(F.collect_list(event)).alias("history"))
+    known = F.col("history")
+    if features.context_types:
+        known = F.filter(known, lambda one: ~is_context(features.context_types, one.getField))
+    distinct = {SEEN: known[c.ITEM_IDX], ACTIVE_DOMAINS: F.col("history")[c.DOMAIN]}
     history = history.withColumn("events", F.size("history").cast("long"))
-    distinct = {SEEN: c.ITEM_IDX, ACTIVE_DOMAINS: c.DOMAIN}
-    history = history.withColumns({name: F.sort_array(F.array_distinct(f"history.{key}")) for name, key in distinct.items()})
-    if dislike_below:
+    history = history.withColumns({name: F.sort_array(F.array_distinct(values)) for name, values in distinct.items()})
+    if has_dislikes(features):
         history = history.withColumn("history", F.filter("history", lambda one: ~one[_DISLIKED]))
-    return _newest(history, max_length)
+    return _newest(history, features.max_length)
 
 
-def disliked(dislike_below: Mapping[str, float]) -> Column:
-    """Whether an event's ``value`` says that the user does not like the item."""
-    parts = [(F.col(c.DOMAIN) == F.lit(domain)) & (F.col(c.VALUE) < F.lit(least)) for domain, least in dislike_below.items()]
-    return F.coalesce(reduce(Column.__or__, parts), F.lit(False))
-
-
-def extended(
-    rows: DataFrame, added: DataFrame, items: DataFrame, max_length: int, dislike_below: Mapping[str, float] | None = None
-) -> DataFrame:
+def extended(rows: DataFrame, added: DataFrame, items: DataFrame, features: Features) -> DataFrame:
     """:func:`sequences` of all events of the users in ``added``, from their stored rows and their new events.
 
     Valid for users who lost no event.
@@ -68,13 +58,13 @@ def extended(
     Parameters
     ----------
     rows
-        Table ``user_sequences`` before these events, of the same ``max_length`` and ``dislike_below``.
+        Table ``user_sequences`` before these events, made with the same ``features``.
     added
         New events.
-    items, max_length, dislike_below
+    items, features
         As for :func:`sequences`.
     """
-    new = sequences(added, items, max_length, dislike_below)
+    new = sequences(added, items, features)
     both = rows.join(new.select(c.USER_ID), c.USER_ID, "left_semi").unionByName(new)
     joined = both.withColumn("history", F.arrays_zip(*_ORDER)).groupBy(c.USER_ID)
     history = joined.agg(
@@ -82,7 +72,7 @@ def extended(
         *[F.sort_array(F.array_distinct(F.flatten(F.collect_list(name)))).alias(name) for name in (SEEN, ACTIVE_DOMAINS)],
         F.sum("events").alias("events"),
     )
-    return _newest(history, max_length)
+    return _newest(history, features.max_length)
 
 
 def _newest(history: DataFrame, max_length: int) -> DataFrame:
@@ -101,5 +91,5 @@ def newer_than(rows: DataFrame, ds: date) -> DataFrame:
 def as_of(rows: DataFrame, newer: DataFrame, events: DataFrame, items: DataFrame, ds: date, features: Features) -> DataFrame:
     """Rows of ``user_sequences`` as of the end of ``ds``: rows of the ``newer`` users are computed again from ``events``."""
     then = events.where(F.col(c.EVENT_DATE) <= F.lit(ds)).join(newer, c.USER_ID, "left_semi")
-    again = sequences(then, items, features.max_length, features.dislike_below)
+    again = sequences(then, items, features)
     return rows.join(newer, c.USER_ID, "left_anti").unionByName(again)

@@ -7,17 +7,23 @@ from functools import partial
 from itertools import chain
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from metarec_spark import columns as c
 from metarec_spark.config.sections import Transitions
+from metarec_spark.features.behaviour import NO_CONTEXT, ContextTypes
 from metarec_spark.features.neighbours import EVENTS, TOKENS, WEIGHTS, items
+from metarec_spark.features.split import unless_context
 from metarec_spark.features.windows import WINDOWS, windows
 from metarec_spark.warehouse.contracts import contract
 
+_AROUND = "around"
 
-def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions, folder: str) -> DataFrame:
+
+def transitions(
+    sequences: DataFrame, content: DataFrame, settings: Transitions, folder: str, context_types: ContextTypes = NO_CONTEXT
+) -> DataFrame:
     """Rows of ``item_transitions`` from training sequences and item content.
 
     Each pair (item, successor) has three signals, stored separately so that a model can weigh them again:
@@ -39,6 +45,8 @@ def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions,
         (item_idx, domain, tokens, weights): table ``item_content``.
     folder
         URI of a folder for the items, which executors read; it must last until the rows are written.
+    context_types
+        An event that is context alone has successors, and is nobody's.
 
     Notes
     -----
@@ -52,7 +60,8 @@ def transitions(sequences: DataFrame, content: DataFrame, settings: Transitions,
     _known_items(counts, content).coalesce(1).write.mode("overwrite").parquet(folder)
     known = sequences.sparkSession.read.parquet(folder)
     schema = f"{c.ITEM_IDX} int, {WINDOWS} binary"
-    around_events = sequences.select(c.ITEM_IDX).mapInArrow(partial(_windows, max_gap=settings.max_gap), schema)
+    around = [F.transform(unless_context(c.ITEM_IDX, context_types), _or_none).alias(_AROUND)] if context_types else []
+    around_events = sequences.select(c.ITEM_IDX, *around).mapInArrow(partial(_windows, max_gap=settings.max_gap), schema)
     # One empty row for each known item: an item without windows may still have similar items.
     all_items = around_events.unionByName(known.select(c.ITEM_IDX, F.lit("").cast("binary").alias(WINDOWS)))
     ordered = all_items.repartition(c.ITEM_IDX).sortWithinPartitions(c.ITEM_IDX)
@@ -74,9 +83,14 @@ def _known_items(counts: DataFrame, content: DataFrame) -> DataFrame:
     )
 
 
+def _or_none(item: Column) -> Column:
+    """An item, or -1: none."""
+    return F.coalesce(item, F.lit(-1))
+
+
 def _windows(batches: Iterable[pa.RecordBatch], max_gap: int) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        yield from windows(batch[c.ITEM_IDX], max_gap)
+        yield from windows(batch[c.ITEM_IDX], max_gap, batch[_AROUND] if _AROUND in batch.schema.names else None)
 
 
 def _neighbours(batches: Iterable[pa.RecordBatch], folder: str, settings: Transitions) -> Iterator[pa.RecordBatch]:

@@ -20,7 +20,7 @@ _MAX_NUMBERS = 1 << 22
 """Largest batch of windows, in int32 numbers."""
 
 
-def windows(sequences: pa.ListArray, max_gap: int) -> Iterator[pa.RecordBatch]:
+def windows(sequences: pa.ListArray, max_gap: int, around: pa.ListArray | None = None) -> Iterator[pa.RecordBatch]:
     """Cut the context windows around all events, and group them by item.
 
     Parameters
@@ -29,6 +29,8 @@ def windows(sequences: pa.ListArray, max_gap: int) -> Iterator[pa.RecordBatch]:
         Item indexes (int32) of each sequence, in time order.
     max_gap
         Longest distance between an event and an item in its window, in events.
+    around
+        What stands for each event in the windows of the others; None: its item.
 
     Yields
     ------
@@ -39,10 +41,11 @@ def windows(sequences: pa.ListArray, max_gap: int) -> Iterator[pa.RecordBatch]:
     """
     length = pc.list_value_length(sequences).to_numpy()
     starts, item = np.append(0, np.cumsum(length, dtype=np.int64)), sequences.flatten().to_numpy()
+    other = item if around is None else around.flatten().to_numpy()
     max_gap = min(max_gap, int(length.max(initial=0)))
     events = max(1, _MAX_NUMBERS // (2 + 2 * max_gap))
     for first in range(0, len(item), events):
-        ends, numbers = _windows(starts, item, first, min(first + events, len(item)), max_gap)
+        ends, numbers = _windows(starts, item, other, first, min(first + events, len(item)), max_gap)
         with_windows = np.flatnonzero(np.diff(ends))
         offsets = (np.append(ends[with_windows], len(numbers)) * numbers.itemsize).astype(np.int32)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(numbers)]
@@ -51,7 +54,9 @@ def windows(sequences: pa.ListArray, max_gap: int) -> Iterator[pa.RecordBatch]:
 
 
 @compiled
-def _windows(starts: np.ndarray, item: np.ndarray, first: int, last: int, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
+def _windows(
+    starts: np.ndarray, item: np.ndarray, around: np.ndarray, first: int, last: int, max_gap: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Windows of the events ``first`` to ``last - 1``, sorted by item.
 
     Returns (offsets [largest item + 2], numbers): the windows of item i are ``numbers[offsets[i]:offsets[i + 1]]``.
@@ -77,7 +82,7 @@ def _windows(starts: np.ndarray, item: np.ndarray, first: int, last: int, max_ga
         at += 2
         for other in range(event - earlier, event + later + 1):
             if other != event:
-                numbers[at] = item[other]
+                numbers[at] = around[other]
                 at += 1
         free[item[event]] = at
     return ends, numbers

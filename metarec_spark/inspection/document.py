@@ -98,6 +98,8 @@ def _advice(entries: list[Entry]) -> Iterator[str]:
     types = {name: count for one in logs for name, count in one.event_types.items()}
     if len(types) > 1:
         yield f"# Event types: {', '.join(types)}; to accept some of them only: [features] event_types = [...]"
+        yield "# If lists are for some of them (purchases) and not for others (views), or if some are dislikes:"
+        yield "# [features] context_types = { PLATFORM = [...] }, dislike_types = { PLATFORM = [...] }"
     for entry in entries:
         if isinstance(entry.source, Source) and (low := _low_ratings(entry.file_set)):
             platform = entry.source.domain or "PLATFORM"

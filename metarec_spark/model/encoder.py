@@ -109,7 +109,7 @@ class NextItemModel(nn.Module):
         With ``newest_B``, positions of one event of each sequence, only the states after them, [B, D], at a fraction of the cost.
         """
         x_ND = vectors_ND + self.position(contexts.position) + self.domain(contexts.domain)
-        x_ND = x_ND + self.event_type(contexts.event_type)
+        x_ND = x_ND + self.event_type(contexts.plain_event_type)
         if self.gaps:
             x_ND = x_ND + self.gap(contexts.gap)
         x_ND = self.dropout(x_ND)

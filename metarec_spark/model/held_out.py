@@ -34,9 +34,10 @@ class HeldOutEvents:
 
     @property
     def repeat(self) -> np.ndarray:
-        """[B] bool: whether an event before the target has its item."""
+        """[B] bool: whether an event before the target, one that is more than context, has its item."""
         row = np.repeat(np.arange(len(self.target)), self.contexts.length.numpy())
-        return np.bincount(row[self.contexts.item.numpy() == self.target[row]], minlength=len(self.target)) > 0
+        same = (self.contexts.item.numpy() == self.target[row]) & self.contexts.is_target.numpy()
+        return np.bincount(row[same], minlength=len(self.target)) > 0
 
     def take(self, rows: np.ndarray) -> HeldOutEvents:
         """Some of the events, by their positions."""
@@ -60,11 +61,16 @@ overwritten before the next one is asked for."""
 def local_targets(
     contexts: PackedSequences, target: np.ndarray, items: np.ndarray, *, seen_allowed: bool = False
 ) -> tuple[np.ndarray, Seen]:
-    """Local indexes of the targets in ascending ``items``, and of the contexts' own items except a target; none if allowed."""
+    """Local indexes of the targets in ascending ``items``, and of the contexts' own items except a target; none if allowed.
+
+    An item of events that are context alone is not one's own.
+    """
     index = local_indexes(items, target)
     if seen_allowed:
         return index, (np.empty(0, np.int64), np.empty(0, np.int64))
-    row, seen = seen_local_indexes(items, contexts.item.numpy(), contexts.length.numpy())
+    user = torch.arange(len(contexts.length)).repeat_interleave(contexts.length)[contexts.is_target]
+    count = user.bincount(minlength=len(contexts.length))
+    row, seen = seen_local_indexes(items, contexts.item[contexts.is_target].numpy(), count.numpy())
     other = seen != index[row]
     return index, (row[other], seen[other])
 

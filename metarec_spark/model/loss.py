@@ -72,7 +72,7 @@ def next_item_losses(
     generator: torch.Generator,
     domains: list[int] | None = None,
 ) -> Losses:
-    """Cross-entropy of every event except the first of each sequence, given the events before it.
+    """Cross-entropy of every event except the first of each sequence and those that are context alone, given all events before.
 
     The softmax is over the target's domain: over all its items if they are at most ``full``, otherwise over the target and
     ``negatives`` uniformly drawn items that all events of the step share; a negative that equals the target is masked.
@@ -92,9 +92,10 @@ def next_item_losses(
     Uniform sampling needs no logQ correction: it would add the same constant to every negative (Bengio & Senécal, 2008).
     """
     position, length = contexts.position, contexts.length.repeat_interleave(contexts.length)
-    is_input, is_target = position < length - 1, position > 0
-    target_N, domain_N = contexts.item[is_target], contexts.domain[is_target]
-    events = {d: domain_N == d for d in domain_N.unique().tolist() if domains is None or d in domains}
+    is_input, is_later = position < length - 1, position > 0
+    target_N, is_target_N = contexts.item[is_later], contexts.is_target[is_later]
+    domain_N = torch.where(is_target_N, contexts.domain[is_later], -1)
+    events = {d: domain_N == d for d in domain_N.unique().tolist() if d >= 0 and (domains is None or d in domains)}
     seed = int(torch.randint(2**62, (), generator=generator))
     pools = {d: _pool(negatives, d, seed) for d in events}
     rows = TouchedRows(model, torch.cat([contexts.item, *pools.values()]).unique())

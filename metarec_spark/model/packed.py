@@ -21,11 +21,21 @@ class PackedSequences:
     domain: Tensor
     """[N] int64."""
     event_type: Tensor
-    """[N] int64."""
+    """[N] int64 numbers of the types, inverted (~) for an event that is context alone: it is read, and never predicted."""
     gap: Tensor
     """[N] int64 log-bucketed seconds since the event before."""
     length: Tensor
     """[B] int64 events of each sequence; their sum is N."""
+
+    @property
+    def is_target(self) -> Tensor:
+        """[N] bool: whether an event is more than context."""
+        return self.event_type >= 0
+
+    @property
+    def plain_event_type(self) -> Tensor:
+        """[N] int64 numbers of the types, whatever the events are."""
+        return torch.where(self.is_target, self.event_type, ~self.event_type)
 
     @property
     def starts(self) -> Tensor:
@@ -48,9 +58,12 @@ class PackedSequences:
         return self.where(torch.arange(int(length.sum())) + first.repeat_interleave(length), length)
 
     def newest(self, domain: int, min_gap: int = 0) -> Tensor:
-        """Position of each sequence's newest event in a domain with a gap of at least ``min_gap``, [B] int64; -1 without one."""
+        """Position of each sequence's newest event in a domain with a gap of at least ``min_gap``, [B] int64; -1 without one.
+
+        Events that are context alone do not count.
+        """
         row = torch.arange(len(self.length)).repeat_interleave(self.length)
-        inside = torch.where((self.domain == domain) & (self.gap >= min_gap), self.position, -1)
+        inside = torch.where((self.domain == domain) & (self.gap >= min_gap) & self.is_target, self.position, -1)
         return torch.full_like(self.length, -1).scatter_reduce(0, row, inside, "amax")
 
     def without(self, position_B: Tensor) -> PackedSequences:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from metarec_spark import columns as c
 from metarec_spark import registry
 from metarec_spark.errors import DataError
+from metarec_spark.features.behaviour import is_context
 from metarec_spark.job import Details, Job, Result, log
 from metarec_spark.model import artifact
 
@@ -38,6 +39,7 @@ def collect(job: Job) -> Result:
     if lists.isEmpty():
         raise DataError(f"no recommendations from {first} to {last}; run `metarec recommend` on a day before {job.ds}")
     events = job.warehouse.read(c.EVENTS, versions[c.EVENTS]).where(F.col(c.EVENT_DATE).between(F.lit(first), F.lit(job.ds)))
+    events = events.where(~is_context(job.config.features.context_types))
     job.warehouse.replace_days(c.FEEDBACK, followed(lists, events, days), "ds", [(first, last)], job.commit(inputs=versions))
     written = job.warehouse.read(c.FEEDBACK).where(F.col("ds").between(F.lit(first), F.lit(last)))
     by_list = written.groupBy(c.DOMAIN, "ds", c.USER_ID).agg(F.max("followed").alias("hit"), F.count("*").alias("items"))

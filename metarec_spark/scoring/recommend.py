@@ -205,4 +205,5 @@ def inputs(users: DataFrame, manifest: Manifest, served: list[str], new_items: N
         event_types=manifest.event_types,
         items=new_items.end if new_items else manifest.items,
         max_length=manifest.max_length,
+        context_types=manifest.features.context_types,
     )

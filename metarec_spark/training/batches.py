@@ -82,7 +82,7 @@ def _filled(ends: np.ndarray, largest: int) -> np.ndarray:
 
 def count_batches(shard: Shard, tokens: int) -> int:
     """Number of batches in one pass over the shard."""
-    return sum(len(bounds) - 1 for group in read(shard, [c.DOMAIN, LENGTH]) for _, bounds in _cut(group, tokens))
+    return sum(len(bounds) - 1 for group in read(shard, [c.DOMAIN, c.EVENT_TYPE, LENGTH]) for _, bounds in _cut(group, tokens))
 
 
 def batches(shard: Shard, tokens: int, seed: int) -> Iterator[PackedSequences]:
@@ -119,13 +119,15 @@ def _shuffled(shard: Shard, fields: list[str], tokens: int, seed: int) -> Iterat
 def _cut(group: RowGroup, tokens: int, random: np.random.Generator | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the rows of each newest domain by length, ties at random, and their batch bounds.
 
-    The number of batches does not depend on ``random``. A row costs the events that are predicted in it, all except the first, so
-    that batches take equally long and no rank waits for another.
+    The number of batches does not depend on ``random``. A row costs the events that are predicted in it, all except the first and
+    those that are context alone, so that batches take equally long and no rank waits for another.
     """
     lengths = group[LENGTH]
-    predicted = np.maximum(lengths - 1, 0)  # also the position of the newest event
+    later = np.maximum(lengths - 1, 0)  # also the position of the newest event
+    context = (group[c.EVENT_TYPE] < 0) & (np.arange(group[c.EVENT_TYPE].shape[1]) > 0)
+    predicted = later - context.sum(1)
     ties = np.zeros(len(lengths)) if random is None else random.random(len(lengths))
-    newest = group[c.DOMAIN][np.arange(len(lengths)), predicted]
+    newest = group[c.DOMAIN][np.arange(len(lengths)), later]
     for domain in np.unique(newest):
         rows = np.flatnonzero(newest == domain)
         order = rows[np.lexsort((ties[rows], lengths[rows]))]

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from metarec_spark import __version__
 from metarec_spark import columns as c
 from metarec_spark.config import Config
+from metarec_spark.features.behaviour import ContextTypes
 from metarec_spark.features.catalogue import catalogue_vectors
 from metarec_spark.features.encoding import GAP_BUCKETS
 from metarec_spark.job import Job, log
@@ -30,11 +31,13 @@ class KnownNames:
     event_types: list[str]
     items: int
     max_length: int
+    context_types: ContextTypes
 
     @classmethod
     def of_model(cls, manifest: Manifest) -> KnownNames:
         """Those of a model that was trained."""
-        return cls(manifest.domains, manifest.event_types, manifest.items, manifest.max_length)
+        names = manifest.domains, manifest.event_types
+        return cls(*names, manifest.items, manifest.max_length, manifest.features.context_types)
 
 
 def known_names(users: DataFrame, items: DataFrame, config: Config) -> KnownNames:
@@ -44,6 +47,7 @@ def known_names(users: DataFrame, items: DataFrame, config: Config) -> KnownName
         event_types=_most_common(_counts(users, F.explode(c.EVENT_TYPE)), "event types", _MAX_NAMES),
         items=items.count(),
         max_length=config.features.max_length,
+        context_types=config.features.context_types,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -80,15 +81,15 @@ def write(
     expected = rows.count()
     if expected < settings.processes:
         raise DataError(
-            f"{expected} users with two or more training events in {', '.join(known.domains)}; {settings.processes} rank(s) "
-            "need at least as many: extract a longer log, or lower train.processes"
+            f"{expected} users with a training event after their first one in {', '.join(known.domains)}; "
+            f"{settings.processes} rank(s) need at least as many: extract a longer log, or lower train.processes"
         )
     files = min(expected, max(4 * settings.processes, -(-expected // ROWS_PER_FILE)))
     most = max(settings.validation_pairs, settings.stacking_pairs)
     ranked = {split: held_out_events(held_out, split, most, domains, known) for split in splits}
     parts = {
         SEQUENCES: spread(rows, files),
-        ITEMS: catalogue_items(tables[c.ITEMS], training if counted is None else counted, known.domains),
+        ITEMS: catalogue_items(tables[c.ITEMS], training if counted is None else counted, known.domains, known.context_types),
         TOKENS: catalogue_tokens(tables[c.ITEM_CONTENT]),
         VECTORS: catalogue_vectors(tables[c.ITEM_CONTENT]),
         TRANSITIONS: catalogue_transitions(tables[c.ITEM_TRANSITIONS]),
@@ -112,7 +113,7 @@ def write(
 
 
 def training_sequences(labelled: DataFrame, known: KnownNames) -> DataFrame:
-    """(item_idx, domain, event_type, gap, length) of users with at least two training events.
+    """(item_idx, domain, event_type, gap, length) of users with a training event that can be predicted from one before it.
 
     Parameters
     ----------
@@ -121,13 +122,15 @@ def training_sequences(labelled: DataFrame, known: KnownNames) -> DataFrame:
     known
         The model's names and sizes.
     """
-    return encoding.padded(_encoded(train_part(labelled), known).where(F.col(encoding.LENGTH) > 1), known.max_length)
+    rows = _encoded(train_part(labelled), known).where(F.col(encoding.LENGTH) > 1)
+    if known.context_types:
+        later = F.slice(c.EVENT_TYPE, F.lit(2), F.col(encoding.LENGTH) - 1)
+        rows = rows.where(F.exists(later, lambda event_type: event_type >= 0))
+    return encoding.padded(rows, known.max_length)
 
 
 def _encoded(rows: DataFrame, known: KnownNames) -> DataFrame:
-    return encoding.encoded(
-        rows, domains=known.domains, event_types=known.event_types, items=known.items, max_length=known.max_length
-    )
+    return encoding.encoded(rows, **asdict(known))
 
 
 def episodes(sequences: DataFrame) -> DataFrame:
@@ -159,7 +162,7 @@ def held_out_events(labelled: DataFrame, split: str, most: int, domains: Sequenc
 
     ``pair`` numbers the events of a domain from 1, by a hash of the user: the same users get the same numbers in any snapshot.
     """
-    rows = pairs(labelled).where((F.col("split") == split) & F.col("target_domain").isin(list(domains)))
+    rows = pairs(labelled, known.context_types).where((F.col("split") == split) & F.col("target_domain").isin(list(domains)))
     by_hash = Window.partitionBy("target_domain").orderBy(F.xxhash64(c.USER_ID, "target_domain"), c.USER_ID)
     rows = _encoded(rows.withColumn(PAIR, F.row_number().over(by_hash)).where(F.col(PAIR) <= most), known)
     rows = rows.withColumn("target_domain", encoding.position(known.domains, F.col("target_domain")))

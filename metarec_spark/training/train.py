@@ -139,7 +139,7 @@ def _snapshot(
         return Manifest.from_json(read_json(done))
     tables = {name: job.warehouse.read(name, versions[name]) for name in (c.ITEMS, c.ITEM_CONTENT)}
     users = users_as_of(job, job.ds, versions, config.features)
-    labelled = held_out(users, split, job.ds, config.features.day_zone)
+    labelled = held_out(users, split, job.ds, config.features)
     tables[c.ITEM_TRANSITIONS] = transitions_as_of(job, labelled, split, versions, f"{work}/{c.ITEM_TRANSITIONS}")
     known = KnownNames.of_model(twin) if twin else known_names(users, tables[c.ITEMS], config)
     splits = () if twin else (c.VALIDATION,)

@@ -66,25 +66,37 @@ class MetaTask:
         known = sequences.where(sequences.position < ends.repeat_interleave(sequences.length), ends)
         counted = known.without(known.newest(domain))
         items, target = catalogue.of_domain[domain], sequences.item[sequences.starts + ends].numpy()
-        forward = transition_counts(counted, catalogue.size, settings)
+        forward, backward = both_counts(counted, catalogue.size, settings)
         events = np.bincount(counted.item.numpy(), minlength=catalogue.size)
         drawn = np.sort(random.permutation(len(target))[:most])
         users = known.take(torch.from_numpy(drawn))
         rows = np.unique(users.item.numpy())
-        signals = PairSignals.from_counts(forward[:, items], forward.T.tocsr()[:, items], similarity, events, items, rows)
+        signals = PairSignals.from_counts(forward[:, items], backward[:, items], similarity, events, items, rows)
         return cls(domain, items, signals, users, local_indexes(items, target[drawn]))
 
 
-def transition_counts(sequences: PackedSequences, size: int, settings: Transitions) -> sparse.csr_matrix:
+def both_counts(sequences: PackedSequences, size: int, settings: Transitions) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """What table ``item_transitions`` calls forward and backward, of all items: [I, I] each, see :func:`transition_counts`."""
+    forward = transition_counts(sequences, size, settings)
+    if sequences.is_target.all():
+        return forward, forward.T.tocsr()
+    return forward, transition_counts(sequences, size, settings, backward=True)
+
+
+def transition_counts(
+    sequences: PackedSequences, size: int, settings: Transitions, *, backward: bool = False
+) -> sparse.csr_matrix:
     """[I, I] sum of distance ** -gap_decay over the pairs of events, at most max_gap apart, in which the column's item came
-    later; what table ``item_transitions`` calls forward, of all items."""
-    item, length = sequences.item.numpy(), sequences.length.numpy()
+    later, or earlier if ``backward``, by an event that is more than context."""
+    item, length, is_target = sequences.item.numpy(), sequences.length.numpy(), sequences.is_target.numpy()
     user = np.repeat(np.arange(len(length)), length)
     rows, columns, weights = [], [], []
     for gap in range(1, min(settings.max_gap, int(length.max(initial=1)) - 1) + 1):
-        counted = (user[:-gap] == user[gap:]) & (item[:-gap] != item[gap:])
-        rows.append(item[:-gap][counted])
-        columns.append(item[gap:][counted])
+        earlier, later = slice(None, -gap), slice(gap, None)
+        row, column = (later, earlier) if backward else (earlier, later)
+        counted = (user[earlier] == user[later]) & (item[earlier] != item[later]) & is_target[column]
+        rows.append(item[row][counted])
+        columns.append(item[column][counted])
         weights.append(np.full(counted.sum(), gap**-settings.gap_decay, np.float32))
     entries = [np.concatenate(part) if part else np.empty(0, np.int64) for part in (weights, rows, columns)]
     return sparse.csr_matrix((entries[0].astype(np.float32), (entries[1], entries[2])), shape=(size, size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -77,7 +77,7 @@ class Task:
         known = known_names(sequences, tables[c.ITEMS], config)
         if domain not in known.domains:
             raise DataError(f"domain {domain!r} has no item; known are {', '.join(known.domains)}: extract its log first")
-        users = held_out(sequences, config.split, job.ds, config.features.day_zone)
+        users = held_out(sequences, config.split, job.ds, config.features)
         has_pair = F.exists("targets", lambda target: (target["domain"] == domain) & (target["split"] == c.VALIDATION))
         elsewhere = F.when(~is_user_of(domain), F.size(c.ITEM_IDX)).otherwise(0)
         ((pairs, source_events),) = users.agg(F.count(F.when(has_pair, 1)), F.sum(elsewhere)).collect()
@@ -130,7 +130,7 @@ class Task:
         """Write a snapshot and return the draft of its candidates' manifests."""
         config = self.job.config
         domains = [self.domain] if events == "own" else self.draft.domains
-        known = KnownNames(domains, self.draft.event_types, self.draft.items, self.draft.max_length)
+        known = replace(KnownNames.of_model(self.draft), domains=domains)
         own_users = self.users.where(is_user_of(self.domain))
         trained = own_users
         if events in ("uniform", "weighted"):

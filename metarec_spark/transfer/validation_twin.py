@@ -14,7 +14,7 @@ from scipy import sparse
 from metarec_spark.config.sections import Transitions
 from metarec_spark.model.catalogue import Catalogue, Successors
 from metarec_spark.model.packed import PackedSequences
-from metarec_spark.transfer.meta_train import transition_counts
+from metarec_spark.transfer.meta_train import both_counts
 
 _ROUNDING = 1e-5
 """What the subtraction may leave of a count of zero."""
@@ -31,20 +31,22 @@ def twin_catalogue(catalogue: Catalogue, contexts: PackedSequences, domain: int,
         Those by which ``catalogue.successors`` were counted.
     """
     newest = contexts.newest(domain)
-    with_newest = transition_counts(contexts, catalogue.size, settings)
-    counted = with_newest - transition_counts(contexts.without(newest), catalogue.size, settings)
+    with_newest = both_counts(contexts, catalogue.size, settings)
+    without = both_counts(contexts.without(newest), catalogue.size, settings)
+    counted = {name: a - b for name, a, b in zip(("forward", "backward"), with_newest, without, strict=True)}
     newest_items = contexts.item[contexts.starts + newest][newest >= 0].numpy()
     events = catalogue.events - np.bincount(newest_items, minlength=catalogue.size)
     return replace(catalogue, events=np.maximum(events, 0), successors=_subtract(catalogue.successors, counted))
 
 
-def _subtract(successors: Successors, counted: sparse.csr_matrix) -> Successors:
-    """Subtract counted pairs, as far as they are among the successors: an item has its strongest alone."""
-    size, pair = len(successors.indptr) - 1, counted.tocoo()
+def _subtract(successors: Successors, counted: dict[str, sparse.csr_matrix]) -> Successors:
+    """Subtract counted pairs, by signal, as far as they are among the successors: an item has its strongest alone."""
+    size = len(successors.indptr) - 1
     key = np.repeat(np.arange(size), np.diff(successors.indptr)) * size + successors.indices
     signals = {}
-    for name, row, column in (("forward", pair.row, pair.col), ("backward", pair.col, pair.row)):
-        wanted = row.astype(np.int64) * size + column
+    for name, counts in counted.items():
+        pair = counts.tocoo()
+        wanted = pair.row.astype(np.int64) * size + pair.col
         at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
         known = key[at] == wanted if len(key) else np.zeros(0, bool)
         values = getattr(successors, name).copy()

@@ -39,12 +39,12 @@ def test_a_rejected_model_is_entered_as_such_and_gives_the_commands_exit_code(sp
     assert after.asDict() == model.asDict() | {"status": "rejected", "reason": "too weak"}
 
 
-def test_every_scorer_domain_and_split_is_measured_over_all_users(spark, folder):
+def test_every_scorer_and_domain_is_measured_over_all_users(spark, folder):
     job = job_at(spark, folder, "evaluate")
     rows = job.warehouse.read("metrics").where("segment = 'all' AND metric = 'ndcg' AND k = 10").collect()
     users = {(row["split"], row["domain"], row["scorer"]): row["users"] for row in rows}
     pairs = {"books": 31, "films": 15}
-    assert users == {(split, domain, s): n for split in ("test", "validation") for domain, n in pairs.items() for s in c.SCORERS}
+    assert users == {("test", domain, s): n for domain, n in pairs.items() for s in c.SCORERS}
     assert all(0 < row["value"] <= 1 for row in rows)
     (model,) = job.warehouse.read("models").collect()
     assert (model["status"], model["reason"][:8]) == ("approved", "NDCG@10 ")

@@ -84,9 +84,9 @@ def test_an_item_keeps_its_index_and_indexes_have_no_gap(spark: SparkSession, fi
 def test_a_sequence_is_the_newest_events_in_order_made_at_once_or_extended(spark: SparkSession, first, second, most):
     keys = sorted({(domain, item) for _, domain, item, _ in first + second})
     items, place = item_rows(spark, *keys), {key: number for number, key in enumerate(keys)}
-    everything = event_rows(spark, *first, *second)
-    whole = sequences(everything, items, most)
-    part = extended(sequences(event_rows(spark, *first), items, most), event_rows(spark, *second), items, most)
+    everything, features = event_rows(spark, *first, *second), Features(max_length=most)
+    whole = sequences(everything, items, features)
+    part = extended(sequences(event_rows(spark, *first), items, features), event_rows(spark, *second), items, features)
     timed = F.transform("event_time", lambda time: time.cast("string"))
     whole, part = ({row.user_id: row for row in of.withColumn("event_time", timed).collect()} for of in (whole, part))
     assert all(whole[user] == row for user, row in part.items())

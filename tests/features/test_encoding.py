@@ -27,7 +27,7 @@ def rows(spark: SparkSession) -> dict[str, Row]:
     frame = sequence_rows(spark, **users).withColumn(
         "event_type", F.expr("transform(item_idx, i -> element_at(array('buy', 'odd', 'click'), i % 3 + 1))")
     )
-    found = encoded(frame, domains=DOMAINS, event_types=["click", "buy"], items=5, max_length=4)
+    found = encoded(frame, domains=DOMAINS, event_types=["click", "buy"], items=5, max_length=4, context_types={})
     assert dict(found.dtypes) | dict.fromkeys(ARRAYS, "array<int>") == dict(found.dtypes)
     return {row.user_id: row for row in found.collect()}
 
@@ -40,7 +40,7 @@ def test_arrays_are_as_long_as_their_sequence(rows: dict[str, Row]):
 
 def test_padding_fills_short_sequences_at_the_end(spark: SparkSession):
     frame = sequence_rows(spark, short=[(3, "news"), (0, "shop")], nothing=[(5, "shop")])
-    known = encoded(frame, domains=DOMAINS, event_types=[], items=5, max_length=4)
+    known = encoded(frame, domains=DOMAINS, event_types=[], items=5, max_length=4, context_types={})
     found = {row.user_id: row for row in padded(known, 4).collect()}
     assert (found["short"].length, found["short"].item_idx, found["short"].domain) == (2, [3, 0, 0, 0], [1, 0, 0, 0])
     assert [found["nothing"][name] for name in ARRAYS] == [[0] * 4] * 4
@@ -57,7 +57,7 @@ def test_gaps_are_logarithmic_and_the_first_has_none(rows: dict[str, Row]):
 
 def test_events_of_one_instant_have_the_smallest_gap(spark: SparkSession):
     frame = sequence_rows(spark, u=[(0, "shop", "2024-01-10 10:00:00"), (1, "shop", "2024-01-10 10:00:00")])
-    assert encoded(frame, domains=DOMAINS, event_types=[], items=5, max_length=2).first().gap == [0, 1]
+    assert encoded(frame, domains=DOMAINS, event_types=[], items=5, max_length=2, context_types={}).first().gap == [0, 1]
 
 
 def test_the_longest_gap_has_the_last_bucket(rows: dict[str, Row]):

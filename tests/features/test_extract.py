@@ -146,6 +146,19 @@ def test_missed_nights_and_a_killed_run_are_made_up_for_and_new_rules_judge_the_
     assert made.indexes() == before, "an item keeps its index, even where its events are gone"
 
 
+def test_what_events_mean_holds_for_those_that_arrive_later(shop: Callable[..., Shop]):
+    meant = {"dislike_types": {"news": ["click"]}, "dislike_below": {"shop": 3.0}, "context_types": {"shop": ["odd"]}}
+    by_night, at_once = shop(until=8), shop()
+    by_night.extract(8, **meant)
+    for day in (9, 10):
+        by_night.arrive(day)
+    by_night.extract(LAST, **meant)
+    at_once.extract(LAST, **meant)
+    assert by_night.tables() == at_once.tables()
+    sequences = by_night.tables()[c.USER_SEQUENCES]
+    assert sequences["u1"]["item_idx"] == ["shop/a", "shop/b", "shop/a"] and "news/d" in sequences["u1"]["seen_items"]
+
+
 def test_without_sources_or_events_the_reason_is_told_and_nothing_is_written(shop: Callable[..., Shop]):
     made = shop(until=7)
     with pytest.raises(

@@ -10,6 +10,7 @@ from features.factories import event_rows, item_rows
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from metarec_spark.config.sections import Features
 from metarec_spark.features.sequences import extended, newer_than, sequences
 from metarec_spark.warehouse.contracts import conform
 
@@ -32,7 +33,7 @@ def found(spark: SparkSession) -> dict[str, tuple]:
         ("single", "shop", "b", NOON),
     )
     ties = events.where("user_id = 'ties' AND domain = 'shop'").withColumn("event_type", F.lit("buy"))
-    rows = conform(sequences(events.unionByName(ties), item_rows(spark, *ITEMS), max_length=3), "user_sequences")
+    rows = conform(sequences(events.unionByName(ties), item_rows(spark, *ITEMS), Features(max_length=3)), "user_sequences")
     return {row.user_id: row for row in rows.withColumn("event_time", F.col("event_time").cast("array<string>")).collect()}
 
 
@@ -61,7 +62,8 @@ def test_a_dislike_is_seen_and_counted_but_not_in_the_sequence(spark: SparkSessi
         ("only", "shop", "b", NOON),
     )
     rated = rows.withColumn("value", F.expr("CASE item_id WHEN 'a' THEN 3 WHEN 'b' THEN 2 END").cast("double"))
-    found = {row.user_id: row for row in sequences(rated, item_rows(spark, *ITEMS), 50, {"shop": 3.0, "film": 1.0}).collect()}
+    meant = Features(dislike_below={"shop": 3.0, "film": 1.0})
+    found = {row.user_id: row for row in sequences(rated, item_rows(spark, *ITEMS), meant).collect()}
     assert (found["u"].item_idx, found["u"].seen_items, found["u"].events) == ([3, 0], [0, 1, 3], 3)
     assert (found["only"].item_idx, found["only"].seen_items, found["only"].active_domains) == ([], [1], ["shop"])
     assert newer_than(spark.createDataFrame(list(found.values())), date(2024, 1, 9)).collect() == [("u",)]
@@ -87,10 +89,14 @@ def test_sequences_are_extended_by_new_events_as_they_are_made_from_all(spark: S
             "value", F.pmod(F.hash("user_id", "event_time"), F.lit(5)).cast("double")
         )
 
-    for shape in [(3,), (50,), (50, {"shop": 3.0})]:
-        before = sequences(rated(events - new), items, *shape)
-        found = conform(extended(before, rated(new), items, *shape), "user_sequences")
-        wanted = conform(sequences(rated(events), items, *shape), "user_sequences")
+    for features in [
+        Features(max_length=3),
+        Features(),
+        Features(dislike_below={"shop": 3.0}, context_types={"news": ["click"]}),
+    ]:
+        before = sequences(rated(events - new), items, features)
+        found = conform(extended(before, rated(new), items, features), "user_sequences")
+        wanted = conform(sequences(rated(events), items, features), "user_sequences")
         touched = {event[0] for event in new}
         assert "u0" not in touched and len(touched) > 5
         assert sorted(found.collect()) == sorted(row for row in wanted.collect() if row.user_id in touched)

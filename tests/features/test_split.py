@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row, SparkSession
 
-from metarec_spark.config.sections import Split
+from metarec_spark.config.sections import Features, Split
 from metarec_spark.features.split import held_out, pairs, train_part
 
 DS = date(2024, 1, 10)
@@ -118,7 +118,7 @@ def test_a_pair_has_its_target_context_and_what_was_seen(spark: SparkSession):
 @pytest.mark.parametrize(("zone", "split"), [("UTC", "validation"), ("Asia/Tokyo", "test"), ("America/New_York", "validation")])
 def test_the_days_of_a_temporal_split_are_of_the_zone(spark: SparkSession, zone: str, split: str):
     evening = str(DS - timedelta(days=1)) + " 20:00:00"
-    frame = held_out(sequence_rows(spark, u=[(1, "a", evening)]), Split(protocol="temporal"), DS, zone)
+    frame = held_out(sequence_rows(spark, u=[(1, "a", evening)]), Split(protocol="temporal"), DS, Features(day_zone=zone))
     assert [target.split for (targets,) in frame.select("targets").collect() for target in targets] == [split]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,11 +30,13 @@ def user_vector(made, sequence: list[int], domain: int) -> torch.Tensor:
     return made.user_vectors(made.encode(contexts([sequence])), domain)[0].detach()
 
 
-def by_hand(made, sequences=SEQUENCES) -> list[float]:
+def by_hand(made, sequences=SEQUENCES, predicted=None) -> list[float]:
     """-Σ log softmax by domain, event by event, over the items of the target's domain, in float64."""
     total, vectors = [0.0, 0.0], made.catalogue_vectors().double().numpy()
-    for sequence in sequences:
+    for number, sequence in enumerate(sequences):
         for place in range(1, len(sequence)):
+            if predicted and not predicted[number][place]:
+                continue
             target = sequence[place]
             user = user_vector(made, sequence[:place], target % 2).double().numpy()
             scale = made.scale if made.cosine else 1.0
@@ -47,6 +51,17 @@ def test_the_full_softmax_is_the_cross_entropy_of_every_next_event(shape):
     assert found.counts.tolist() == [4, 3]
     assert found.sums.tolist() == pytest.approx(by_hand(model(**shape)), rel=1e-5)
     assert found.mean.item() == pytest.approx(sum(by_hand(model(**shape))) / 7, rel=1e-5)
+
+
+def test_context_is_read_and_not_predicted():
+    made, plain = model(), contexts(SEQUENCES)
+    is_context = torch.tensor([False, True, False, False, True, False, False, False, True, False])
+    marked = replace(plain, event_type=torch.where(is_context, ~plain.event_type, plain.event_type))
+    of_domain = [torch.from_numpy(items) for items in catalogue().of_domain]
+    one = next_item_losses(made, marked, Negatives(of_domain, 100, 100, torch.float32), torch.Generator())
+    assert one.counts.tolist() == [2, 2], "of seven, 8, 7 and one of the zeros are context"
+    wanted = by_hand(made, predicted=[[False, False, True, True, False], [False, True], [False, False, True]])
+    assert one.sums.tolist() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_blocks_of_events_do_not_change_the_loss(monkeypatch):
