@@ -98,6 +98,66 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     c.CONTENT: ("content", "embedding", "vector", "features"),
 }
 """Our name → what files call it, small letters and digits alone, the likeliest first."""
+ATTRIBUTES = frozenset(
+    (
+        *(
+            "artist",
+            "artists",
+            "author",
+            "authors",
+            "brand",
+            "brandname",
+            "categories",
+            "category",
+            "categoryname",
+            "city",
+            "class",
+        ),
+        *(
+            "collection",
+            "color",
+            "colour",
+            "company",
+            "country",
+            "department",
+            "developer",
+            "director",
+            "format",
+            "gender",
+            "genre",
+        ),
+        *(
+            "genres",
+            "keywords",
+            "label",
+            "language",
+            "maincategory",
+            "maincat",
+            "manufacturer",
+            "material",
+            "platform",
+            "publisher",
+        ),
+        *(
+            "season",
+            "section",
+            "seller",
+            "shop",
+            "size",
+            "studio",
+            "style",
+            "subcategory",
+            "tag",
+            "tags",
+            "theme",
+            "topic",
+            "type",
+        ),
+    )
+)
+"""What files call columns with attributes, as above."""
+NUMBERS = frozenset(("price", "cost", "listprice", "saleprice", "duration", "length", "pages", "runtime", "year", "releaseyear"))
+"""What files call columns with numbers that tell items apart, as above."""
 
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S")
 _DATES = {
@@ -121,6 +181,13 @@ class TimeForms:
 def plain(name: str) -> str:
     """Return a name's small letters and digits."""
     return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def guess_more(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Return which of a catalogue's columns hold attributes, and which hold numbers; parameters as of :func:`guess_columns`."""
+    known = {name: plain(name.rpartition(".")[2]) for name in names if values.get(name)}
+    numbers = [name for name, spelled in known.items() if spelled in NUMBERS and all(_is_number(v) for v in values[name])]
+    return [name for name, spelled in known.items() if spelled in ATTRIBUTES], numbers
 
 
 def guess_columns(names: Sequence[str], values: Mapping[str, Sequence[str]], roles: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from metarec_spark import columns as c
 from metarec_spark.config.inputs import ItemSource, Source
 from metarec_spark.errors import ConfigError, DataError
 from metarec_spark.inspection.document import Entry, document, platform_of, quoted_columns
-from metarec_spark.inspection.guesses import TimeForms, time_forms
+from metarec_spark.inspection.guesses import TimeForms, guess_more, time_forms
 from metarec_spark.inspection.judged import Judged, judged
 from metarec_spark.inspection.layout import FileSet, find_sources
 from metarec_spark.job import Details, Job, Result, log
@@ -140,15 +140,21 @@ def _item_entry(file_set: FileSet, logs: list[Entry]) -> Entry:
     if c.DOMAIN not in file_set.columns:
         values["domain"] = _platform_with_items(file_set, logs)
         notes["domain"] = "the platform whose items it names"
+    sample, named = file_set.sample, file_set.columns.get(c.ATTRIBUTES, "")
+    texts = [text for text in sample.values.get(named, []) if not text.startswith("[")]
+    separator = next((sign for sign in "|;," if sum(sign in text for text in texts) > _MANY * len(texts)), None)
+    if texts and named.casefold() != c.ATTRIBUTES and not separator:  # each is one attribute
+        file_set = replace(file_set, columns={ours: name for ours, name in file_set.columns.items() if ours != c.ATTRIBUTES})
+    elif texts:
+        values["attribute_separator"] = separator or "|"
+        notes["attribute_separator"] = f"attributes such as {texts[0][:40]!r}"
     columns = quoted_columns(file_set)
     if columns:
         values["columns"] = columns
-    attributes = file_set.sample.values.get(file_set.columns.get(c.ATTRIBUTES, ""), [])
-    texts = [text for text in attributes if not text.startswith("[")]
-    separator = next((sign for sign in "|;," if sum(sign in text for text in texts) > _MANY * len(texts)), None)
-    if separator:
-        values["attribute_separator"] = separator
-        notes["attribute_separator"] = f"attributes such as {texts[0][:40]!r}"
+    free = [name for name in sample.names if name not in file_set.columns.values()]
+    for key, names in zip(("attribute_columns", "number_columns"), guess_more(free, sample.values), strict=True):
+        if names:
+            values[key], notes[key] = names, f"such as {', '.join(repr(sample.values[name][0][:20]) for name in names)}"
     return Entry(file_set, ItemSource.model_validate(values), notes)
 
 

@@ -15,14 +15,15 @@ from metarec_spark import columns as c
 from metarec_spark.config.inputs import ItemSource
 from metarec_spark.sources.group import Group
 from metarec_spark.sources.keyed import keyed, usable
-from metarec_spark.sources.names import wanted
+from metarec_spark.sources.names import Wanted, wanted
 from metarec_spark.sources.opening import open_source
 from metarec_spark.sources.problems import MODIFIED, PROBLEM
-from metarec_spark.sources.values import INTEGERS, blank, several, something, wrong_type
+from metarec_spark.sources.values import INTEGERS, blank, number, several, something, wrong_type
 
 CONFLICT = "conflict"
 """Column: whether rows say different things of an item."""
 _POSITION = "position"
+_ATTRIBUTE, _NUMBER = "attribute", "number"
 _FIELDS = (c.TITLE, c.ATTRIBUTES, c.CONTENT)
 _SCHEMA = (
     f"{c.DOMAIN} string, {c.ITEM_ID} string, {c.TITLE} string, {c.ATTRIBUTES} array<string>, {c.CONTENT} array<float>, "
@@ -44,6 +45,11 @@ def open_items(spark: SparkSession, source: ItemSource, position: int) -> DataFr
     where = f"items[{position}] {source.path}"
     rows = spark.createDataFrame([], _SCHEMA)
     columns = wanted(source, (c.ITEM_ID, c.DOMAIN), _FIELDS, separator=source.attribute_separator)
+    columns += [
+        Wanted(ours, (name,), mapped=True, several=True, separator=source.attribute_separator, or_one=True)
+        for ours, name in _more(_ATTRIBUTE, source.attribute_columns)
+    ]
+    columns += [Wanted(ours, (name,), mapped=True) for ours, name in _more(_NUMBER, source.number_columns)]
     for group in open_source(spark, source, columns, where):
         fields = {c.TITLE: _title(group, source, where), c.ATTRIBUTES: _attributes(group, source, where)}
         rows = rows.unionByName(keyed(group, source, where, {**fields, c.CONTENT: _vector(group, where)}))
@@ -57,11 +63,38 @@ def _title(group: Group, source: ItemSource, where: str) -> Column:
     return F.when(~blank(title), F.udf(unescaped, "string", useArrow=True)(title))
 
 
+def _more(kind: str, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return our name of each of some columns, and the files'."""
+    return [(f"{kind}_{number}", name) for number, name in enumerate(names)]
+
+
 def _attributes(group: Group, source: ItemSource, where: str) -> Column:
-    texts = several(group, c.ATTRIBUTES, source.attribute_separator, where)
-    texts = F.filter(texts, lambda text: ~blank(something(text, source.null_values)))
+    def texts_of(column: str, *, one: bool) -> Column:
+        values = several(group, column, source.attribute_separator, where, one=one)
+        return F.filter(values, lambda text: ~blank(something(text, source.null_values)))
+
+    texts = texts_of(c.ATTRIBUTES, one=False)
+    named = [_named(name, texts_of(column, one=True)) for column, name in _more(_ATTRIBUTE, source.attribute_columns)]
+    named += [_sizes(name, number(group, column, where)) for column, name in _more(_NUMBER, source.number_columns)]
+    if named:
+        none = F.array().cast("array<string>")
+        texts = F.concat(*[F.coalesce(part, none) for part in (texts, *named)])
     texts = F.udf(lambda values: values and [unescaped(value) for value in values], "array<string>", useArrow=True)(texts)
     return F.when(F.size(texts) > 0, texts)
+
+
+def _named(name: str, values: Column) -> Column:
+    """Return the values of a column as attributes that no other column's values are equal to."""
+    return F.transform(values, lambda value: F.concat(F.lit(f"{name}="), value))
+
+
+def _sizes(name: str, value: Column) -> Column:
+    """Return the two nearest half-octaves of a number as attributes: numbers of neighbouring ones share one of them."""
+    steps = F.floor(2 * F.log2(F.abs(value)))
+    sign = F.when(value < 0, "-").otherwise("")
+    near = [F.concat(F.lit(f"{name}~"), sign, F.lit("2^"), ((steps + more) / 2).cast("string")) for more in (0, 1)]
+    usable = F.abs(value) < F.lit(float("inf"))  # Spark orders NaN above infinity
+    return F.when(value == 0, F.array(F.lit(f"{name}~0"))).when(usable, F.array(*near))
 
 
 def _vector(group: Group, where: str) -> Column:

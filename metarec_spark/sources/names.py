@@ -43,6 +43,8 @@ class Wanted:
     """Whether a row holds several values."""
     separator: str | None = None
     """What separates several values that are given as one text."""
+    or_one: bool = False
+    """Whether a text that is no list is one value, where a row may hold several."""
 
 
 def wanted(
@@ -73,6 +75,7 @@ def wanted(
             is_id=name in _IDS,
             several=name in _SEVERAL,
             separator=separator if name == c.ATTRIBUTES else None,
+            or_one=name == c.GROUP,
         )
         for name in names
     ]

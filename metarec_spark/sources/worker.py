@@ -255,8 +255,6 @@ def _several(column: Wanted, text: object) -> list[str] | None:
     """Return the values that are given as one text: a JSON array, or texts between separators."""
     if not isinstance(text, str) or not text.strip():
         return None
-    if column.name == c.GROUP:
-        return [text]
     if column.separator is not None:
         return [part.strip() for part in text.split(column.separator) if part.strip()]
     try:
@@ -265,6 +263,8 @@ def _several(column: Wanted, text: object) -> list[str] | None:
         value = None
     if isinstance(value, list):
         return _flattened(column, value)
+    if column.or_one:
+        return [text]
     hint = "set attribute_separator to what separates them, or write" if column.name == c.ATTRIBUTES else "write"
     raise DataError(f"column {column.spellings[0]!r} holds the text {text[:50]!r}: {hint} a JSON array")
 

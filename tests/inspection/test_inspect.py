@@ -72,7 +72,10 @@ def made(spark, tmp_path_factory):
         (folder / name).mkdir()
         write(folder / name)
     (folder / "catalogue").mkdir()
-    lines = ["id,name,genres", *(f"i{i},Title {i},drama|war" for i in range(6))]
+    lines = [
+        "id,name,genres,studio,price,note",
+        *(f"i{i},Title {i},drama|war,Studio {i % 2},{3.5 * i},see below" for i in range(6)),
+    ]
     (folder / "catalogue" / "films.csv").write_text("\n".join(lines))
     root, out = file_uri(folder / "tables"), folder / "metarec.toml"
     job = Job("inspect", config.parse({"warehouse": root}), date(2024, 2, 1), spark, Warehouse(spark, root))
@@ -102,8 +105,10 @@ def test_what_was_judged_is_what_extract_makes_of_it(made):
 
 def test_the_catalogue_is_of_the_platform_that_has_its_items(made):
     _, warehouse, _ = made
-    titles = {row["title"] for row in warehouse.read("item_content").where("title is not null").collect()}
-    assert titles == {f"Title {i}" for i in range(6)}
+    rows = {row["title"]: row["tokens"] for row in warehouse.read("item_content").where("title is not null").collect()}
+    assert rows.keys() == {f"Title {i}" for i in range(6)}
+    attributes = [token.removeprefix("a:films:") for token in rows["Title 1"] if token.startswith("a:films:")]
+    assert attributes == ["drama", "price~2^1.5", "price~2^2.0", "studio=Studio 1", "war"], "and no note"
 
 
 def test_each_guess_has_its_reason_beside_it(made):

@@ -86,3 +86,29 @@ def test_the_fuller_row_counts_and_then_the_newer(spark: SparkSession, tmp_path:
     os.utime(folder / "z.parquet", (1_600_000_000, 1_600_000_000))
     rows = open_information(spark, [ItemSource(path=str(folder), domain="shop")]).orderBy("item_id").collect()
     assert [(row.title, row.content, row.conflict) for row in rows] == [("old", [1.0], True), ("new", [2.0], True)]
+
+
+def test_attributes_and_numbers_in_columns_of_their_own(spark: SparkSession, tmp_path: Path):
+    more = {"attribute_columns": ["brand", "Genres", "year"], "number_columns": ["price"]}
+    rows = [
+        {"item_id": "1", "attributes": ["new"], "brand": "A & B", "genres": ["x", None, "y"], "year": 1999, "price": 10.0},
+        {"item_id": "2", "attributes": None, "brand": "NULL", "genres": None, "year": None, "price": -0.5},
+        {"item_id": "3", "attributes": None, "brand": " ", "genres": [], "year": None, "price": float("nan")},
+        {"item_id": "4", "attributes": None, "brand": None, "genres": None, "year": None, "price": 0.0},
+    ]
+    expected = {
+        "1": ["new", "brand=A & B", "Genres=x", "Genres=y", "year=1999", "price~2^3.0", "price~2^3.5"],
+        "2": ["price~-2^-1.0", "price~-2^-0.5"],
+        "3": None,
+        "4": ["price~0"],
+    }
+    found = items(spark, parquet(tmp_path / "a.parquet", *rows), domain="shop", **more)
+    assert {row[1]: row[3] for row in found} == expected
+    (tmp_path / "a.csv").write_text("item_id,brand,genres,year,price\n1,A &amp; B,x|y,1999,10\n2,,,,9.99\n")
+    found = items(spark, str(tmp_path / "a.csv"), format="csv", domain="shop", attribute_separator="|", **more)
+    assert {row[1]: row[3] for row in found} == {"1": expected["1"][1:], "2": ["price~2^3.0", "price~2^3.5"]}
+    (tmp_path / "a.json").write_text('{"item_id": 1, "brand": "A & B", "genres": ["x", "y"], "year": 1999, "price": 10}')
+    found = items(spark, str(tmp_path / "a.json"), format="json", domain="shop", **more)
+    assert [row[3] for row in found] == [expected["1"][1:]]
+    with pytest.raises(DataError, match="no column 'colour' among item_id, attributes, brand"):
+        items(spark, str(tmp_path / "a.parquet"), domain="shop", attribute_columns=["colour"])
