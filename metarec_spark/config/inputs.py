@@ -130,10 +130,10 @@ class Source(File):
 class ItemSource(File):
     """Optional information on items: a title, attributes, a content vector."""
 
-    attribute_columns: list[str] = Field(default_factory=list)
+    attribute_columns: Advanced[list[str]] = Field(default_factory=list)
     """More columns with attributes, by their names in the files, such as `["brand", "category"]`. Each value is an attribute of
     the item: a text, a whole number, or each of a list."""
-    number_columns: list[str] = Field(default_factory=list)
+    number_columns: Advanced[list[str]] = Field(default_factory=list)
     """Columns with numbers, by their names in the files, such as `["price"]`. Items of similar numbers, less than half an octave
     (41 %) apart, share an attribute."""
     attribute_separator: Advanced[Annotated[str, Field(min_length=1)] | None] = None

@@ -76,7 +76,7 @@ class Features(Section):
     """Platform = least `value` of an event that is no dislike, such as `{ films = 3 }` where `value` is a rating from 1 to 5.
     Models do not learn from dislikes, and nothing is measured by them; their items count as seen. Platforms that are not named
     have no dislikes."""
-    dislike_types: dict[str, list[str]] = Field(default_factory=dict)
+    dislike_types: Advanced[dict[str, list[str]]] = Field(default_factory=dict)
     """Platform = event types that are dislikes, whatever their `value`, such as `{ films = ["thumbs_down"] }`."""
     context_types: dict[str, list[str]] = Field(default_factory=dict)
     """Platform = event types that say what a user looks for but are not what lists are for, such as `{ shop = ["view"] }`. Models

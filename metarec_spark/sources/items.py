@@ -92,9 +92,9 @@ def _sizes(name: str, value: Column) -> Column:
     """Return the two nearest half-octaves of a number as attributes: numbers of neighbouring ones share one of them."""
     steps = F.floor(2 * F.log2(F.abs(value)))
     sign = F.when(value < 0, "-").otherwise("")
-    near = [F.concat(F.lit(f"{name}~"), sign, F.lit("2^"), ((steps + more) / 2).cast("string")) for more in (0, 1)]
+    bins = [F.concat(F.lit(f"{name}~"), sign, F.lit("2^"), ((steps + more) / 2).cast("string")) for more in (0, 1)]
     usable = F.abs(value) < F.lit(float("inf"))  # Spark orders NaN above infinity
-    return F.when(value == 0, F.array(F.lit(f"{name}~0"))).when(usable, F.array(*near))
+    return F.when(value == 0, F.array(F.lit(f"{name}~0"))).when(usable, F.array(*bins))
 
 
 def _vector(group: Group, where: str) -> Column:
