@@ -182,7 +182,7 @@ def test_a_night_without_validation_inherits_what_the_newest_approved_model_of_a
 
 def test_more_ranks_than_sequences_is_an_error_that_says_what_to_do(spark, extracted):
     with pytest.raises(
-        DataError, match=r"31 users with two or more training events in books, films; 64 rank.*lower train.processes"
+        DataError, match=r"31 users with a training event after their first one in books, films; 64 rank.*lower train.processes"
     ):
         train(job_at(spark, extracted, "train", train={"processes": 64}))
 
