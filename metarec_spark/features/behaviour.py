@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 
 from pyspark.sql import Column
@@ -22,6 +22,16 @@ def meanings(features: Features) -> list[dict[str, object]]:
     """Return the settings of this module that are set, each under its name."""
     names = ("dislike_below", "dislike_types", "context_types")
     return [{name: value} for name in names if (value := getattr(features, name))]
+
+
+def unmatched(features: Features, domains: Collection[str], event_types: Collection[str]) -> list[str]:
+    """Return the platforms and context types that the settings name and no event has, each with its key."""
+    lost = []
+    for key in ("dislike_below", "dislike_types", "context_types"):
+        lost += [f"{key}: platform {domain!r}" for domain in sorted(getattr(features, key)) if domain not in domains]
+    for domain, names in sorted(features.context_types.items()):
+        lost += [f"context_types.{domain}: type {name!r}" for name in names if name not in event_types]
+    return lost
 
 
 def has_dislikes(features: Features) -> bool:

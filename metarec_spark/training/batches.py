@@ -124,7 +124,8 @@ def _cut(group: RowGroup, tokens: int, random: np.random.Generator | None = None
     """
     lengths = group[LENGTH]
     later = np.maximum(lengths - 1, 0)  # also the position of the newest event
-    context = (group[c.EVENT_TYPE] < 0) & (np.arange(group[c.EVENT_TYPE].shape[1]) > 0)
+    position = np.arange(group[c.EVENT_TYPE].shape[1])  # an episode's row ends before its arrays do
+    context = (group[c.EVENT_TYPE] < 0) & (position > 0) & (position < lengths[:, None])
     predicted = later - context.sum(1)
     ties = np.zeros(len(lengths)) if random is None else random.random(len(lengths))
     newest = group[c.DOMAIN][np.arange(len(lengths)), later]

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from metarec_spark import __version__
 from metarec_spark import columns as c
 from metarec_spark.config import Config
-from metarec_spark.features.behaviour import ContextTypes
+from metarec_spark.features.behaviour import ContextTypes, unmatched
 from metarec_spark.features.catalogue import catalogue_vectors
 from metarec_spark.features.encoding import GAP_BUCKETS
 from metarec_spark.job import Job, log
@@ -42,13 +42,16 @@ class KnownNames:
 
 def known_names(users: DataFrame, items: DataFrame, config: Config) -> KnownNames:
     """Domains, event types, number of items and length of sequences of a model that is trained on these rows."""
-    return KnownNames(
+    known = KnownNames(
         domains=_most_common(items.groupBy(c.DOMAIN).agg(F.sum("events").alias("rows")), "platforms", _MAX_NAMES),
         event_types=_most_common(_counts(users, F.explode(c.EVENT_TYPE)), "event types", _MAX_NAMES),
         items=items.count(),
         max_length=config.features.max_length,
         context_types=config.features.context_types,
     )
+    if lost := unmatched(config.features, known.domains, known.event_types):
+        log.warning("[features] names what no event has: %s; check the spelling", "; ".join(lost))
+    return known
 
 
 def draft(job: Job, model_id: str, versions: dict[str, int], known: KnownNames, sequences: int) -> Manifest:

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from metarec_spark.config.sections import Features, Split, Transitions
+from metarec_spark.features.behaviour import unmatched
 from metarec_spark.features.catalogue import catalogue_items
 from metarec_spark.features.encoding import encoded
 from metarec_spark.features.sequences import sequences
@@ -135,3 +136,10 @@ def test_a_view_has_successors_and_is_nobodys(spark: SparkSession, tmp_path: Pat
     found = transitions(users, nothing, plain, file_uri(tmp_path / "items"), VIEWS.context_types).collect()
     counts = {(row.item_idx, s.item_idx): (s.forward, s.backward) for row in found for s in row.successors}
     assert counts == {(1, 2): (1, 0), (1, 4): (1, 0), (2, 4): (1, 0), (3, 4): (1, 0)}, "what comes earlier weighs nothing here"
+
+
+def test_names_that_no_event_has_are_told():
+    meant = Features(dislike_below={"b": 1.0, "films": 3.0}, context_types={"a": ["view", "vew"], "shp": ["view"]})
+    lost = ["dislike_below: platform 'films'", "context_types: platform 'shp'", "context_types.a: type 'vew'"]
+    assert unmatched(meant, ["a", "b"], ["buy", "view"]) == lost
+    assert unmatched(VIEWS, ["a", "b"], ["buy", "view"]) == []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from training.factories import rows, shard, walks, written
 
 from metarec_spark.errors import TrainingError
-from metarec_spark.training.batches import batch_bounds, batches, count_batches, episodes, read_ahead, read_held_out
+from metarec_spark.training.batches import _cut, batch_bounds, batches, count_batches, episodes, read_ahead, read_held_out
 
 SOME_LENGTHS = st.lists(st.integers(1, 60), max_size=60)
 
@@ -64,6 +64,13 @@ def filled(lengths, most: int) -> int:
 def test_cuts_by_hand():
     assert batch_bounds(np.array([1, 1, 2, 2, 5, 9]), 6).tolist() == [0, 4, 5, 6]
     assert batch_bounds(np.ones(9, np.int64), 8).tolist() == [0, 5, 9]
+
+
+def test_context_costs_nothing_and_what_is_behind_the_end_of_a_row_does_not_count():
+    types = np.array([[1, ~2, 1, ~2, ~2]] * 4)
+    group = {"domain": np.zeros((4, 5), int), "event_type": types, "length": np.array([3, 3, 3, 5])}
+    ((rows_of_domain, bounds),) = _cut(group, 2)
+    assert (rows_of_domain.tolist(), bounds.tolist()) == ([0, 1, 2, 3], [0, 2, 4]), "one event to predict in each row"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
